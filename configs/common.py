@@ -1,0 +1,62 @@
+"""What all configs share. A config file starts from `base()` and changes what it needs."""
+
+from ml_collections import ConfigDict
+
+
+def base() -> ConfigDict:
+  config = ConfigDict()
+  config.seed = 0  # of parameters, data and noise
+  config.compute_dtype = "float32"  # of activations; weights are always float32
+  config.scan_layers = False  # unrolled layers are faster on CPU; large models compile faster scanned
+  config.remat = "none"  # "full" recomputes each layer in the backward pass, to save memory
+
+  config.data = data = ConfigDict()
+  data.drop_text = 0.1  # share of conversations without their text, so that sampling can be guided
+  data.packing_rows = 256  # rows that one block of records is packed into
+  data.vocabulary = "builtin"  # or the path of any tokenizer.json
+
+  config.optimizer = optimizer = ConfigDict()
+  optimizer.b1 = 0.9
+  optimizer.b2 = 0.95
+  optimizer.weight_decay = 0.05  # of matrices and tables
+  optimizer.clip_norm = 1.0  # of each part's gradient
+  optimizer.final_rate = 0.05  # learning rate at the end of a stage, as a share of its peak
+  optimizer.ema_decay = 0.995
+
+  config.sampling = sampling = ConfigDict()
+  sampling.temperature = 1.0
+  sampling.top_k = 0  # 0 keeps all
+  sampling.top_p = 1.0  # 1 keeps all
+  sampling.guidance = 1.0  # of the prior against no text; 1 is none
+  sampling.diffusion_steps = 20  # Euler steps a chunk
+  sampling.token_guidance = 1.0  # of the painter against no visual tokens; 1 is none
+  sampling.text_guidance = 1.0  # of the painter against no text; 1 is none
+
+  config.mesh = mesh = ConfigDict()
+  mesh.data = -1  # all devices that remain
+  mesh.fsdp = 1
+  mesh.tensor = 1
+  mesh.sequence = 1
+
+  config.run = run = ConfigDict()
+  run.keep_checkpoints = 2
+  run.log_every = 10  # steps
+  return config
+
+
+def stage(**changes) -> ConfigDict:
+  """A stage in which nothing moves and nothing is learnt, until `changes` say what."""
+  row = ConfigDict()
+  row.weights = ConfigDict(dict(text=0.0, image=0.0, diffusion=0.0, pixel=0.0, z=0.0))
+  row.steps = 0
+  row.rows = 1  # packed rows in a global batch
+  row.accumulate = 1  # microbatches a step is split into
+  row.warmup_steps = 0
+  row.tokenizer_rate = 0.0  # peak learning rate of each part; 0: the part does not move
+  row.prior_rate = 0.0
+  row.decoder_rate = 0.0
+  row.sampled_codes = 0.0  # share of images painted from codes drawn from the prior's own logits
+  weights = changes.pop("weights", {})
+  row.update(changes)
+  row.weights.update(weights)
+  return row

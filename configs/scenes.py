@@ -1,0 +1,95 @@
+"""Scenes: one to four objects on a 2×2 grid, 32×32 pixels; the demo, on two CPU cores.
+
+  python -m launch.train --config=configs/scenes.py --workdir=runs/scenes
+
+Variants: `configs/scenes.py:tiny` is the same pipeline at a size for notebooks and tests.
+"""
+
+from ml_collections import ConfigDict
+
+from configs.common import base, stage
+
+
+def get_config(variant: str = "demo") -> ConfigDict:
+  if variant not in ("demo", "tiny"):
+    raise ValueError(f"configs/scenes.py has the variants demo and tiny, not {variant!r}")
+  config = base()
+
+  config.data.source = ConfigDict(dict(name="scenes", grid=2, min_objects=1, max_objects=4))
+  config.data.image_size = 32  # pixels
+  config.data.sequence_length = 128  # tokens a row: three scenes of average length
+  config.data.images_per_row = 3
+
+  config.tokenizer = tokenizer = ConfigDict()
+  tokenizer.patch_size = 8  # pixels: a cell of the grid is 2×2 codes
+  tokenizer.width = 128
+  tokenizer.encoder_depth = 2
+  tokenizer.decoder_depth = 2
+  tokenizer.heads = 4
+  tokenizer.mlp_width = 256
+  tokenizer.levels = (8, 5, 5, 5)  # 1,000 codes, the FSQ paper's levels for 2^10
+
+  config.prior = prior = ConfigDict()
+  prior.width = 128
+  prior.depth = 4
+  prior.heads = 4
+  prior.kv_heads = 2
+  prior.head_width = 32
+  prior.mlp_width = 320
+  prior.qk_norm = True
+  prior.qkv_bias = False
+  prior.tied_head = False
+  prior.rope_theta = 10_000.0
+
+  config.decoder = decoder = ConfigDict()
+  decoder.patch_size = 4  # pixels
+  decoder.pixels_per_token = 8  # paints the resolution that the tokenizer read
+  decoder.width = 128
+  decoder.depth = 4
+  decoder.heads = 4
+  decoder.mlp_width = 320
+  decoder.chunk_rows = (2,)  # patch rows a chunk, one entry a layout: four stripes of 8 pixels
+  decoder.chunk_offsets = (0,)
+  decoder.context_rows = 0  # finished chunks stay in sight
+  decoder.text_length = 40  # a caption of four objects
+  decoder.finished_noise = 0.2  # largest σ on finished chunks in training
+  decoder.time_mean = 0.0  # logit-normal t
+  decoder.time_std = 1.0
+  decoder.drop_tokens = 0.1
+  decoder.drop_text = 0.1
+  config.sampling.chunk_rows = 2
+
+  config.schedule = ("tokenizer", "prior", "decoder", "joint")
+  config.stages = ConfigDict()
+  config.stages.tokenizer = stage(
+    weights=dict(pixel=1.0), steps=1500, rows=22, warmup_steps=50, tokenizer_rate=2e-3
+  )  # fmt: skip
+  config.stages.prior = stage(weights=dict(image=1.0), steps=1000, rows=22, warmup_steps=50, prior_rate=2e-3)
+  config.stages.decoder = stage(weights=dict(diffusion=1.0), steps=1000, rows=22, warmup_steps=50, decoder_rate=1e-3)
+  config.stages.joint = stage(
+    weights=dict(image=1.0, diffusion=1.0, pixel=1.0),
+    steps=100,
+    rows=22,
+    warmup_steps=10,
+    tokenizer_rate=2e-5,  # at most a tenth of the others: the codes are targets
+    prior_rate=3e-4,
+    decoder_rate=3e-4,
+    sampled_codes=0.25,
+  )
+  config.run.checkpoint_every = 200  # steps
+  config.run.sample_every = 200
+  if variant == "tiny":
+    shrink(config)
+  return config
+
+
+def shrink(config: ConfigDict):
+  """A model of a hundred thousand parameters, each stage a few dozen steps: minutes, not quality."""
+  for part in (config.tokenizer, config.prior, config.decoder):
+    part.width, part.heads, part.mlp_width = 64, 2, 128
+  config.prior.kv_heads, config.prior.depth, config.decoder.depth = 1, 2, 2
+  config.tokenizer.encoder_depth = config.tokenizer.decoder_depth = 1
+  config.sampling.diffusion_steps = 8
+  for name, steps in (("tokenizer", 300), ("prior", 150), ("decoder", 150), ("joint", 20)):
+    row = config.stages[name]
+    row.steps, row.warmup_steps, row.rows = steps, 5, 8

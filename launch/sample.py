@@ -1,0 +1,49 @@
+"""Draws a prompt with a trained run.
+
+  python -m launch.sample --workdir=runs/scenes --prompt="a large red star in the top left" --out=star.png
+"""
+
+from pathlib import Path
+
+from absl import flags
+
+from launch import cli
+from omniimage.errors import UserError
+
+WORKDIR = flags.DEFINE_string("workdir", None, "The run to draw with.")
+PROMPT = flags.DEFINE_string("prompt", None, "What to draw.")
+OUT = flags.DEFINE_string("out", None, "PNG file to write.")
+NUM_IMAGES = flags.DEFINE_integer("num_images", 1, "How many, side by side.", lower_bound=1)
+SEED = flags.DEFINE_integer("seed", 0, "Another seed draws another picture.")
+GUIDANCE = flags.DEFINE_float("guidance", None, "Of the prior against no text; 1 is none. Default: the run's own.")
+SCALE = flags.DEFINE_integer("scale", 4, "Enlarges the pixels of small images.", lower_bound=1)
+
+
+def main(argv: list[str]):
+  if argv[1:]:
+    raise UserError(f"{argv[1]!r} is not a flag; put a prompt of several words in quotes: --prompt='a red star'")
+  if not WORKDIR.value or PROMPT.value is None or not OUT.value:
+    raise UserError("give --workdir=runs/scenes --prompt='a large red star in the top left' --out=star.png")
+  if not Path(OUT.value).absolute().parent.is_dir():
+    raise UserError(f"--out={OUT.value}: its folder does not exist; make it first")
+
+  import numpy as np
+  from PIL import Image
+
+  from omniimage.evaluation.sheets import to_uint8
+  from omniimage.sampling.generate import Generator
+  from omniimage.workdir import load_run
+
+  run = load_run(WORKDIR.value)
+  generator = Generator(run.settings, run.params, run.text_tokenizer)
+  changes = {} if GUIDANCE.value is None else {"guidance": GUIDANCE.value}
+  drawing = generator([PROMPT.value] * NUM_IMAGES.value, seed=SEED.value, **changes)
+  side_by_side = np.concatenate(list(to_uint8(drawing.images)), axis=1)
+  picture = Image.fromarray(side_by_side)
+  size = (picture.width * SCALE.value, picture.height * SCALE.value)
+  picture.resize(size, Image.Resampling.NEAREST).save(OUT.value)
+  print(f"{OUT.value}: {NUM_IMAGES.value} drawn at step {run.step} of the run")
+
+
+if __name__ == "__main__":
+  cli.run(main)

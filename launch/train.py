@@ -1,0 +1,27 @@
+"""Trains all the stages of a config. The same command again goes on from the last checkpoint.
+
+  python -m launch.train --config=configs/scenes.py --workdir=runs/scenes [--config.KEY=VALUE]
+"""
+
+from absl import flags
+from ml_collections import config_flags
+
+from launch import cli
+from omniimage.errors import UserError
+
+CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, with its variant: configs/scenes.py:tiny.")
+WORKDIR = flags.DEFINE_string("workdir", None, "Where the run lives: config, checkpoints, metrics, samples.")
+
+
+def main(argv: list[str]):
+  if argv[1:]:
+    raise UserError(f"{argv[1]!r} is not a flag; flags begin with --, as in --workdir=runs/scenes")
+  if CONFIG.value is None or not WORKDIR.value:
+    raise UserError("give --config=configs/scenes.py and --workdir=runs/scenes")
+  from omniimage.training.loop import train  # after the flags: a wrong one should not wait for jax
+
+  train(CONFIG.value, WORKDIR.value)
+
+
+if __name__ == "__main__":
+  cli.run(main)

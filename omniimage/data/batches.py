@@ -1,0 +1,202 @@
+"""Batches: packed rows of conversations, the contract between data and model.
+
+A batch is a function of (seed, batch index, rows): no iterator state, the same whatever the number of hosts, whatever
+was read before. Grain reads and decodes ahead in threads.
+"""
+
+from collections.abc import Iterator
+from typing import TypedDict
+
+import grain
+import numpy as np
+from absl import logging
+
+from omniimage.data import conversation
+from omniimage.data.conversation import Encoded, Tokenizer
+from omniimage.data.packing import RowStream
+from omniimage.data.sources import Source
+from omniimage.settings import DataSettings, SettingsError
+from omniimage.vocabulary import Vocabulary
+
+# Axes: B rows, L tokens of a row, I image slots of a row, H and W pixels.
+
+FIRST_RECORDS = 8  # one of them at least must be readable, or nothing starts
+
+
+class Batch(TypedDict):
+  """Packed rows. A segment is a conversation; padding is segment 0, with `pad` tokens at position 0 of weight 0."""
+
+  tokens: np.ndarray  # (B,L) int32, placeholders where the codes go
+  positions: np.ndarray  # (B,L,3) int32: time, row, column, from 0 in every segment
+  segments: np.ndarray  # (B,L) int32: 1, 2, …
+  loss_weights: np.ndarray  # (B,L) float32: weight of token i as what position i−1 should predict
+  images: np.ndarray  # (B,I,H,W,3) uint8; the step maps them to [-1, 1]
+  image_mask: np.ndarray  # (B,I) bool: the slot holds an image; all else of an unused slot is zero
+  image_start: np.ndarray  # (B,I) int32: index in the row of the image's first code
+  image_grid: np.ndarray  # (B,I,2) int32: rows and columns of codes
+  image_is_target: np.ndarray  # (B,I) bool
+
+
+class Batches:
+  """The batches of a source. SettingsError at once if a record may not fit a row."""
+
+  def __init__(
+    self,
+    source: Source,
+    data: DataSettings,
+    vocabulary: Vocabulary,
+    text_tokenizer: Tokenizer,
+    token_grid: int,
+    seed: int,
+  ):
+    self._source, self._data, self._seed = source, data, seed
+    self._vocabulary, self._text_tokenizer, self._token_grid = vocabulary, text_tokenizer, token_grid
+    self._tokens, self._images = source.lengths()
+    if not len(self._tokens):
+      raise ValueError("the data source has no records; a source needs at least one")
+    self.bad_records: set[int] = set()  # that could not be read, so far
+    self._check_capacity()
+    self._check_readable()
+    self._stream = RowStream(
+      self._tokens,
+      self._images,
+      rows=data.packing_rows,
+      sequence_length=data.sequence_length,
+      images_per_row=data.images_per_row,
+      seed=seed,
+    )
+
+  def batch(self, batch_index: int, rows: int, *, process_index: int = 0, process_count: int = 1) -> Batch:
+    """This process's rows of batch `batch_index`, which has `rows` rows over all processes."""
+    own = _process_rows(batch_index, rows, process_index, process_count)
+    batch = _empty_batch(len(own), self._data, self._vocabulary)
+    for row, place in enumerate(own):
+      start = slot = 0
+      for segment, (epoch, record) in enumerate(self._stream.row(place), start=1):
+        encoded = self._read_or_skip(epoch, record)
+        if encoded is not None:
+          _write(batch, encoded, row, segment, start, slot)
+          start += len(encoded.tokens)
+          slot += len(encoded.images)
+    return batch
+
+  def iterate(
+    self,
+    start_index: int,
+    stop_index: int,
+    rows: int,
+    *,
+    process_index: int = 0,
+    process_count: int = 1,
+    num_threads: int = 2,
+    prefetch: int = 4,
+  ) -> Iterator[tuple[int, Batch]]:
+    """(batch index, batch) from `start_index` up to `stop_index`, read ahead by `num_threads` threads."""
+    _process_rows(start_index, rows, process_index, process_count)  # a wrong number of rows fails here, not in a thread
+
+    def read(batch_index: int) -> tuple[int, Batch]:
+      return batch_index, self.batch(batch_index, rows, process_index=process_index, process_count=process_count)
+
+    ahead = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=prefetch)
+    return iter(grain.MapDataset.range(start_index, stop_index).map(read).to_iter_dataset(ahead))
+
+  def record_ids(self, batch_index: int, rows: int) -> list[list[int]]:
+    """The records in each row of the whole batch, in order, the bad ones included."""
+    return [[record for _, record in self._stream.row(place)] for place in _process_rows(batch_index, rows, 0, 1)]
+
+  def statistics(self, batch_index: int, rows: int) -> dict[str, float]:
+    """For the log: how full the block of the batch is, by the records' bounds, what it dropped, what was unreadable."""
+    block = self._stream.block(batch_index * rows // self._data.packing_rows)
+    return {"packing_fill": block.fill, "packing_dropped": block.dropped, "bad_records": float(len(self.bad_records))}
+
+  def _read(self, epoch: int, record: int) -> Encoded:
+    """One conversation as it is in this epoch. ValueError if it is larger than the source had promised."""
+    rng = np.random.default_rng((self._seed, epoch, record))
+    without_text = rng.random() < self._data.drop_text
+    turns = self._source.record(record, rng)
+    if without_text:
+      turns = conversation.drop_text(turns)
+    encoded = conversation.encode(turns, self._text_tokenizer, self._vocabulary, self._token_grid)
+    shape = (self._data.image_size, self._data.image_size, 3)
+    for image in encoded.images:
+      if image.shape != shape:
+        raise ValueError(f"record {record} has an image of {image.shape}, data.image_size asks for {shape}")
+    for name, found, bound in (
+      ("tokens", len(encoded.tokens), self._tokens[record]),
+      ("images", len(encoded.images), self._images[record]),
+    ):
+      if found > bound:
+        raise ValueError(f"record {record} has {found} {name}, but its source's lengths() promised at most {bound}")
+    return encoded
+
+  def _read_or_skip(self, epoch: int, record: int) -> Encoded | None:
+    try:
+      return self._read(epoch, record)
+    except Exception as error:  # one broken file among millions must not end a run
+      if record not in self.bad_records:
+        self.bad_records.add(record)
+        logging.warning("record %d is left out: %s: %s", record, type(error).__name__, error)
+      return None
+
+  def _check_capacity(self):
+    for name, key, needs in (
+      ("tokens", "sequence_length", self._tokens),
+      ("images", "images_per_row", self._images),
+    ):
+      holds, largest = getattr(self._data, key), int(np.argmax(needs))
+      if needs[largest] > holds:
+        raise SettingsError(
+          f"data.{key}={holds} is too small: record {largest} may have {needs[largest]} {name}; "
+          f"set data.{key} to {needs[largest]} or more"
+        )
+
+  def _check_readable(self):
+    """Raises the error of the first records if none of them can be read: then it is not the records."""
+    for record in range(min(FIRST_RECORDS, len(self._source))):
+      try:
+        return self._read(0, record)
+      except Exception as raised:
+        error = raised
+    raise error
+
+
+def _process_rows(batch_index: int, rows: int, process_index: int, process_count: int) -> range:
+  """Which rows of the endless stream a process reads for a batch."""
+  if rows % process_count:
+    raise ValueError(
+      f"a batch of {rows} rows does not divide over {process_count} processes; make rows a multiple of {process_count}"
+    )
+  own = rows // process_count
+  first = batch_index * rows + process_index * own
+  return range(first, first + own)
+
+
+def _empty_batch(rows: int, data: DataSettings, vocabulary: Vocabulary) -> Batch:
+  B, L, I, S = rows, data.sequence_length, data.images_per_row, data.image_size
+  return Batch(
+    tokens=np.full((B, L), vocabulary.pad, np.int32),
+    positions=np.zeros((B, L, 3), np.int32),
+    segments=np.zeros((B, L), np.int32),
+    loss_weights=np.zeros((B, L), np.float32),
+    images=np.zeros((B, I, S, S, 3), np.uint8),
+    image_mask=np.zeros((B, I), bool),
+    image_start=np.zeros((B, I), np.int32),
+    image_grid=np.zeros((B, I, 2), np.int32),
+    image_is_target=np.zeros((B, I), bool),
+  )
+
+
+def _write(batch: Batch, encoded: Encoded, row: int, segment: int, start: int, slot: int):
+  """Writes a conversation into a row, from token `start` and image slot `slot` on."""
+  tokens = row, slice(start, start + len(encoded.tokens))
+  batch["tokens"][tokens] = encoded.tokens
+  batch["positions"][tokens] = encoded.positions
+  batch["segments"][tokens] = segment
+  batch["loss_weights"][tokens] = encoded.loss_weights
+  images = row, slice(slot, slot + len(encoded.images))
+  for offset, image in enumerate(encoded.images):
+    batch["images"][row, slot + offset] = image
+  batch["image_mask"][images] = True
+  batch["image_start"][images] = encoded.image_starts + start
+  batch["image_grid"][images] = encoded.image_grids
+  batch["image_is_target"][images] = encoded.image_is_target

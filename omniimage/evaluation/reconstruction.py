@@ -1,0 +1,68 @@
+"""Reconstruction: held-out images through the image tokenizer and back, and how it uses its codebook."""
+
+import dataclasses
+
+import numpy as np
+
+from omniimage.evaluation.held_out import Examples, held_out, in_batches
+from omniimage.evaluation.sheets import to_uint8
+from omniimage.sampling.generate import Generator, to_float
+
+# Axes: n images, H and W pixels as the tokenizer reads them, h × w codes.
+
+LOWEST_MSE = 1e-10  # an image that comes back to the bit has 100 dB, not infinitely many
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Reconstruction:
+  """Images and what the tokenizer made of them, (n, H, W, 3) uint8, and their codes (n, h, w)."""
+
+  examples: Examples
+  images: np.ndarray
+  reconstructions: np.ndarray
+  codes: np.ndarray
+  codebook_size: int
+
+  def figures(self) -> dict:
+    mse = mean_squared_errors(self.images, self.reconstructions)
+    return {
+      "psnr_db": float(np.mean(decibels(mse))),  # mean over the images, as most papers have it
+      "psnr_of_mean_db": float(decibels(np.mean(mse))),  # of the mean squared error: the worst images count most
+      **codebook_use(self.codes, self.codebook_size),
+      "images": len(self.images),
+    }
+
+
+def reconstruction(generator: Generator, images: int, seed: int, batch: int = 64) -> Reconstruction:
+  """The first `images` of the test split (fewer if it has fewer) through the tokenizer."""
+  examples, omni = held_out(generator, images, seed), generator.omni
+
+  def through(indices: np.ndarray, _) -> tuple:
+    own = examples.images[indices]
+    read = omni.shrink(to_float(own))
+    return to_uint8(read), to_uint8(generator.reconstruct(own)), generator.encode(own)
+
+  pieces = in_batches(through, np.zeros(len(examples.images)), batch)
+  return Reconstruction(examples, *pieces, omni.settings.tokenizer.codes)
+
+
+def mean_squared_errors(images: np.ndarray, references: np.ndarray) -> np.ndarray:
+  """(n,) over pixels in [0, 1], of uint8 images (n, H, W, 3)."""
+  difference = (images.astype(np.float32) - references.astype(np.float32)) / 255
+  return np.mean(np.square(difference), axis=(1, 2, 3))
+
+
+def decibels(mse: np.ndarray) -> np.ndarray:
+  """Peak signal-to-noise ratio of mean squared errors on [0, 1]; at most 100 dB."""
+  return -10 * np.log10(np.maximum(mse, LOWEST_MSE))
+
+
+def codebook_use(codes: np.ndarray, codebook_size: int) -> dict[str, float]:
+  """`codebook_used`: share of the codes that occur at all. `perplexity`: as many codes, used evenly, have the entropy
+  of the histogram; at most `codebook_size`."""
+  histogram = np.bincount(codes.ravel(), minlength=codebook_size)
+  shares = histogram[histogram > 0] / histogram.sum()
+  return {
+    "codebook_used": float(np.mean(histogram > 0)),
+    "perplexity": float(np.exp(-np.sum(shares * np.log(shares)))),
+  }

@@ -1,0 +1,119 @@
+"""Attention: what may be seen, the reference product, and the module around it.
+
+Axes: B batch, T queries, S keys, D width, H heads, G key/value heads, R query heads a key head, K head width.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import flax
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from omniimage.models.layers import RMSNorm, rotate, small_init
+
+MASKED = -1e30  # finite, so that a query that sees nothing gets a mean instead of NaN
+
+
+class Pattern(Protocol):
+  """A static rule of who sees whom. Hashable, so that kernels can be built for it once."""
+
+  def dense(self, queries: int, keys: int) -> np.ndarray | None:
+    """(T, S) bool, or None where everything is seen."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Full:
+  def dense(self, queries: int, keys: int) -> None:
+    return None
+
+
+@dataclasses.dataclass(frozen=True)
+class Causal:
+  """A query sees the keys up to itself; queries are the last of the keys' positions."""
+
+  def dense(self, queries: int, keys: int) -> np.ndarray:
+    return np.tril(np.ones((queries, keys), bool), keys - queries)
+
+
+@flax.struct.dataclass
+class AttentionMask:
+  """A static pattern and, beside it, segments: a query sees the keys of its own segment only."""
+
+  pattern: Pattern = flax.struct.field(pytree_node=False, default=Full())  # noqa: RUF009
+  query_segments: Array | None = None  # (B, T)
+  key_segments: Array | None = None  # (B, S)
+
+  def dense(self, queries: int, keys: int) -> Array | None:
+    """bool, broadcastable to (B, T, S), or None where everything is seen."""
+    static = self.pattern.dense(queries, keys)
+    allowed = None if static is None else jnp.asarray(static)[None]
+    if self.query_segments is not None:
+      same = self.query_segments[:, :, None] == self.key_segments[:, None, :]
+      allowed = same if allowed is None else allowed & same
+    return allowed
+
+
+AttentionFn = Callable[[Array, Array, Array, AttentionMask], Array]
+
+
+def dot_product_attention(q_BTHK: Array, k_BSGK: Array, v_BSGK: Array, mask: AttentionMask) -> Array:
+  """Grouped-query attention (Ainslie et al. 2023), the plain reference; softmax in float32. Returns (B, T, H, K)."""
+  B, T, H, K = q_BTHK.shape
+  G = k_BSGK.shape[2]
+  q_BTGRK = q_BTHK.reshape(B, T, G, H // G, K) * K**-0.5
+  logits_BGRTS = jnp.einsum("BTGRK,BSGK->BGRTS", q_BTGRK, k_BSGK, preferred_element_type=jnp.float32)
+  allowed = mask.dense(T, k_BSGK.shape[1])
+  if allowed is not None:
+    logits_BGRTS = jnp.where(allowed[:, None, None], logits_BGRTS, MASKED)
+  weights_BGRTS = jax.nn.softmax(logits_BGRTS).astype(v_BSGK.dtype)
+  return jnp.einsum("BGRTS,BSGK->BTGRK", weights_BGRTS, v_BSGK).reshape(B, T, H, K)
+
+
+class Attention(nn.Module):
+  """Multi-head attention with rotary positions and optional QK-norm (Dehghani et al. 2023).
+
+  Keys and values come from `memory` (cross-attention), from the queries' own sequence, or from a cache into which the
+  sequence's own keys and values are first written at `cache_index`.
+  """
+
+  width: int
+  heads: int
+  kv_heads: int
+  head_width: int
+  qk_norm: bool = True
+  qkv_bias: bool = False
+  dtype: Any = jnp.float32
+  attention_fn: AttentionFn = dot_product_attention
+
+  def setup(self):
+    def project(heads):
+      return nn.DenseGeneral((heads, self.head_width), use_bias=self.qkv_bias, dtype=self.dtype)
+
+    self.query, self.key, self.value = project(self.heads), project(self.kv_heads), project(self.kv_heads)
+    self.out = nn.DenseGeneral(self.width, axis=(-2, -1), use_bias=False, dtype=self.dtype, kernel_init=small_init)
+    if self.qk_norm:
+      self.query_norm, self.key_norm = RMSNorm(), RMSNorm()
+
+  def keys_values(self, memory: Array, cos_sin) -> tuple[Array, Array]:
+    """Keys and values of a sequence, each (B, S, G, K)."""
+    key = self.key(memory)
+    key = rotate(self.key_norm(key) if self.qk_norm else key, cos_sin)
+    return key, self.value(memory)
+
+  def __call__(self, x: Array, cos_sin, mask: AttentionMask, keys_values=None, cache=None, cache_index=0):
+    """(B, T, D) → (B, T, D) and the cache with this sequence's keys and values in it, None without a cache."""
+    query = self.query(x)
+    query = rotate(self.query_norm(query) if self.qk_norm else query, cos_sin)
+    if keys_values is None:
+      keys_values = self.keys_values(x, cos_sin)
+    if cache is not None:
+      cache = keys_values = tuple(
+        jax.lax.dynamic_update_slice_in_dim(buffer, new.astype(buffer.dtype), cache_index, axis=1)
+        for buffer, new in zip(cache, keys_values)
+      )
+    return self.out(self.attention_fn(query, *keys_values, mask)), cache

@@ -1,0 +1,240 @@
+"""The diffusion decoder: a pixel-space transformer that paints an image from its visual tokens, chunk by chunk.
+
+It predicts the clean patches x̂ from noisy ones (JiT, Li & He 2025), conditioned in three ways: the visual token of the same
+place is added to each patch; cross-attention reads all visual tokens, the rows below included; and the text states.
+Times enter through one shared modulation with a table a layer (adaLN-single, Chen et al. 2023).
+
+Patches at hand come in whole rows of the canvas, as spans (first row, number of rows): time is one per row, and selecting
+rows is slicing. Axes: B images, N patches of the canvas, R patch rows at hand, T their patches, P pixels of a patch, D width,
+h × w visual tokens, Z their channels, S text states, M memory (visual tokens, text states, one null).
+"""
+
+from typing import Any
+
+import flax
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from omniimage.models.attention import Attention, AttentionFn, AttentionMask, Full, dot_product_attention
+from omniimage.models.layers import (
+  GatedMLP,
+  RMSNorm,
+  apply_layers,
+  grid_positions,
+  layer_stack,
+  rms_normalize,
+  rotary,
+  small_init,
+)
+from omniimage.models.tokenizer import IMAGE_ROPE_THETA
+from omniimage.settings import DecoderSettings
+
+TIME_FREQUENCIES = 64
+
+
+@flax.struct.dataclass
+class Memory:
+  """What an image is painted from.
+
+  Attributes:
+    aligned: (B, N, D), the visual token of each patch's place, to be added to it.
+    states: (B, M, D), to be attended to.
+    segments: (B, M) int32, 1 where a state is seen and 0 where it is not.
+  """
+
+  aligned: Array
+  states: Array
+  segments: Array
+
+
+def time_features(t: Array) -> Array:
+  """Sinusoids of t in [0, 1]: (...) → (..., 2·TIME_FREQUENCIES)."""
+  angles = 1000.0 * t[..., None] * jnp.exp(-np.log(10_000.0) * jnp.arange(TIME_FREQUENCIES) / TIME_FREQUENCIES)
+  return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)
+
+
+def modulate(x_BTD: Array, scale_BRD: Array, shift_BRD: Array | None = None) -> Array:
+  """(1 + scale) · x + shift, with one scale and shift for each patch row."""
+  B, R, D = scale_BRD.shape
+  x = x_BTD.reshape(B, R, -1, D) * (1 + scale_BRD[:, :, None])
+  return (x if shift_BRD is None else x + shift_BRD[:, :, None]).reshape(x_BTD.shape)
+
+
+def take_rows(x: Array, spans, columns: int) -> Array:
+  """Patches (B, T, …) of the spans of rows, from (B, N, …)."""
+  return jnp.concatenate(
+    [jax.lax.dynamic_slice_in_dim(x, first * columns, count * columns, axis=1) for first, count in spans], axis=1
+  )
+
+
+class TimeEmbedding(nn.Module):
+  width: int
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, t: Array) -> Array:
+    hidden = nn.silu(nn.Dense(self.width, dtype=self.dtype, name="hidden")(time_features(t)))
+    return nn.silu(nn.Dense(self.width, dtype=self.dtype, name="out")(hidden))
+
+
+class Block(nn.Module):
+  """Self-attention, cross-attention to the memory, gated MLP; the first and last modulated by time."""
+
+  settings: DecoderSettings
+  dtype: Any = jnp.float32
+  attention_fn: AttentionFn = dot_product_attention
+
+  def setup(self):
+    s = self.settings
+    shared = dict(
+      width=s.width, heads=s.heads, kv_heads=s.heads, head_width=s.width // s.heads,
+      dtype=self.dtype, attention_fn=self.attention_fn,
+    )  # fmt: skip
+    self.attention, self.cross_attention = Attention(**shared), Attention(**shared)
+    self.cross_norm = RMSNorm()
+    self.mlp = GatedMLP(s.width, s.mlp_width, self.dtype)
+    self.modulation = self.param("modulation", nn.initializers.zeros, (6, s.width))
+
+  def memory_keys_values(self, states: Array, memory_cos_sin):
+    return self.cross_attention.keys_values(states, memory_cos_sin)
+
+  def __call__(self, x, modulation_BR6D, rotations, mask, memory: Memory, cache_index=0, cache=None):
+    """`cache`, in sampling, is ((keys, values) of finished and present patches, (keys, values) of the memory)."""
+    cos_sin, memory_cos_sin = rotations
+    modulation_BR6D = (modulation_BR6D + self.modulation).astype(self.dtype)
+    shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = (modulation_BR6D[:, :, i] for i in range(6))
+    own_cache, memory_cache = (None, None) if cache is None else cache
+
+    y = modulate(rms_normalize(x).astype(self.dtype), scale, shift)
+    y, own_cache = self.attention(y, cos_sin, mask, cache=own_cache, cache_index=cache_index)
+    x = x + modulate(y, gate)
+
+    keys_values = self.memory_keys_values(memory.states, memory_cos_sin) if memory_cache is None else memory_cache
+    seen = AttentionMask(Full(), jnp.ones(x.shape[:2], jnp.int32), memory.segments)
+    x = x + self.cross_attention(self.cross_norm(x), cos_sin, seen, keys_values=keys_values)[0]
+
+    y = modulate(rms_normalize(x).astype(self.dtype), mlp_scale, mlp_shift)
+    x = x + modulate(self.mlp(y), mlp_gate)
+    return x, None if cache is None else (own_cache, memory_cache)
+
+
+class DiffusionDecoder(nn.Module):
+  settings: DecoderSettings
+  scan: bool = True
+  remat: str = "none"
+  dtype: Any = jnp.float32
+  attention_fn: AttentionFn = dot_product_attention
+  gather_params: Any = None
+
+  def setup(self):
+    s = self.settings
+    vector = nn.initializers.normal(1.0)
+    self.patches = nn.Dense(s.width, dtype=self.dtype)
+    self.tokens = nn.Dense(s.width, dtype=self.dtype)
+    self.text = nn.Dense(s.width, dtype=self.dtype)
+    self.null_tokens = self.param("null_tokens", vector, (s.width,))
+    self.null_text = self.param("null_text", vector, (s.width,))
+    self.time = TimeEmbedding(s.width, self.dtype)
+    self.modulation = nn.Dense(6 * s.width, kernel_init=nn.initializers.zeros)
+    self.layers = layer_stack(
+      Block, s.depth, scan=self.scan, remat=self.remat, gather_params=self.gather_params,
+      settings=s, dtype=self.dtype, attention_fn=self.attention_fn,
+    )  # fmt: skip
+    self.norm = RMSNorm()
+    self.final_modulation = nn.Dense(2 * s.width, kernel_init=nn.initializers.zeros)
+    self.pixels = nn.Dense(3 * s.patch_size**2, kernel_init=small_init)
+
+  def remember(self, features: Array, text_states: Array, text_mask: Array, keep_tokens: Array, keep_text: Array):
+    """Builds the memory.
+
+    Args:
+      features: (B, h, w, Z) quantized features.
+      text_states: (B, S, prior width).
+      text_mask: (B, S) bool, which of them exist.
+      keep_tokens, keep_text: (B,) bool; False leaves the condition out, for guidance.
+    """
+    B, h, w, Z = features.shape
+    scale = self.settings.pixels_per_token // self.settings.patch_size
+    tokens = self.tokens(features.reshape(B, h * w, Z))
+    placed = jnp.where(keep_tokens[:, None, None], tokens, self.null_tokens.astype(self.dtype))
+    aligned = jnp.broadcast_to(placed.reshape(B, h, 1, w, 1, -1), (B, h, scale, w, scale, placed.shape[-1]))
+    aligned = aligned.reshape(B, h * w * scale**2, -1)
+    text = self.text(text_states)
+    null = jnp.broadcast_to(self.null_text.astype(self.dtype), (B, 1, text.shape[-1]))
+    segments = [
+      jnp.broadcast_to(keep_tokens[:, None], (B, h * w)),
+      text_mask & keep_text[:, None],
+      jnp.ones((B, 1), bool),
+    ]
+    states = jnp.concatenate([tokens, text, null], axis=1)
+    return Memory(aligned, states, jnp.concatenate(segments, axis=1).astype(jnp.int32))
+
+  def rotations(self, spans, memory: Memory, columns: int):
+    """Rotary tables of the patches at hand and of the memory; both in units of visual tokens, text at the origin."""
+    s = self.settings
+    scale = s.patch_size / s.pixels_per_token
+    rows = memory.aligned.shape[1] // columns
+    places = take_rows(grid_positions(rows, columns, scale)[None], spans, columns)[0]
+    tokens = grid_positions(int(rows * scale), int(columns * scale))
+    origin = jnp.zeros((memory.states.shape[1] - tokens.shape[0], 2))
+    head_width = s.width // s.heads
+    return tuple(
+      rotary(positions[None], head_width, IMAGE_ROPE_THETA) for positions in (places, jnp.concatenate([tokens, origin]))
+    )
+
+  def __call__(
+    self,
+    patches: Array,
+    spans,
+    t: Array,
+    memory: Memory,
+    mask: AttentionMask,
+    columns: int,
+    caches=None,
+    cache_index=0,
+  ):
+    """Clean patches from noisy ones.
+
+    Args:
+      patches: (B, T, P), noisy or finished.
+      spans: (first row, number of rows) of each run of patch rows they are; a first row may be traced.
+      t: (B, R) time of each row, 0 noise and 1 clean.
+      memory: of `remember`.
+      mask: who sees whom, over (T, T) or, with caches, (T, canvas).
+      columns: patch columns of the canvas.
+      caches: of `init_caches`; these T patches are written at `cache_index`.
+
+    Returns:
+      x̂ (B, T, P) float32 and the caches.
+    """
+    time = self.time(t)
+    modulation = self.modulation(time).reshape(*t.shape, 6, self.settings.width)
+    x = self.patches(patches) + take_rows(memory.aligned, spans, columns)
+    rotations = self.rotations(spans, memory, columns)
+    x, caches = apply_layers(self.layers, x, modulation, rotations, mask, memory, cache_index, caches=caches)
+    scale, shift = jnp.split(self.final_modulation(time), 2, axis=-1)
+    return self.pixels(modulate(self.norm(x).astype(jnp.float32), scale, shift)), caches
+
+  def init_caches(self, memory: Memory, columns: int) -> tuple:
+    """Per layer: empty keys and values of the canvas (B, N, H, K), and those of the memory, computed once."""
+    s = self.settings
+    B, N, _ = memory.aligned.shape
+    empty = jnp.zeros((B, N, s.heads, s.width // s.heads), self.dtype)
+    _, memory_cos_sin = self.rotations(((0, N // columns),), memory, columns)
+    return tuple(
+      ((empty, empty), layer.memory_keys_values(memory.states, memory_cos_sin)) for layer in self.layers
+    )  # fmt: skip
+
+  def init_parameters(self, features: Array, text_states: Array):
+    """Touches every parameter, for `init`."""
+    B, h, w, _ = features.shape
+    keep = jnp.ones((B,), bool)
+    memory = self.remember(features, text_states, jnp.ones(text_states.shape[:2], bool), keep, keep)
+    N = memory.aligned.shape[1]
+    patches = jnp.zeros((B, N, 3 * self.settings.patch_size**2))
+    columns = w * self.settings.pixels_per_token // self.settings.patch_size
+    rows = N // columns
+    return self(patches, ((0, rows),), jnp.zeros((B, rows)), memory, AttentionMask(), columns)[0]

@@ -1,0 +1,137 @@
+"""Omni: tokenizer, prior and decoder as one model under one parameter tree.
+
+Axes: B rows, L positions, I image slots a row, N visual tokens of an image, h × w their grid, Z channels of a token, D prior
+width, S text states a painter reads, H × W pixels.
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from omniimage.models.attention import AttentionFn, AttentionMask, Causal, dot_product_attention
+from omniimage.models.chunks import ChunkLayout
+from omniimage.models.decoder import DiffusionDecoder
+from omniimage.models.layers import stack_layers, unstack_layers
+from omniimage.models.prior import Prior
+from omniimage.models.quantizers import FSQ
+from omniimage.models.tokenizer import ImageTokenizer
+from omniimage.settings import Settings
+from omniimage.vocabulary import Vocabulary
+
+Params = dict
+
+
+@dataclasses.dataclass(frozen=True)
+class Omni:
+  """The three modules of one model, and what passes between them. All methods are pure functions of parameters.
+
+  Parameters are stored stacked (one array for all layers). With `scan=False` the methods take them unstacked; `view`
+  turns the one into the other.
+  """
+
+  settings: Settings
+  text_size: int
+  scan: bool = True
+  attention_fn: AttentionFn = dot_product_attention
+  gather_params: Callable | None = None
+
+  def __post_init__(self):
+    s, dtype = self.settings, jnp.dtype(self.settings.compute_dtype)
+    shared = dict(
+      scan=self.scan, remat=s.remat, dtype=dtype, attention_fn=self.attention_fn, gather_params=self.gather_params
+    )
+    object.__setattr__(self, "vocabulary", Vocabulary(self.text_size, s.tokenizer.codes))
+    object.__setattr__(self, "quantizer", FSQ(s.tokenizer.levels))
+    object.__setattr__(self, "tokenizer", ImageTokenizer(s.tokenizer, **shared))
+    object.__setattr__(self, "prior", Prior(s.prior, self.vocabulary, **shared))
+    object.__setattr__(self, "decoder", DiffusionDecoder(s.decoder, **shared))
+
+  def init(self, rng: Array) -> Params:
+    """Fresh parameters {tokenizer, prior, decoder}, stacked."""
+    s, (first, second, third) = self.settings, jax.random.split(rng, 3)
+    side, grid = s.data.image_size // self.reduction, s.token_grid
+    tokens, positions = jnp.zeros((1, 8), jnp.int32), jnp.zeros((1, 8, 3), jnp.int32)
+    features, states = jnp.zeros((1, grid, grid, len(s.tokenizer.levels))), jnp.zeros((1, 1, s.prior.width))
+    variables = {
+      "tokenizer": self.tokenizer.init(first, jnp.zeros((1, side, side, 3))),
+      "prior": self.prior.init(second, tokens, positions, method="init_parameters"),
+      "decoder": self.decoder.init(third, features, states, method="init_parameters"),
+    }
+    return {part: stack_layers(value["params"]) for part, value in variables.items()}
+
+  def view(self, params: Params) -> Params:
+    """Stored parameters as the methods of this object take them."""
+    return params if self.scan else unstack_layers(params)
+
+  @property
+  def reduction(self) -> int:
+    """Painted pixels a pixel that the tokenizer reads, along one side."""
+    return self.settings.decoder.pixels_per_token // self.settings.tokenizer.patch_size
+
+  def layout(self, chunk_rows: int, offset: int = 0) -> ChunkLayout:
+    return ChunkLayout(self.settings.patch_grid, self.settings.patch_grid, chunk_rows, offset)
+
+  def shrink(self, images: Array) -> Array:
+    """Images (..., H, W, 3) as the tokenizer reads them: averaged down where the decoder paints more pixels."""
+    r = self.reduction
+    *lead, H, W, _ = images.shape
+    return images if r == 1 else images.reshape(*lead, H // r, r, W // r, r, 3).mean((-4, -2))
+
+  def encode(self, params: Params, images: Array) -> tuple[Array, Array]:
+    """Images (..., H, W, 3) in [-1, 1], as the tokenizer reads them → features (..., h, w, Z), codes (..., h, w)."""
+    *lead, H, W, _ = images.shape
+    features, codes = self.tokenizer.apply(
+      {"params": params["tokenizer"]}, images.reshape(-1, H, W, 3), method="encode"
+    )
+    return features.reshape(*lead, *features.shape[1:]), codes.reshape(*lead, *codes.shape[1:])
+
+  def decode(self, params: Params, features: Array) -> Array:
+    """Features (..., h, w, Z) → the tokenizer's own rendering (..., H, W, 3)."""
+    lead = features.shape[:-3]
+    images = self.tokenizer.apply(
+      {"params": params["tokenizer"]}, features.reshape(-1, *features.shape[-3:]), method="decode"
+    )
+    return images.reshape(*lead, *images.shape[1:])
+
+  def hidden(self, params: Params, tokens: Array, positions: Array, segments: Array) -> Array:
+    """Final normalized states (B, L, D) of packed rows."""
+    mask = AttentionMask(Causal(), segments, segments)
+    return self.prior.apply({"params": params["prior"]}, tokens, positions, mask)[0]
+
+  def head(self, params: Params, kind: str) -> Array:
+    """The prior's output matrix (D, padded V) of "text" or "image"."""
+    return self.prior.apply({"params": params["prior"]}, kind, method="head_kernel")
+
+  def text_states(self, hidden: Array, tokens: Array, segments: Array, image_start: Array) -> tuple[Array, Array]:
+    """What conditions the painters of images: the last S text states of each image's segment before its `<image>`.
+
+    Args:
+      hidden: (B, L, D) of the prior.
+      tokens, segments: (B, L).
+      image_start: (B, I) index of each image's first code.
+
+    Returns:
+      states (B, I, S, D), in order and at the end of the window, and which of them exist (B, I, S) bool.
+    """
+    B, L = tokens.shape
+    S = min(self.settings.decoder.text_length, L)
+    index = jnp.arange(L)
+    own = jnp.take_along_axis(segments, image_start, axis=1)
+    before = index < image_start[:, :, None]
+    seen = (tokens < self.text_size)[:, None] & (segments[:, None] == own[:, :, None]) & before
+    last, _ = jax.lax.top_k(jnp.where(seen, index, -1), S)
+    last = last[..., ::-1]
+    states = jnp.take_along_axis(hidden, jnp.maximum(last, 0).reshape(B, -1, 1), axis=1)
+    return states.reshape(B, -1, S, hidden.shape[-1]), last >= 0
+
+
+def place_codes(tokens: Array, codes: Array, image_start: Array, image_mask: Array, first_code: int) -> Array:
+  """Writes the images' codes (B, I, N) into their placeholders in tokens (B, L); code 0 has the id `first_code`."""
+  L = tokens.shape[1]
+  index = image_start[..., None] + jnp.arange(codes.shape[-1])
+  index = jnp.where(image_mask[..., None], index, L)  # out of bounds: dropped
+  write = jax.vmap(lambda row, at, ids: row.at[at.ravel()].set(ids.ravel(), mode="drop"))
+  return write(tokens, index, codes + first_code)

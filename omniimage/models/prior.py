@@ -1,0 +1,118 @@
+"""The prior: one decoder-only transformer over text, specials and image codes.
+
+A superset of Llama, Qwen2.5 and Qwen3: RMSNorm, SwiGLU, grouped-query attention, optional QK-norm and q/k/v bias, tied or
+untied head. Tables are kept apart by kind, text with specials and image codes, each padded to a multiple of 128: the
+grammar says which kind comes next, so each cross-entropy needs only its own table. Axes: B rows, L positions, D width,
+V ids of a table.
+"""
+
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax import Array
+
+from omniimage.models.attention import Attention, AttentionFn, AttentionMask, dot_product_attention
+from omniimage.models.layers import GatedMLP, RMSNorm, apply_layers, layer_stack, rotary
+from omniimage.settings import PriorSettings
+from omniimage.vocabulary import Vocabulary
+
+
+def padded(ids: int) -> int:
+  return -(-ids // 128) * 128
+
+
+class Tables(nn.Module):
+  """Two tables of vectors, one for text and specials and one for image codes."""
+
+  text_shape: tuple[int, int]
+  image_shape: tuple[int, int]
+  init: Any
+
+  def setup(self):
+    self.text = self.param("text", self.init, self.text_shape)
+    self.image = self.param("image", self.init, self.image_shape)
+
+
+class Block(nn.Module):
+  settings: PriorSettings
+  dtype: Any = jnp.float32
+  attention_fn: AttentionFn = dot_product_attention
+
+  @nn.compact
+  def __call__(self, x: Array, cos_sin, mask: AttentionMask, cache_index=0, cache=None):
+    s = self.settings
+    attention = Attention(
+      s.width, s.heads, s.kv_heads, s.head_width, s.qk_norm, s.qkv_bias, self.dtype, self.attention_fn, name="attention"
+    )
+    attended, cache = attention(RMSNorm(name="attention_norm")(x), cos_sin, mask, cache=cache, cache_index=cache_index)
+    x = x + attended
+    return x + GatedMLP(s.width, s.mlp_width, self.dtype, name="mlp")(RMSNorm(name="mlp_norm")(x)), cache
+
+
+class Prior(nn.Module):
+  settings: PriorSettings
+  vocabulary: Vocabulary
+  scan: bool = True
+  remat: str = "none"
+  dtype: Any = jnp.float32
+  attention_fn: AttentionFn = dot_product_attention
+  gather_params: Any = None
+
+  def setup(self):
+    s = self.settings
+    text, image = padded(self.vocabulary.text_and_specials), padded(self.vocabulary.image_codes)
+    # A tied head needs vectors of about unit length, else the first logits are √D wide.
+    scale = s.width**-0.5 if s.tied_head else 1.0
+    self.embed = Tables((text, s.width), (image, s.width), nn.initializers.normal(scale))
+    self.layers = layer_stack(
+      Block, s.depth, scan=self.scan, remat=self.remat, gather_params=self.gather_params,
+      settings=s, dtype=self.dtype, attention_fn=self.attention_fn,
+    )  # fmt: skip
+    self.norm = RMSNorm()
+    if not s.tied_head:
+      self.head = Tables((s.width, text), (s.width, image), nn.initializers.lecun_normal())
+
+  def __call__(self, tokens: Array, positions: Array, mask: AttentionMask, caches=None, cache_index=0, features=None):
+    """Final normalized hidden states.
+
+    Args:
+      tokens: (B, L) int32 ids of the vocabulary.
+      positions: (B, L, 3) of (time, row, column).
+      mask: who sees whom, over (L, L) or, with caches, over (L, cache length).
+      caches: keys and values a layer, of `init_caches`, into which these L positions are written at `cache_index`.
+      features: (B, L, D) added to the embeddings: the place of continuous vision features of input images.
+
+    Returns:
+      hidden (B, L, D) and the caches.
+    """
+    codes = tokens - self.vocabulary.codes
+    text = jnp.take(self.embed.text, jnp.minimum(tokens, self.vocabulary.text_and_specials - 1), axis=0)
+    image = jnp.take(self.embed.image, jnp.maximum(codes, 0), axis=0)
+    x = jnp.where(codes[..., None] >= 0, image, text).astype(self.dtype)
+    x = x if features is None else x + features.astype(self.dtype)
+    cos_sin = rotary(positions, self.settings.head_width, self.settings.rope_theta)
+    x, caches = apply_layers(self.layers, x, cos_sin, mask, cache_index, caches=caches)
+    return self.norm(x), caches
+
+  def head_kernel(self, kind: str) -> Array:
+    """Output matrix (D, padded V) of "text" (with specials) or "image"."""
+    if self.settings.tied_head:
+      return getattr(self.embed, kind).T
+    return getattr(self.head, kind)
+
+  def logits(self, hidden: Array, kind: str) -> Array:
+    """(..., D) → float32 logits (..., V) over the ids of one kind, padding cut off."""
+    ids = self.vocabulary.text_and_specials if kind == "text" else self.vocabulary.image_codes
+    kernel = self.head_kernel(kind).astype(self.dtype)
+    return jnp.matmul(hidden, kernel, preferred_element_type=jnp.float32)[..., :ids]
+
+  def init_parameters(self, tokens: Array, positions: Array):
+    """Touches every parameter, for `init`."""
+    hidden, _ = self(tokens, positions, AttentionMask())
+    return self.head_kernel("text"), self.head_kernel("image"), hidden
+
+  def init_caches(self, batch: int, length: int) -> tuple:
+    """Empty keys and values (B, S, G, K) of every layer."""
+    shape = (batch, length, self.settings.kv_heads, self.settings.head_width)
+    return tuple((jnp.zeros(shape, self.dtype), jnp.zeros(shape, self.dtype)) for _ in range(self.settings.depth))

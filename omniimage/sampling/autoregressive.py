@@ -1,0 +1,143 @@
+"""Writing tokens one by one: prefill, cached steps, guidance, temperature, top-k, top-p, and the grammar's mask.
+
+Prompts are padded on the right to one length and new tokens are appended behind the padding, so that all rows write to the
+same place of the cache; what a row sees is a mask, and where a token stands is its position, neither of which is its index.
+Axes: B rows, P prompt length, S cache length, D width, V ids.
+"""
+
+import flax
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from omniimage.models.attention import AttentionMask, Causal, Full
+from omniimage.models.omni import Omni, Params
+from omniimage.sampling.grammar import Grammar
+from omniimage.settings import SamplingSettings
+
+
+@flax.struct.dataclass
+class Written:
+  """A sequence under way.
+
+  Attributes:
+    hidden: (B, D) state that predicts the next token.
+    caches: keys and values of every layer, (B, S, G, K).
+    seen: (B, S) int32, 1 where a cache entry is a token of the row.
+    grammar: where each row is.
+  """
+
+  hidden: Array
+  caches: tuple
+  seen: Array
+  grammar: Grammar
+
+
+def prefill(omni: Omni, params: Params, prompt: Array, lengths: Array, new_tokens: int) -> tuple[Written, Array]:
+  """Reads the prompts (B, P), padded on the right, of the given lengths (B,), all at least 1.
+
+  Returns:
+    The sequences, with room for `new_tokens` more, and the prompts' hidden states (B, P, D).
+  """
+  B, P = prompt.shape
+  exists = jnp.arange(P) < lengths[:, None]
+
+  def read(grammar, column):
+    token, is_there = column
+    following = grammar.advance(token, omni.vocabulary)
+    kept = jax.tree.map(lambda new, old: jnp.where(is_there, new, old), following, grammar)
+    return kept, grammar.position()
+
+  grammar, positions = jax.lax.scan(read, Grammar.start(B), (prompt.T, exists.T))
+  seen = exists.astype(jnp.int32)
+  caches = omni.prior.apply({"params": params["prior"]}, B, P, method="init_caches")
+  hidden, caches = omni.prior.apply(
+    {"params": params["prior"]}, prompt, jnp.moveaxis(positions, 0, 1), AttentionMask(Causal(), seen, seen), caches
+  )
+  room = jax.tree.map(lambda x: jnp.pad(x, ((0, 0), (0, new_tokens)) + ((0, 0),) * (x.ndim - 2)), (caches, seen))
+  last = jnp.take_along_axis(hidden, lengths[:, None, None] - 1, axis=1)[:, 0]
+  return Written(last, *room, grammar), hidden
+
+
+def append(omni: Omni, params: Params, written: Written, token: Array, index: Array) -> Written:
+  """Writes one token (B,) of every row at cache place `index`."""
+  B = token.shape[0]
+  seen = jax.lax.dynamic_update_slice_in_dim(written.seen, jnp.ones((B, 1), jnp.int32), index, axis=1)
+  hidden, caches = omni.prior.apply(
+    {"params": params["prior"]},
+    token[:, None],
+    written.grammar.position()[:, None],
+    AttentionMask(Full(), jnp.ones((B, 1), jnp.int32), seen),
+    written.caches,
+    index,
+  )
+  return Written(hidden[:, 0], caches, seen, written.grammar.advance(token, omni.vocabulary))
+
+
+def sample_tokens(
+  omni: Omni,
+  params: Params,
+  written: Written,
+  start: int,
+  new_tokens: int,
+  keys: Array,
+  sampling: SamplingSettings,
+  codes_only: bool = False,
+) -> Array:
+  """Draws tokens under the grammar.
+
+  Args:
+    params: unstacked.
+    written: of `prefill`. With guidance ≠ 1 it has 2B rows: the prompts, then the same without their text.
+    start: cache place of the first new token, P.
+    keys: (B,) random keys, one a row.
+    codes_only: all new tokens are known to be image codes, so that only that table is read.
+
+  Returns:
+    (B, new_tokens) int32; after a row's `<eos>`, padding.
+  """
+  guided, first = sampling.guidance != 1, omni.vocabulary.codes if codes_only else 0
+
+  def step(written, index):
+    logits = _logits(omni, params, written.hidden, codes_only)
+    grammar = written.grammar
+    if guided:
+      conditional, unconditional = jnp.split(logits, 2)
+      logits = unconditional + sampling.guidance * (conditional - unconditional)
+      grammar = jax.tree.map(lambda x: jnp.split(x, 2)[0], grammar)
+    logits = jnp.where(grammar.allowed(omni.vocabulary)[:, first:], logits, -jnp.inf)
+    token = first + draw(logits, jax.vmap(jax.random.fold_in, (0, None))(keys, index), sampling)
+    both = jnp.concatenate([token, token]) if guided else token
+    return append(omni, params, written, both, start + index), token
+
+  _, tokens = jax.lax.scan(step, written, jnp.arange(new_tokens))
+  return tokens.T
+
+
+def _logits(omni: Omni, params: Params, hidden: Array, codes_only: bool) -> Array:
+  kinds = ("image",) if codes_only else ("text", "image")
+  tables = [omni.prior.apply({"params": params["prior"]}, hidden, kind, method="logits") for kind in kinds]
+  return jnp.concatenate(tables, axis=-1)
+
+
+def draw(logits: Array, keys: Array, sampling: SamplingSettings) -> Array:
+  """One id a row from (B, V) logits, each row with its own key (B,). Temperature 0 takes the likeliest."""
+  if sampling.temperature == 0:
+    return jnp.argmax(logits, axis=-1).astype(jnp.int32)
+  logits = keep_likely(logits / sampling.temperature, sampling.top_k, sampling.top_p)
+  return jax.vmap(jax.random.categorical)(keys, logits).astype(jnp.int32)
+
+
+def keep_likely(logits: Array, top_k: int, top_p: float) -> Array:
+  """Masks all but the `top_k` likeliest ids, and all but the smallest set with probability `top_p` (Holtzman et al. 2020)."""
+  if 0 < top_k < logits.shape[-1]:
+    smallest = jax.lax.top_k(logits, top_k)[0][..., -1:]
+    logits = jnp.where(logits < smallest, -jnp.inf, logits)
+  if top_p < 1:
+    ordered = jnp.sort(logits, axis=-1)[..., ::-1]
+    probabilities = jax.nn.softmax(ordered)
+    # An id stays while the likelier ones together have less than top_p; so the likeliest always stays.
+    kept = jnp.cumsum(probabilities, axis=-1) - probabilities < top_p
+    smallest = jnp.min(jnp.where(kept, ordered, jnp.inf), axis=-1, keepdims=True)
+    logits = jnp.where(logits < smallest, -jnp.inf, logits)
+  return logits

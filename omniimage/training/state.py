@@ -1,0 +1,63 @@
+"""The training state and what happens to it between stages."""
+
+from typing import Any
+
+import flax
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array
+
+from omniimage.models.omni import Params
+from omniimage.settings import Settings
+
+
+@flax.struct.dataclass
+class TrainState:
+  """Everything a run is, at one step. Randomness is a function of the seed and `step`, data of the seed and `batch_index`.
+
+  Attributes:
+    step: updates made, over all stages, int32.
+    batch_index: next batch; `step` plus what was deliberately stepped over, int32.
+    params: {tokenizer, prior, decoder}.
+    ema: moving averages of the parts that move in this stage.
+    opt_state: {part: optimizer state} of the same parts.
+  """
+
+  step: Array
+  batch_index: Array
+  params: Params
+  ema: Params
+  opt_state: Any
+
+  @property
+  def averaged(self) -> Params:
+    """The parameters to sample with: averages where there are any."""
+    return {**self.params, **self.ema}
+
+
+def fresh_state(params: Params) -> TrainState:
+  return TrainState(jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32), params, {}, {})
+
+
+def enter_stage(state: TrainState, moves: tuple[str, ...], optimizer: optax.GradientTransformation) -> TrainState:
+  """Fresh averages and optimizer state for the parts that move."""
+  moving = {part: state.params[part] for part in moves}
+  # Copies: the step donates its state, and one buffer cannot be donated as parameter and as average.
+  return state.replace(ema=jax.tree.map(jnp.copy, moving), opt_state=optimizer.init(moving))
+
+
+def leave_stage(state: TrainState) -> TrainState:
+  """The moved parts take their averages, so that the next stage learns on what will be sampled with."""
+  return state.replace(params=state.averaged, ema={}, opt_state={})
+
+
+def stage_at(settings: Settings, step: int) -> tuple[str | None, int]:
+  """Name and first step of the stage that makes update `step`; None when the schedule is over."""
+  start = 0
+  for name in settings.schedule:
+    stop = start + settings.stages[name].steps
+    if step < stop:
+      return name, start
+    start = stop
+  return None, start

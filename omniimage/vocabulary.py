@@ -1,0 +1,66 @@
+"""One vocabulary: text ids | special tokens | image codes | (reserved) audio codes.
+
+A sequence is a grammar: text | <eos> | <image> rows columns code … code </image>, with exactly rows × columns codes in
+raster order. Sizes are special tokens, so the model reads and says how large an image is before its first code.
+"""
+
+import dataclasses
+
+MAX_GRID = 128  # largest number of token rows or columns a size token can name
+
+
+@dataclasses.dataclass(frozen=True)
+class Vocabulary:
+  """Arithmetic of token ids. Everything below `codes` lives in the text table of the prior, everything above in the image
+  table; audio codes, when they come, follow the image codes, so that no id ever moves.
+
+  Attributes:
+    text_size: ids of the text tokenizer, 0 ≤ id < text_size.
+    image_codes: size of the image tokenizer's codebook.
+  """
+
+  text_size: int
+  image_codes: int
+
+  @property
+  def pad(self) -> int:
+    return self.text_size
+
+  @property
+  def eos(self) -> int:
+    return self.text_size + 1
+
+  @property
+  def image(self) -> int:
+    """`<image>`: an image begins."""
+    return self.text_size + 2
+
+  @property
+  def end_image(self) -> int:
+    """`</image>`: it has ended."""
+    return self.text_size + 3
+
+  @property
+  def sizes(self) -> int:
+    """First size token; `size(n)` names a grid of n rows or columns."""
+    return self.text_size + 4
+
+  @property
+  def codes(self) -> int:
+    """First image code; also the placeholder the data writes where the step will put codes."""
+    return self.sizes + MAX_GRID
+
+  @property
+  def text_and_specials(self) -> int:
+    """Number of ids in the text table."""
+    return self.codes
+
+  @property
+  def total(self) -> int:
+    return self.codes + self.image_codes
+
+  def size(self, n: int) -> int:
+    """The token that names a grid of `n` rows or columns. ValueError outside 1..MAX_GRID."""
+    if not 1 <= n <= MAX_GRID:
+      raise ValueError(f"an image has 1 to {MAX_GRID} token rows and columns, got {n}; use a larger patch_size")
+    return self.sizes + n - 1

@@ -1,0 +1,83 @@
+"""A run is a folder: config.json, checkpoints/, metrics/, samples/, report.html. This file knows its names."""
+
+import dataclasses
+import json
+import os
+from pathlib import Path
+
+import jax
+from ml_collections import ConfigDict
+
+from omniimage.checkpoint import Checkpoints
+from omniimage.data.text import TextTokenizer
+from omniimage.errors import UserError
+from omniimage.models.omni import Omni, Params
+from omniimage.settings import Settings, from_config
+
+
+class Workdir:
+  def __init__(self, path: str | os.PathLike):
+    self.path = Path(path)
+
+  @property
+  def config(self) -> Path:
+    return self.path / "config.json"
+
+  @property
+  def checkpoints(self) -> Path:
+    return self.path / "checkpoints"
+
+  @property
+  def metrics(self) -> Path:
+    return self.path / "metrics"
+
+  @property
+  def samples(self) -> Path:
+    return self.path / "samples"
+
+  def create(self):
+    """Makes the folders. UserError where they cannot be made or written to."""
+    try:
+      for folder in (self.checkpoints, self.metrics, self.samples):
+        folder.mkdir(parents=True, exist_ok=True)
+      probe = self.path / ".writable"
+      probe.touch()
+      probe.unlink()
+    except OSError as error:
+      raise UserError(f"cannot write to the workdir {self.path}: {error.strerror}; choose another --workdir") from None
+
+  def write_config(self, config: ConfigDict):
+    self.config.write_text(json.dumps(config.to_dict(), indent=2) + "\n")
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+  """A trained run, ready to sample with.
+
+  Attributes:
+    params: {tokenizer, prior, decoder}, stacked; averages where the run keeps them.
+    step: of the checkpoint.
+  """
+
+  settings: Settings
+  params: Params
+  text_tokenizer: TextTokenizer
+  step: int
+
+
+def load_run(path: str | os.PathLike) -> Run:
+  """The last checkpoint of a workdir, without its optimizer. UserError where there is none."""
+  workdir = Workdir(path)
+  if not workdir.config.is_file():
+    raise UserError(f"{path} is not a run: it has no config.json; train one with python -m launch.train --workdir={path}")
+  settings = from_config(json.loads(workdir.config.read_text()))
+  text_tokenizer = TextTokenizer.load(settings.data.vocabulary)
+  checkpoints = Checkpoints(workdir.checkpoints)
+  step = checkpoints.latest()
+  if step is None:
+    raise UserError(f"{path} has no checkpoint yet; let the training run reach run.checkpoint_every steps")
+  params = jax.eval_shape(Omni(settings, text_tokenizer.size).init, jax.random.key(0))
+  averaged = {path.split("/")[1] for path in checkpoints.shapes(step) if path.startswith("ema/")}
+  abstract = {"params": params, "ema": {part: params[part] for part in sorted(averaged)}}
+  restored = checkpoints.restore_params(step, abstract)
+  return Run(settings, {**restored["params"], **restored["ema"]}, text_tokenizer, step)

@@ -1,0 +1,350 @@
+"""Batches and their sources: a batch is a function of (seed, batch index), and holds exactly what its records say."""
+
+import dataclasses
+import logging
+
+import numpy as np
+import pytest
+
+from omniimage.data import conversation, emoji
+from omniimage.data.batches import Batches
+from omniimage.data.conversation import ImageTurn, TextTurn
+from omniimage.data.sources import EmojiSource, ScenesSource, open_source
+from omniimage.data.text import TextTokenizer
+from omniimage.settings import DataSettings, EmojiSettings, ScenesSettings, SettingsError
+from omniimage.vocabulary import Vocabulary
+
+GRID = 2  # codes along one side of the images of `Sketches`
+ROWS = 6
+SCENES = ScenesSettings("scenes", grid=2, min_objects=1, max_objects=4)
+DATA = DataSettings(
+  source=SCENES,
+  image_size=8,
+  sequence_length=96,
+  images_per_row=5,
+  packing_rows=16,
+  drop_text=0.1,
+  vocabulary="builtin",
+)
+VOCABULARY = Vocabulary(text_size=256, image_codes=10)
+
+
+class Bytes:
+  """A text tokenizer that needs no file."""
+
+  def encode(self, text: str) -> list[int]:
+    return list(text.encode())
+
+
+class Sketches:
+  """Records of 0 to 3 images and texts between them, another text in every epoch. `broken` ones cannot be read."""
+
+  def __init__(self, n: int = 200, broken: tuple[int, ...] = ()):
+    self.n, self.broken = n, broken
+
+  def __len__(self) -> int:
+    return self.n
+
+  def lengths(self):
+    images = np.arange(self.n) % 4
+    return conversation.length(np.full(self.n, 25), images, GRID), images
+
+  def record(self, index: int, rng: np.random.Generator):
+    if index in self.broken:
+      raise OSError(f"file {index} is truncated")
+    turns = [TextTurn("a" + "x" * rng.integers(15), is_target=False)]
+    for number in range(index % 4):
+      turns.append(ImageTurn(np.full((8, 8, 3), rng.integers(1, 256), np.uint8), is_target=number % 2 == 0))
+    return [*turns, TextTurn(f"{index:05d}", is_target=True)]
+
+
+def batches_of(source=None, seed=0, **changes) -> Batches:
+  data = dataclasses.replace(DATA, **changes)
+  return Batches(source or Sketches(), data, VOCABULARY, Bytes(), GRID, seed)
+
+
+def assert_equal(batch, other):
+  assert set(batch) == set(other)
+  for name in batch:
+    np.testing.assert_array_equal(batch[name], other[name], err_msg=name)
+
+
+def is_equal(batch, other) -> bool:
+  return all(np.array_equal(batch[name], other[name]) for name in batch)
+
+
+def conversations(batches: Batches, batch_index: int):
+  """(record, fields) of every conversation of a batch, cut out of its row again."""
+  batch = batches.batch(batch_index, ROWS)
+  for row, records in enumerate(batches.record_ids(batch_index, ROWS)):
+    for segment, record in enumerate(records, start=1):
+      (where,) = np.nonzero(batch["segments"][row] == segment)
+      slots = batch["image_mask"][row] & np.isin(batch["image_start"][row], where)
+      fields = {name: batch[name][row, where] for name in ("tokens", "positions", "loss_weights")}
+      fields |= {name: batch[name][row, slots] for name in ("images", "image_grid", "image_is_target")}
+      fields["image_start"] = batch["image_start"][row, slots] - (where[0] if len(where) else 0)
+      yield record, where, fields
+
+
+# ------------------------------------------------------------------------------------------------- what a batch is
+
+
+def test_shapes_and_types_are_those_of_the_contract():
+  batch = batches_of().batch(0, ROWS)
+  assert {name: (array.shape, array.dtype.name) for name, array in batch.items()} == {
+    "tokens": ((6, 96), "int32"),
+    "positions": ((6, 96, 3), "int32"),
+    "segments": ((6, 96), "int32"),
+    "loss_weights": ((6, 96), "float32"),
+    "images": ((6, 5, 8, 8, 3), "uint8"),
+    "image_mask": ((6, 5), "bool"),
+    "image_start": ((6, 5), "int32"),
+    "image_grid": ((6, 5, 2), "int32"),
+    "image_is_target": ((6, 5), "bool"),
+  }
+
+
+def test_every_conversation_of_a_packed_row_equals_its_own_unpacked_encoding():
+  source, batches, seen = Sketches(), batches_of(drop_text=0.0), 0
+  for batch_index in range(4):
+    for record, where, fields in conversations(batches, batch_index):
+      rng = np.random.default_rng((0, 0, record))  # batches 0 … 3 lie in epoch 0
+      rng.random()  # is its text dropped?
+      alone = conversation.encode(source.record(record, rng), Bytes(), VOCABULARY, GRID)
+      assert np.array_equal(where, np.arange(where[0], where[-1] + 1))
+      for name, expected in (
+        ("tokens", alone.tokens),
+        ("positions", alone.positions),
+        ("loss_weights", alone.loss_weights),
+        ("images", np.array(alone.images).reshape(-1, 8, 8, 3)),
+        ("image_start", alone.image_starts),
+        ("image_grid", alone.image_grids),
+        ("image_is_target", alone.image_is_target),
+      ):
+        np.testing.assert_array_equal(fields[name], expected, err_msg=name)
+      seen += 1
+  assert seen > 40
+
+
+def test_segments_count_up_in_a_row_and_padding_is_zero_and_weightless():
+  batch = batches_of().batch(1, ROWS)
+  for row in range(ROWS):
+    segments = batch["segments"][row]
+    used = segments[segments > 0]
+    assert np.array_equal(segments[: len(used)], used) and used[0] == 1 and set(np.diff(used)) <= {0, 1}
+  padding = batch["segments"] == 0
+  assert padding.any()
+  assert (batch["tokens"][padding] == VOCABULARY.pad).all()
+  assert not batch["positions"][padding].any() and not batch["loss_weights"][padding].any()
+
+
+def test_image_starts_point_at_the_first_code_and_unused_slots_are_zero():
+  batch = batches_of().batch(1, ROWS)
+  used = batch["image_mask"]
+  rows, _ = np.nonzero(used)
+  starts = batch["image_start"][used]
+  assert (batch["tokens"][rows, starts] == VOCABULARY.codes).all()
+  assert (batch["tokens"][rows, starts - 3] == VOCABULARY.image).all()
+  assert (batch["tokens"][rows, starts + GRID**2] == VOCABULARY.end_image).all()
+  assert (batch["tokens"] == VOCABULARY.image).sum() == used.sum() > 0
+  for name in ("images", "image_start", "image_grid", "image_is_target"):
+    assert not batch[name][~used].any()
+
+
+# ------------------------------------------------------------------------------------- a function of (seed, index)
+
+
+@pytest.mark.parametrize("process_count", [2, 3, 6])
+def test_the_slices_of_all_processes_are_the_whole_batch(process_count):
+  whole = batches_of().batch(5, ROWS)
+  slices = [
+    batches_of().batch(5, ROWS, process_index=index, process_count=process_count) for index in range(process_count)
+  ]
+  assert_equal({name: np.concatenate([part[name] for part in slices]) for name in whole}, whole)
+
+
+def test_batches_are_the_same_read_ahead_in_threads_or_one_by_one_and_from_any_start():
+  one_by_one = {index: batches_of().batch(index, ROWS) for index in range(12)}
+  for start in (0, 7):
+    read = list(batches_of().iterate(start, 12, ROWS, num_threads=3, prefetch=5))
+    assert [index for index, _ in read] == list(range(start, 12))
+    for index, batch in read:
+      assert_equal(batch, one_by_one[index])
+
+
+def test_the_iterator_of_a_process_reads_its_slice():
+  whole = batches_of().batch(2, ROWS)
+  ((index, part),) = batches_of().iterate(2, 3, ROWS, process_index=1, process_count=2)
+  assert index == 2
+  assert_equal(part, {name: array[3:] for name, array in whole.items()})
+
+
+def test_an_iterator_that_starts_where_it_stops_is_empty():
+  assert list(batches_of().iterate(4, 4, ROWS)) == []
+
+
+def test_batches_of_one_size_and_half_of_it_walk_the_same_rows():
+  batches = batches_of()
+  halves = [batches.batch(index, ROWS // 2) for index in (6, 7)]
+  assert_equal({name: np.concatenate([half[name] for half in halves]) for name in halves[0]}, batches.batch(3, ROWS))
+
+
+def test_different_seeds_and_different_indices_give_different_batches():
+  batches = batches_of(seed=0)
+  assert not is_equal(batches.batch(0, ROWS), batches_of(seed=1).batch(0, ROWS))
+  assert not is_equal(batches.batch(0, ROWS), batches.batch(1, ROWS))
+
+
+def test_captions_vary_between_epochs_and_the_record_does_not():
+  batches, texts = batches_of(Sketches(n=20), drop_text=0.0), {}
+  for batch_index in range(6):
+    for record, _, fields in conversations(batches, batch_index):
+      answer = fields["tokens"][fields["loss_weights"] > 0][-6:-1]
+      assert bytes(answer.tolist()).decode() == f"{record:05d}"
+      texts.setdefault(record, set()).add(tuple(fields["tokens"]))
+  assert all(len(seen) > 1 for seen in texts.values()) and len(texts) == 20
+
+
+def test_the_share_of_conversations_without_text_is_what_was_asked_for():
+  batches, first, turned = batches_of(drop_text=0.25), 0, 0
+  for batch_index in range(40):
+    for record, _, fields in conversations(batches, batch_index):
+      if record % 4:  # those with a target image
+        turned += 1
+        first += fields["tokens"][0] == VOCABULARY.image
+  assert turned > 300 and 0.18 < first / turned < 0.32
+
+
+# ------------------------------------------------------------------------------------------- what may go wrong
+
+
+def test_a_bad_record_is_an_empty_segment_and_the_others_are_unchanged():
+  good = batches_of()
+  bad_record = good.record_ids(0, ROWS)[2][0]
+  bad = batches_of(Sketches(broken=(bad_record,)))
+  assert bad.record_ids(0, ROWS) == good.record_ids(0, ROWS)
+  pairs = list(zip(conversations(good, 0), conversations(bad, 0)))
+  for (record, _, expected), (_, where, fields) in pairs:
+    if record == bad_record:
+      assert len(where) == 0 and len(fields["images"]) == 0
+    else:
+      assert_equal(fields, expected)
+  assert bad.batch(0, ROWS)["loss_weights"].sum() < good.batch(0, ROWS)["loss_weights"].sum()
+  assert bad.bad_records == {bad_record}
+
+
+def test_a_bad_record_is_counted_and_logged_once(caplog):
+  bad = batches_of(Sketches(n=20, broken=(7,)))
+  with caplog.at_level(logging.WARNING, logger="absl"):
+    for index in range(8):
+      bad.batch(index, ROWS)
+  assert [record.getMessage() for record in caplog.records if "left out" in record.getMessage()] == [
+    "record 7 is left out: OSError: file 7 is truncated"
+  ]
+  assert bad.statistics(0, ROWS)["bad_records"] == 1
+
+
+def test_a_source_none_of_whose_first_records_can_be_read_fails_at_once():
+  with pytest.raises(OSError, match="file 7 is truncated"):
+    batches_of(Sketches(broken=tuple(range(200))))
+  batches_of(Sketches(broken=(0, 1)))
+
+
+def test_a_record_longer_than_its_bound_is_left_out_and_never_spills_over():
+  class Liar(Sketches):
+    def record(self, index, rng):
+      return [TextTurn("x" * 60, is_target=True)] if index == 9 else super().record(index, rng)
+
+  batches = batches_of(Liar(n=20))
+  for index in range(4):
+    batches.batch(index, ROWS)
+  assert batches.bad_records == {9}
+
+
+def test_what_can_never_fit_a_row_is_an_error_before_anything_is_read():
+  with pytest.raises(SettingsError, match=r"data.sequence_length=40 .*record 3 may have 50 tokens; .* to 50 or more"):
+    batches_of(Sketches(n=4), sequence_length=40)
+  with pytest.raises(SettingsError, match=r"data.images_per_row=2 .* may have 3 images; set data.images_per_row to 3"):
+    batches_of(images_per_row=2)
+
+
+def test_rows_that_do_not_divide_over_the_processes_are_an_error():
+  with pytest.raises(ValueError, match="6 rows does not divide over 4 processes"):
+    batches_of().batch(0, ROWS, process_count=4)
+  with pytest.raises(ValueError, match="6 rows does not divide over 4 processes"):
+    batches_of().iterate(0, 1, ROWS, process_count=4)
+
+
+# ------------------------------------------------------------------------------------------------- the sources
+
+
+@pytest.fixture(scope="module")
+def text_tokenizer():
+  return TextTokenizer.load()
+
+
+def open_(text_tokenizer, source=SCENES, split="train", image_size=32, token_grid=4, text_size=None):
+  data = dataclasses.replace(DATA, source=source, image_size=image_size)
+  vocabulary = Vocabulary(text_size or text_tokenizer.size, image_codes=10)
+  return open_source(data, split, token_grid, text_tokenizer, vocabulary), vocabulary
+
+
+@pytest.mark.parametrize(
+  "source", [SCENES, ScenesSettings("scenes", grid=5, min_objects=20, max_objects=25), EmojiSettings("emoji")]
+)
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_no_record_is_longer_than_its_bound_and_the_bound_is_not_idle(text_tokenizer, source, split):
+  opened, vocabulary = open_(text_tokenizer, source, split)
+  tokens, images = opened.lengths()
+  assert len(tokens) == len(images) == len(opened)
+  rng = np.random.default_rng(0)
+  drawn = rng.integers(len(opened), size=300).tolist()
+  found = [len(conversation.encode(opened.record(i, rng), text_tokenizer, vocabulary, 4).tokens) for i in drawn]
+  assert (found <= tokens[drawn]).all() and (images == 1).all()
+  assert np.mean(found) > 0.75 * tokens[drawn].mean()
+
+
+def test_scenes_are_a_caption_and_a_target_picture(text_tokenizer):
+  scenes, _ = open_(text_tokenizer)
+  assert isinstance(scenes, ScenesSource) and len(scenes) == 2**20
+  text, image = scenes.record(3, np.random.default_rng(0))
+  assert not text.is_target and image.is_target and image.image.shape == (32, 32, 3)
+  tokens, _ = scenes.lengths()
+  assert (np.diff(tokens[:4]) > 0).all() and np.array_equal(tokens[:4], tokens[4:8])
+
+
+def test_emoji_are_resized_and_never_enlarged(text_tokenizer):
+  small, _ = open_(text_tokenizer, EmojiSettings("emoji"), image_size=32)
+  full, _ = open_(text_tokenizer, EmojiSettings("emoji"), image_size=64)
+  assert isinstance(small, EmojiSource) and len(small) == len(emoji.indices("train"))
+  rng = np.random.default_rng(0)
+  for index in (0, 1000):
+    halved = small.record(index, rng)[1].image.astype(float)
+    blocks = full.record(index, rng)[1].image.reshape(32, 2, 32, 2, 3).mean((1, 3))
+    assert halved.shape == (32, 32, 3) and abs(halved - blocks).mean() < 6
+  with pytest.raises(SettingsError, match=r"data.image_size=128.*64 or less"):
+    open_(text_tokenizer, EmojiSettings("emoji"), image_size=128)
+
+
+def test_sources_of_an_unknown_split_or_a_vocabulary_too_small_are_errors(text_tokenizer):
+  with pytest.raises(ValueError, match=r"no split 'valid'; give one of train, test"):
+    open_(text_tokenizer, split="valid")
+  with pytest.raises(SettingsError, match=r"data.vocabulary='builtin' has \d+ tokens, .* only 100 text ids"):
+    open_(text_tokenizer, text_size=100)
+
+
+@pytest.mark.parametrize(
+  ("source", "image_size", "token_grid", "sequence_length", "images_per_row"),
+  [(SCENES, 32, 4, 256, 6), (EmojiSettings("emoji"), 64, 8, 512, 6)],
+)
+def test_the_shipped_sources_fill_their_rows(
+  text_tokenizer, source, image_size, token_grid, sequence_length, images_per_row
+):
+  opened, vocabulary = open_(text_tokenizer, source, image_size=image_size, token_grid=token_grid)
+  data = DataSettings(source, image_size, sequence_length, images_per_row, 256, 0.1, "builtin")
+  batches = Batches(opened, data, vocabulary, text_tokenizer, token_grid, seed=0)
+  assert batches.statistics(0, 24)["packing_fill"] > 0.9 and batches.statistics(0, 24)["packing_dropped"] < 0.02
+  batch = batches.batch(0, 24)
+  assert (batch["segments"] > 0).mean() > 0.75 and not batches.bad_records
+  shown = batch["images"][batch["image_mask"]]
+  assert len({image.tobytes() for image in shown}) > 0.95 * len(shown) > 100

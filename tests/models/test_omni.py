@@ -1,0 +1,44 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from omniimage.models.omni import place_codes
+from tests import small
+
+
+def test_codes_go_into_their_placeholders_and_nowhere_else():
+  s = small.settings()
+  model = small.omni(s)
+  batch = small.batch(s)
+  first = model.vocabulary.codes
+  B, I = batch["image_mask"].shape
+  codes = jax.random.randint(jax.random.key(0), (B, I, 4), 1, s.tokenizer.codes)
+  tokens = np.asarray(place_codes(batch["tokens"], codes, batch["image_start"], batch["image_mask"], first))
+  holders = batch["tokens"] == first
+  np.testing.assert_array_equal(tokens[~holders], batch["tokens"][~holders])
+  for b, i in zip(*np.nonzero(batch["image_mask"])):
+    start = batch["image_start"][b, i]
+    np.testing.assert_array_equal(tokens[b, start : start + 4] - first, codes[b, i])
+  assert holders.sum() == 4 * batch["image_mask"].sum()
+
+
+def test_a_painter_reads_the_last_text_states_of_its_own_conversation_before_its_image():
+  s = small.settings(**{"decoder.text_length": 3})
+  model = small.omni(s)
+  v = model.vocabulary
+  #                 conversation 1: a b <image> 2 2 c c c c </image> d <image> 2 2 c c c c …   conversation 2: e <image> …
+  image = [v.image, v.size(2), v.size(2), *[v.codes] * 4, v.end_image]
+  tokens = np.asarray([[7, 8, *image, 9, *image, v.eos, 5, *image, v.eos]])
+  segments = np.asarray([[1] * 20 + [2] * 10])
+  start = np.asarray([[5, 14, 24, 0]])
+  hidden = jnp.arange(30.0)[None, :, None] * jnp.ones((1, 30, s.prior.width))
+  states, exists = model.text_states(hidden, tokens, segments, start)
+  read = [[int(x) for x, there in zip(states[0, i, :, 0], exists[0, i]) if there] for i in range(4)]
+  assert read == [[0, 1], [0, 1, 10], [20], []]
+
+
+def test_init_gives_stacked_layers_whatever_the_model_runs_with():
+  s = small.settings()
+  shapes = [jax.eval_shape(small.omni(s, scan=scan).init, jax.random.key(0)) for scan in (True, False)]
+  assert jax.tree.map(lambda x: x.shape, shapes[0]) == jax.tree.map(lambda x: x.shape, shapes[1])
+  assert shapes[0]["prior"]["layers"]["mlp"]["down"]["kernel"].shape == (2, 64, 32)

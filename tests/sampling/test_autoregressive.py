@@ -1,0 +1,117 @@
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from omniimage.sampling.autoregressive import draw, keep_likely, prefill, sample_tokens
+from omniimage.sampling.grammar import Grammar
+from tests import small
+
+PROMPTS = ("a red star", "a small blue circle at the bottom right and a large green ring in the top left", "a")
+
+
+def _prompts(s, v):
+  opening = [v.image, v.size(s.token_grid), v.size(s.token_grid)]
+  rows = [small.text_tokenizer().encode(prompt) + opening for prompt in PROMPTS]
+  lengths = np.asarray([len(row) for row in rows])
+  return np.asarray([row + [v.pad] * (lengths.max() - len(row)) for row in rows], np.int32), lengths
+
+
+def _logits_uncached(model, params, rows, lengths):
+  """Logits over the whole vocabulary after each whole sequence, by one forward pass of the training kind."""
+
+  def step(grammar, token):
+    return grammar.advance(token, model.vocabulary), grammar.position()
+
+  _, positions = jax.lax.scan(step, Grammar.start(rows.shape[0]), jnp.asarray(rows).T)
+  segments = (np.arange(rows.shape[1]) < lengths[:, None]).astype(np.int32)
+  hidden = model.hidden(params, rows, jnp.moveaxis(positions, 0, 1), segments)
+  last = hidden[np.arange(len(rows)), lengths - 1]
+  tables = [model.prior.apply({"params": params["prior"]}, last, kind, method="logits") for kind in ("text", "image")]
+  return jnp.concatenate(tables, axis=-1)
+
+
+@pytest.mark.parametrize("guidance", [1.0, 2.5])
+@pytest.mark.parametrize("codes_only", [False, True])
+def test_cached_sampling_equals_uncached(guidance, codes_only):
+  """Greedy, for rows of different length: every token is the argmax of a full forward pass over what stands before it."""
+  s = small.settings()
+  model = small.omni(s, scan=False)
+  params = model.view(small.params(model))
+  v, (prompts, lengths) = model.vocabulary, _prompts(s, small.omni(s).vocabulary)
+  B, P = prompts.shape
+  new = s.token_grid**2 if codes_only else s.token_grid**2 + 6
+  sampling = dataclasses.replace(s.sampling, temperature=0.0, guidance=guidance)
+
+  bare = np.full_like(prompts, v.pad)
+  bare[:, :3] = prompts[0, lengths[0] - 3 : lengths[0]]
+  both, both_lengths = (prompts, lengths)
+  if guidance != 1:
+    both, both_lengths = np.concatenate([prompts, bare]), np.concatenate([lengths, [3] * B])
+  written, _ = prefill(model, params, both, both_lengths, new)
+  drawn = np.asarray(
+    sample_tokens(model, params, written, P, new, jax.random.split(jax.random.key(0), B), sampling, codes_only)
+  )
+
+  forward = jax.jit(lambda rows, lengths: _logits_uncached(model, params, rows, lengths))
+  space = np.full((B, new), v.pad)
+
+  def sequences(start, start_lengths, k):
+    rows = np.concatenate([start, space], axis=1).astype(np.int32)
+    for b, n in enumerate(start_lengths):
+      rows[b, n : n + k] = drawn[b, :k]
+    return rows, start_lengths + k
+
+  grammar = Grammar.start(B)
+  for p in range(P):
+    following = grammar.advance(jnp.asarray(prompts[:, p]), v)
+    grammar = jax.tree.map(lambda new, old, p=p: jnp.where(p < lengths, new, old), following, grammar)
+  for k in range(new):
+    logits = forward(*sequences(prompts, lengths, k))
+    if guidance != 1:
+      unconditional = forward(*sequences(bare, np.full(B, 3), k))
+      logits = unconditional + guidance * (logits - unconditional)
+    masked = np.where(grammar.allowed(v), logits, -np.inf)
+    best = np.sort(masked, axis=-1)[:, ::-1]
+    chosen = masked[np.arange(B), drawn[:, k]]
+    np.testing.assert_allclose(chosen, best[:, 0], atol=1e-3, err_msg=f"token {k}")
+    if np.all(best[:, 0] - best[:, 1] > 1e-3):
+      np.testing.assert_array_equal(drawn[:, k], masked.argmax(axis=-1))
+    grammar = grammar.advance(jnp.asarray(drawn[:, k]), v)
+
+
+def test_a_row_draws_the_same_whoever_is_beside_it():
+  s = small.settings()
+  model = small.omni(s, scan=False)
+  params = model.view(small.params(model))
+  prompts, lengths = _prompts(s, model.vocabulary)
+  keys = jax.random.split(jax.random.key(3), len(prompts))
+
+  def drawn(rows):
+    written, _ = prefill(model, params, prompts[rows], lengths[rows], 4)
+    return sample_tokens(model, params, written, prompts.shape[1], 4, keys[np.asarray(rows)], s.sampling, True)
+
+  np.testing.assert_array_equal(drawn([0, 1, 2])[1:2], drawn([1]))
+
+
+def test_top_k_and_top_p_keep_the_likeliest():
+  logits = jnp.log(jnp.asarray([[0.1, 0.5, 0.15, 0.25]]))
+  kept = lambda *args: list(np.isfinite(keep_likely(logits, *args)[0]))  # noqa: E731
+  assert kept(0, 1.0) == [True] * 4
+  assert kept(2, 1.0) == [False, True, False, True]
+  assert kept(0, 0.4) == [False, True, False, False]
+  assert kept(0, 0.6) == [False, True, False, True]
+  assert kept(0, 0.76) == [False, True, True, True]
+  assert kept(1, 0.99) == [False, True, False, False]
+
+
+def test_draws_follow_the_probabilities_and_the_temperature():
+  s = small.settings().sampling
+  logits = jnp.tile(jnp.log(jnp.asarray([0.2, 0.8])), (4000, 1))
+  keys = jax.random.split(jax.random.key(0), 4000)
+  assert abs(float(draw(logits, keys, s).mean()) - 0.8) < 0.03
+  sharper = dataclasses.replace(s, temperature=0.5)
+  assert abs(float(draw(logits, keys, sharper).mean()) - 0.64 / 0.68) < 0.03
+  assert np.all(draw(logits, keys, dataclasses.replace(s, temperature=0.0)) == 1)

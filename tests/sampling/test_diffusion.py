@@ -1,0 +1,116 @@
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from omniimage.models.attention import AttentionMask
+from omniimage.models.chunks import DoubledChunks
+from omniimage.models.layers import patchify, unpatchify
+from omniimage.sampling.diffusion import branches, paint
+from omniimage.training.losses import velocity
+from tests import small
+
+B, S = 2, 5
+
+
+def _conditions(s):
+  keys = jax.random.split(jax.random.key(0), 3)
+  features = jax.random.uniform(keys[0], (B, s.token_grid, s.token_grid, len(s.tokenizer.levels)), minval=-1)
+  return features, jax.random.normal(keys[1], (B, S, s.prior.width)), jnp.arange(S) >= jnp.asarray([[0], [3]])
+
+
+def _uncached(model, params, conditions, keys, sampling):
+  """Paints by the doubled forward pass of training, on a canvas of what is finished so far; nothing is kept."""
+  s, layout = model.settings.decoder, model.layout(sampling.chunk_rows)
+  rows, C = layout.rows // layout.count, layout.columns
+  clean = jnp.zeros((B, layout.rows * C, 3 * s.patch_size**2))
+  variables = {"params": params["decoder"]}
+  mask, spans = AttentionMask(DoubledChunks(layout, s.context_rows)), ((0, layout.finished_rows), (0, layout.rows))
+
+  @jax.jit
+  def predict(clean, noisy, t, keep_tokens, keep_text):
+    keep = [jnp.full((B,), keep) for keep in (keep_tokens, keep_text)]
+    memory = model.decoder.apply(variables, *conditions, *keep, method="remember")
+    patches = jnp.concatenate([clean[:, : layout.finished], noisy], axis=1)
+    times = jnp.concatenate([jnp.ones((B, layout.finished_rows)), jnp.full((B, layout.rows), t)], axis=1)
+    return model.decoder.apply(variables, patches, spans, times, memory, mask, C)[0][:, layout.finished :]
+
+  for chunk in range(layout.count):
+    own = slice(chunk * rows * C, (chunk + 1) * rows * C)
+    shape = (rows * C, clean.shape[-1])
+    x = jax.vmap(lambda key, c=chunk, shape=shape: jax.random.normal(jax.random.fold_in(key, c), shape))(keys)
+    for i in range(sampling.diffusion_steps):
+      t = i / sampling.diffusion_steps
+      canvas = clean.at[:, own].set(x)
+      predicted = sum(w * predict(clean, canvas, t, *keep) for *keep, w in branches(sampling))[:, own]
+      x = predicted if i == sampling.diffusion_steps - 1 else x + velocity(predicted, x, t) / sampling.diffusion_steps
+    clean = clean.at[:, own].set(x)
+  return unpatchify(clean, s.patch_size, C)
+
+
+@pytest.mark.parametrize(
+  "chunk_rows, context_rows, guidance",
+  [(1, 0, (1.0, 1.0)), (2, 0, (1.0, 1.0)), (2, 0, (2.0, 1.0)), (2, 0, (1.5, 3.0)), (1, 2, (1.0, 1.0)), (0, 0, (1.0, 1.0))],
+)  # fmt: skip
+def test_cached_sampling_equals_uncached(chunk_rows, context_rows, guidance):
+  s = small.settings(**{"decoder.context_rows": context_rows})
+  model = small.omni(s, scan=False)
+  params = model.view(small.params(model))
+  sampling = dataclasses.replace(
+    s.sampling, chunk_rows=chunk_rows, token_guidance=guidance[0], text_guidance=guidance[1]
+  )
+  keys = jax.random.split(jax.random.key(1), B)
+  conditions = _conditions(s)
+  cached = jax.jit(lambda *args: paint(model, params, *args, sampling))(*conditions, keys)
+  np.testing.assert_allclose(
+    cached, _uncached(model, params, conditions, keys, sampling), rtol=2e-3, atol=2e-3 * float(jnp.abs(cached).max())
+  )
+
+
+def test_a_noisy_chunk_is_painted_without_its_own_clean_copy_or_anything_below():
+  s = small.settings(**{"sampling.chunk_rows": 1})
+  model = small.omni(s, scan=False)
+  params, layout = model.view(small.params(model)), model.layout(1)
+  variables = {"params": params["decoder"]}
+  keep = jnp.ones((B,), bool)
+  memory = model.decoder.apply(variables, *_conditions(s), keep, keep, method="remember")
+  C, M = layout.columns, layout.finished
+  mask, spans = AttentionMask(DoubledChunks(layout)), ((0, layout.finished_rows), (0, layout.rows))
+  patches = jax.random.normal(jax.random.key(2), (1, M + layout.rows * C, 48))
+  memory = jax.tree.map(lambda x: x[:1], memory)
+
+  def predict(patches):
+    t = jnp.full((1, layout.finished_rows + layout.rows), 0.5)
+    return model.decoder.apply(variables, patches, spans, t, memory, mask, C)[0][0, M:]
+
+  # Whole-row sensitivity: which input rows, [finished | noisy], each noisy output row depends on.
+  slopes = jax.jacobian(lambda p: predict(p).reshape(layout.rows, -1).sum(-1))(patches)
+  depends = np.asarray(jnp.abs(slopes).reshape(layout.rows, -1, C, 48).sum((2, 3)) > 0)
+  rows = np.arange(layout.rows)
+  np.testing.assert_array_equal(depends[:, : layout.finished_rows], rows[None, :-1] < rows[:, None])
+  np.testing.assert_array_equal(depends[:, layout.finished_rows :], np.eye(layout.rows, dtype=bool))
+
+
+def test_without_guidance_there_is_one_pass_and_with_both_three():
+  sampling = small.settings().sampling
+  assert branches(sampling) == [(True, True, 1.0)]
+  tokens = branches(dataclasses.replace(sampling, token_guidance=2.0))
+  assert tokens == [(True, True, 2.0), (False, True, -1.0)]
+  both = branches(dataclasses.replace(sampling, token_guidance=2.0, text_guidance=3.0))
+  assert len(both) == 3 and sum(weight for *_, weight in both) == pytest.approx(1.0)
+
+
+def test_every_condition_changes_the_picture():
+  s = small.settings()
+  model = small.omni(s, scan=False)
+  params, keys = model.view(small.params(model)), jax.random.split(jax.random.key(1), B)
+  features, states, mask = _conditions(s)
+  apply = jax.jit(lambda *args: paint(model, params, *args, keys, s.sampling))
+  image = apply(features, states, mask)
+  assert np.abs(apply(-features, states, mask) - image).max() > 1e-3
+  assert np.abs(apply(features, -states, mask) - image).max() > 1e-3
+  # A state that the mask leaves out does not matter.
+  np.testing.assert_allclose(apply(features, states.at[1, 0].add(9.0), mask), image, atol=1e-5)
+  assert patchify(image, s.decoder.patch_size).shape == (B, s.patch_grid**2, 48)

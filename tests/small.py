@@ -1,0 +1,66 @@
+"""A model small enough to learn in a test, and a batch to learn."""
+
+import functools
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from configs import scenes
+from omniimage.data.batches import Batches
+from omniimage.data.sources import open_source
+from omniimage.data.text import TextTokenizer
+from omniimage.models.omni import Omni
+from omniimage.settings import Settings, from_config
+
+
+def config(**changes) -> ConfigDict:
+  """The tiny scenes config at 16 pixels (2×2 visual tokens, 4×4 patches, two chunks); `changes` by dotted key."""
+  result = scenes.get_config("tiny")
+  result.data.image_size = 16
+  result.data.source.max_objects = 2
+  result.data.sequence_length = 64
+  result.data.images_per_row = 2
+  result.data.packing_rows = 16
+  result.data.drop_text = 0.0
+  for part in (result.tokenizer, result.prior, result.decoder):
+    part.width, part.heads, part.mlp_width = 32, 2, 64
+  result.prior.kv_heads, result.prior.head_width = 2, 16
+  result.tokenizer.levels = (8, 8)
+  result.decoder.text_length = 24
+  result.sampling.diffusion_steps = 4
+  for stage in result.stages.values():
+    stage.rows, stage.steps, stage.warmup_steps = 8, 10, 0
+  with result.unlocked():
+    for key, value in changes.items():
+      *groups, name = key.split(".")
+      functools.reduce(lambda group, part: group[part], groups, result)[name] = value
+  return result
+
+
+def settings(**changes) -> Settings:
+  return from_config(config(**changes))
+
+
+@functools.cache
+def text_tokenizer() -> TextTokenizer:
+  return TextTokenizer.load()
+
+
+def omni(s: Settings, **fields) -> Omni:
+  return Omni(s, text_tokenizer().size, **{"scan": s.scan_layers, **fields})
+
+
+def params(model: Omni, seed: int = 0):
+  """Random everywhere: what starts at zero or one is moved, so that no path is closed by its initial value."""
+  stacked = jax.jit(model.init)(jax.random.key(seed))
+  leaves, tree = jax.tree.flatten(stacked)
+  keys = jax.random.split(jax.random.key(seed + 1), len(leaves))
+  return jax.tree.unflatten(tree, [x + 0.05 * jax.random.normal(k, x.shape) for x, k in zip(leaves, keys)])
+
+
+def batch(s: Settings, rows: int = 8, index: int = 0) -> dict[str, np.ndarray]:
+  model = omni(s)
+  source = open_source(s.data, "train", s.token_grid, text_tokenizer(), model.vocabulary)
+  batches = Batches(source, s.data, model.vocabulary, text_tokenizer(), s.token_grid, s.seed)
+  return batches.batch(index, rows)
