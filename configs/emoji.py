@@ -26,10 +26,9 @@ def get_config(variant: str = "") -> ConfigDict:
   config.prior.width = 192
   config.prior.heads = 6
   config.prior.mlp_width = 512
-  config.decoder.patch_size = 4
-  config.decoder.chunk_rows = (4,)  # four stripes of 16 pixels
+  config.decoder.chunk_rows = (2,)  # four stripes of 16 pixels
   config.decoder.text_length = 32
-  config.sampling.chunk_rows = 4
+  config.sampling.chunk_rows = 2
 
   config.stages.tokenizer = stage(
     weights=dict(pixel=1.0), steps=1500, rows=16, warmup_steps=50, tokenizer_rate=1e-3

@@ -1,40 +1,92 @@
-"""What the commands share: absl flags, and errors that a person can mend as one line."""
+"""What the commands share: absl flags, quiet libraries, and errors that a person can mend as one line.
+
+Such an error is printed as `error: …` on stderr, without a traceback, and the command ends with exit code 2.
+"""
 
 import re
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
-from absl import app, flags
+from absl import app, flags, logging
 
 from omniimage.errors import UserError
 
+Main = Callable[[list[str]], None]
 
-def run(main: Callable[[list[str]], None]):
-  """`app.run`, but a wrong flag or a UserError is one printed line and exit code 2, without a traceback."""
+# What the parsers of values say, and what they mean.
+EXPECTED = (
+  ("invalid literal for int", "expected a whole number"),
+  ("could not convert string to float", "expected a number"),
+  ("Non-boolean argument", "expected true or false"),
+  ("Failed to parse .* as a ConfigDict", "this is a group of settings; give one of them, as in {name}.KEY=VALUE"),
+)
 
-  def guarded(argv):
+
+def run(main: Main):
+  """`app.run` with the errors of this module."""
+  app.run(mendable(main), flags_parser=parse)
+
+
+def mendable(main: Main) -> Main:
+  """`main`, its UserErrors printed as one line."""
+
+  def guarded(argv: list[str]):
     try:
-      main(argv)
+      return main(argv)
     except UserError as error:
       _stop(str(error))
+    except KeyboardInterrupt:
+      _stop("interrupted", code=130)
 
-  app.run(guarded, flags_parser=_parse)
+  return guarded
 
 
-def _parse(argv: list[str]) -> list[str]:
+def parse(argv: list[str]) -> list[str]:
+  """Reads the flags and returns what is no flag. Wrong flags end the process. Unless --verbosity asks for more, the
+  libraries' logs are quiet up to warnings."""
   try:
-    return flags.FLAGS(argv)
+    _check_config_file(argv)
+    rest = flags.FLAGS(argv)
   except flags.Error as error:
+    _stop(_wrong_value(str(error)))
+  except (AttributeError, KeyError) as error:  # of ml_collections, for a key that the config does not have
+    _stop(_unknown_key(str(error), argv))
+  except (TypeError, ValueError, OSError) as error:
     _stop(_last_error(str(error)))
-  except AttributeError as error:  # of ml_collections, for a key that the config does not have
-    words = str(error).replace("\\'", "'").replace("\n", " ")
-    unknown = re.search(r"'+(\w+)'", words)
-    near = re.search(r'Did you mean "(\w+)"', words)
-    given = [arg for arg in argv if unknown and re.match(rf"--config\.([\w.]*\.)?{unknown[1]}\b", arg)]
-    hint = f"; did you mean {near[1]}?" if near else "; see the config file for the keys there are"
-    _stop(f"{given[0] if given else words} is not a setting of this config{hint}")
-  except (KeyError, TypeError, ValueError, OSError) as error:
-    _stop(_last_error(str(error)))
+  if not flags.FLAGS["verbosity"].present:
+    logging.set_verbosity(logging.WARNING)
+  return rest
+
+
+def _check_config_file(argv: list[str]):
+  """ml_collections would say that a config file is missing only when the config is first used."""
+  for i, arg in enumerate(argv):
+    name, equals, value = arg.partition("=")
+    if name in ("--config", "-config"):
+      given = value if equals else " ".join(argv[i + 1 : i + 2])
+      if not Path(given.split(":")[0]).is_file():
+        _stop(f"--config={given}: there is no such file; give for example --config=configs/scenes.py")
+
+
+def _wrong_value(message: str) -> str:
+  """`flag --NAME=VALUE: …` in plain words."""
+  message = _last_error(message)
+  found = re.match(r"flag (--([\w.]+)=.*?): (.*)", message)
+  if not found:
+    return message
+  flag, name, problem = found.groups()
+  meant = [words for pattern, words in EXPECTED if re.match(rf"\W*{pattern}", problem)]
+  return f"{flag}: {meant[0].format(name='--' + name) if meant else problem}"
+
+
+def _unknown_key(message: str, argv: list[str]) -> str:
+  words = " ".join(message.replace("\\n", " ").replace("\\", "").split())
+  unknown = re.search(r"""['"]+(\w+)['"]""", words)
+  near = re.search(r'Did you mean "(\w+)"', words)
+  given = [arg for arg in argv if unknown and re.match(rf"--config\.([\w.]*\.)?{unknown[1]}\b", arg)]
+  hint = f"did you mean {near[1]}?" if near else "the config file lists those there are"
+  return f"{given[0]} is not a setting of this config; {hint}" if given else words
 
 
 def _last_error(message: str) -> str:
@@ -43,6 +95,6 @@ def _last_error(message: str) -> str:
   return raised[-1] if raised else " ".join(message.split())
 
 
-def _stop(message: str):
-  print(f"error: {message}", file=sys.stderr)
-  sys.exit(2)
+def _stop(message: str, code: int = 2):
+  print(f"error: {' '.join(message.split())}", file=sys.stderr)
+  sys.exit(code)

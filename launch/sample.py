@@ -1,6 +1,6 @@
 """Draws a prompt with a trained run.
 
-  python -m launch.sample --workdir=runs/scenes --prompt="a large red star in the top left" --out=star.png
+python -m launch.sample --workdir=runs/scenes --prompt="a large red star in the top left" --out=star.png
 """
 
 from pathlib import Path
@@ -24,17 +24,17 @@ def main(argv: list[str]):
     raise UserError(f"{argv[1]!r} is not a flag; put a prompt of several words in quotes: --prompt='a red star'")
   if not WORKDIR.value or PROMPT.value is None or not OUT.value:
     raise UserError("give --workdir=runs/scenes --prompt='a large red star in the top left' --out=star.png")
-  if not Path(OUT.value).absolute().parent.is_dir():
-    raise UserError(f"--out={OUT.value}: its folder does not exist; make it first")
+  check_out(Path(OUT.value))
 
-  import numpy as np
+  import numpy as np  # after the flags: a wrong one should not wait for jax
   from PIL import Image
 
   from omniimage.evaluation.sheets import to_uint8
-  from omniimage.sampling.generate import Generator
+  from omniimage.sampling.generate import Generator, read_prompt
   from omniimage.workdir import load_run
 
   run = load_run(WORKDIR.value)
+  read_prompt(PROMPT.value, run.settings, run.text_tokenizer)  # nor a wrong prompt for the compiler
   generator = Generator(run.settings, run.params, run.text_tokenizer)
   changes = {} if GUIDANCE.value is None else {"guidance": GUIDANCE.value}
   drawing = generator([PROMPT.value] * NUM_IMAGES.value, seed=SEED.value, **changes)
@@ -43,6 +43,21 @@ def main(argv: list[str]):
   size = (picture.width * SCALE.value, picture.height * SCALE.value)
   picture.resize(size, Image.Resampling.NEAREST).save(OUT.value)
   print(f"{OUT.value}: {NUM_IMAGES.value} drawn at step {run.step} of the run")
+
+
+def check_out(path: Path):
+  """UserError where no PNG could be written."""
+  if path.suffix.lower() != ".png":
+    raise UserError(f"--out={path} must be the name of a PNG file, as in --out=star.png")
+  if not path.absolute().parent.is_dir():
+    raise UserError(f"--out={path}: its folder does not exist; make it first")
+  try:
+    existed = path.exists()
+    path.open("ab").close()
+    if not existed:
+      path.unlink()
+  except OSError as error:
+    raise UserError(f"--out={path} cannot be written: {error.strerror}; choose another file") from None
 
 
 if __name__ == "__main__":

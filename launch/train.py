@@ -1,6 +1,6 @@
 """Trains all the stages of a config. The same command again goes on from the last checkpoint.
 
-  python -m launch.train --config=configs/scenes.py --workdir=runs/scenes [--config.KEY=VALUE]
+python -m launch.train --config=configs/scenes.py --workdir=runs/scenes [--config.KEY=VALUE]
 """
 
 from absl import flags
@@ -18,9 +18,13 @@ def main(argv: list[str]):
     raise UserError(f"{argv[1]!r} is not a flag; flags begin with --, as in --workdir=runs/scenes")
   if CONFIG.value is None or not WORKDIR.value:
     raise UserError("give --config=configs/scenes.py and --workdir=runs/scenes")
-  from omniimage.training.loop import train  # after the flags: a wrong one should not wait for jax
 
-  train(CONFIG.value, WORKDIR.value)
+  from omniimage.training.loop import train  # after the flags: a wrong one should not wait for jax
+  from omniimage.workdir import Workdir
+
+  state = train(CONFIG.value, WORKDIR.value)
+  sheet = Workdir(WORKDIR.value).samples / "final.png"
+  print(f"{WORKDIR.value} is trained, {int(state.step)} steps; what it draws: {sheet}")
 
 
 if __name__ == "__main__":

@@ -13,25 +13,30 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 from etils import epath
 from jax import Array
+from jax.experimental import multihost_utils
 from jax.sharding import SingleDeviceSharding
 from jax.tree_util import keystr
 from orbax.checkpoint import v1 as ocp
 
+from omniimage.errors import UserError
 from omniimage.settings import require
 
 ARRAYS, ABOUT = "state", "about"  # the two directories inside a checkpoint
 DELETED = "deleted."  # prefix of a checkpoint that is being removed
 
 
-class CheckpointError(RuntimeError):
+class CheckpointError(UserError):
   """A checkpoint that cannot be written or read. The message is one line: what, where, what to do."""
 
 
 class Checkpoints:
-  """The checkpoints of a directory. With `keep`, can save, and keeps the last so many; without, only reads."""
+  """The checkpoints of a directory. With `keep`, can save, and keeps the last so many; without, only reads.
+
+  On several hosts, all of them call every method.
+  """
 
   def __init__(self, directory: str | os.PathLike, keep: int | None = None):
     if keep is not None and keep < 1:
@@ -103,7 +108,10 @@ class Checkpoints:
     asked = _by_path(abstract)
     difference = _difference(inventory, asked, whole)
     if difference:
-      raise CheckpointError(f"{self._directory}/{step} holds another model than the config describes: {difference}")
+      raise CheckpointError(
+        f"{self._directory}/{step} holds another model than the config describes, "
+        f"use the config that it was trained with or another workdir: {difference}"
+      )
     context = ocp.Context()
     context.pytree.loading.partial_load = True
     with context, self._reading(step):
@@ -185,20 +193,29 @@ def _difference(inventory: Mapping[str, Any], asked: Mapping[str, Any], whole: b
 
 
 def _checksums(arrays: Mapping[str, Array]) -> dict[str, int]:
-  sums = {path: _checksum(array) for path, array in arrays.items()}
-  return {path: int(value) for path, value in jax.device_get(sums).items()}
+  """Σ bits · (2·index + 1) mod 2³² of each array, the same on every mesh. Odd weights: any one changed bit shows.
+
+  On the host, where nothing is compiled and no device waits for another.
+  """
+  sums = np.array([_local_checksum(array) for array in arrays.values()], np.uint32)
+  if jax.process_count() > 1:
+    sums = multihost_utils.process_allgather(sums).sum(0, dtype=np.uint32)
+  return dict(zip(arrays, sums.tolist()))
 
 
-@jax.jit
-def _checksum(array: Array) -> Array:
-  """Σ bits · (2·index + 1) mod 2³². The weights are odd, so any one changed bit shows; the same on every mesh."""
-  if array.dtype == jnp.bool_:
-    array = array.astype(jnp.uint8)
-  bits = jax.lax.bitcast_convert_type(array, f"uint{8 * array.dtype.itemsize}").astype(jnp.uint32)
-  index = jnp.zeros(array.shape, jnp.uint32)
-  for axis, size in enumerate(array.shape):
-    index = index * size + jax.lax.broadcasted_iota(jnp.uint32, array.shape, axis)
-  return jnp.sum(bits * (2 * index + 1), dtype=jnp.uint32)
+def _local_checksum(array: Array) -> int:
+  """The part of the sum over the elements that this process stores; a replicated element counts once."""
+  total = 0
+  for shard in array.addressable_shards:
+    if shard.replica_id == 0:
+      values = np.ascontiguousarray(shard.data)
+      index = np.zeros((), np.uint32)
+      for axis, (size, place) in enumerate(zip(array.shape, shard.index)):
+        along = np.arange(*place.indices(size), dtype=np.uint32)
+        index = index * np.uint32(size) + np.expand_dims(along, [d for d in range(array.ndim) if d != axis])
+      bits = values.view(f"uint{8 * values.itemsize}").astype(np.uint32)
+      total += int(np.sum(bits * (2 * index + 1), dtype=np.uint32))
+  return total % 2**32
 
 
 def _some(names: Iterable[str], most: int = 3) -> str:

@@ -31,6 +31,11 @@ def divides(small: int, large: int, small_name: str, large_name: str):
   require(small > 0 and large % small == 0, f"{large_name}={large} must be a multiple of {small_name}={small}")
 
 
+def positive(settings: Any, group: str, *names: str):
+  for name in names:
+    require(getattr(settings, name) > 0, f"{group}{name}={getattr(settings, name)} must be positive")
+
+
 @dataclasses.dataclass(frozen=True)
 class ScenesSettings:
   """The procedural world, `omniimage.data.scenes`."""
@@ -70,8 +75,7 @@ class DataSettings:
 
   def __post_init__(self):
     require(0 <= self.drop_text < 1, f"data.drop_text={self.drop_text} must be in [0, 1)")
-    for name in ("image_size", "sequence_length", "images_per_row", "packing_rows"):
-      require(getattr(self, name) > 0, f"data.{name}={getattr(self, name)} must be positive")
+    positive(self, "data.", "image_size", "sequence_length", "images_per_row", "packing_rows")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,7 +89,11 @@ class TokenizerSettings:
   levels: tuple[int, ...]  # FSQ levels; the codebook has their product
 
   def __post_init__(self):
-    require(len(self.levels) > 0 and min(self.levels) >= 2, f"tokenizer.levels={self.levels} must all be at least 2")
+    require(
+      len(self.levels) >= 2 and min(self.levels) >= 2,
+      f"tokenizer.levels={self.levels}: give two channels or more of at least 2 levels, as in (8, 5, 5, 5)",
+    )
+    positive(self, "tokenizer.", "patch_size", "width", "encoder_depth", "decoder_depth", "heads", "mlp_width")
     divides(self.heads, self.width, "tokenizer.heads", "tokenizer.width")
 
   @property
@@ -107,6 +115,7 @@ class PriorSettings:
   rope_theta: float
 
   def __post_init__(self):
+    positive(self, "prior.", "width", "depth", "heads", "kv_heads", "head_width", "mlp_width", "rope_theta")
     divides(self.kv_heads, self.heads, "prior.kv_heads", "prior.heads")
     divides(2, self.head_width, "2", "prior.head_width")
 
@@ -118,6 +127,7 @@ class DecoderSettings:
   width: int
   depth: int
   heads: int
+  kv_heads: int  # of self- and cross-attention
   mlp_width: int
   chunk_rows: tuple[int, ...]  # patch rows a chunk, one entry a layout drawn in training; 0 is the whole canvas at once
   chunk_offsets: tuple[int, ...]  # patch rows by which a layout's first chunk is shorter, one entry a layout
@@ -130,7 +140,9 @@ class DecoderSettings:
   drop_text: float  # share painted without their text
 
   def __post_init__(self):
+    positive(self, "decoder.", "patch_size", "pixels_per_token", "width", "depth", "heads", "mlp_width", "text_length")
     divides(self.heads, self.width, "decoder.heads", "decoder.width")
+    divides(self.kv_heads, self.heads, "decoder.kv_heads", "decoder.heads")
     require(
       len(self.chunk_rows) == len(self.chunk_offsets) > 0,
       f"decoder.chunk_rows={self.chunk_rows} and decoder.chunk_offsets={self.chunk_offsets} need one entry a layout",
@@ -171,7 +183,10 @@ class StageSettings:
 
   def __post_init__(self):
     require(self.steps >= 0, f"steps={self.steps} is negative")
-    require(0 <= self.warmup_steps <= max(self.steps, 1), f"warmup_steps={self.warmup_steps} exceeds steps={self.steps}")
+    require(
+      0 <= self.warmup_steps <= max(self.steps, 1), f"warmup_steps={self.warmup_steps} exceeds steps={self.steps}"
+    )
+    positive(self, "", "rows", "accumulate")
     divides(self.accumulate, self.rows, "accumulate", "rows")
     require(len(self.moves) > 0, "a stage needs a part that moves: set one of tokenizer_rate, prior_rate, decoder_rate")
     require(0 <= self.sampled_codes <= 1, f"sampled_codes={self.sampled_codes} must be in [0, 1]")
@@ -235,6 +250,10 @@ class RunSettings:
   keep_checkpoints: int
   log_every: int  # steps
   sample_every: int  # steps between sample sheets; 0: only at the end of a stage
+
+  def __post_init__(self):
+    positive(self, "run.", "checkpoint_every", "keep_checkpoints", "log_every")
+    require(self.sample_every >= 0, f"run.sample_every={self.sample_every} is negative; 0 draws at the end of stages")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -328,5 +347,5 @@ def _convert(hint: Any, value: Any, path: str):
   if hint is float and isinstance(value, int) and not isinstance(value, bool):
     return float(value)
   good = isinstance(value, hint) and not (hint is int and isinstance(value, bool))
-  require(good, f"{path}={value!r} is a {type(value).__name__}; it must be a {hint.__name__}")
+  require(good, f"{path}={value!r} is of type {type(value).__name__}; expected {hint.__name__}")
   return value

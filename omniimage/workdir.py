@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import jax
@@ -57,20 +58,28 @@ class Run:
   Attributes:
     params: {tokenizer, prior, decoder}, stacked; averages where the run keeps them.
     step: of the checkpoint.
+    seconds: that each stage has taken.
   """
 
   settings: Settings
   params: Params
   text_tokenizer: TextTokenizer
   step: int
+  seconds: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
 
 def load_run(path: str | os.PathLike) -> Run:
   """The last checkpoint of a workdir, without its optimizer. UserError where there is none."""
   workdir = Workdir(path)
   if not workdir.config.is_file():
-    raise UserError(f"{path} is not a run: it has no config.json; train one with python -m launch.train --workdir={path}")
-  settings = from_config(json.loads(workdir.config.read_text()))
+    raise UserError(
+      f"{path} is not a run: it has no config.json; train one with python -m launch.train --workdir={path}"
+    )
+  try:
+    config = json.loads(workdir.config.read_text())
+  except (OSError, ValueError):
+    raise UserError(f"{workdir.config} cannot be read; the command that trained the run writes it again") from None
+  settings = from_config(config)
   text_tokenizer = TextTokenizer.load(settings.data.vocabulary)
   checkpoints = Checkpoints(workdir.checkpoints)
   step = checkpoints.latest()
@@ -80,4 +89,5 @@ def load_run(path: str | os.PathLike) -> Run:
   averaged = {path.split("/")[1] for path in checkpoints.shapes(step) if path.startswith("ema/")}
   abstract = {"params": params, "ema": {part: params[part] for part in sorted(averaged)}}
   restored = checkpoints.restore_params(step, abstract)
-  return Run(settings, {**restored["params"], **restored["ema"]}, text_tokenizer, step)
+  params = {**restored["params"], **restored["ema"]}
+  return Run(settings, params, text_tokenizer, step, checkpoints.metadata(step)["seconds"])

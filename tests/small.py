@@ -14,6 +14,9 @@ from omniimage.models.omni import Omni
 from omniimage.settings import Settings, from_config
 
 
+SHALLOW = {"prior.depth": 1, "decoder.depth": 1}  # quicker to compile, where depth does not matter
+
+
 def config(**changes) -> ConfigDict:
   """The tiny scenes config at 16 pixels (2×2 visual tokens, 4×4 patches, two chunks); `changes` by dotted key."""
   result = scenes.get_config("tiny")
@@ -25,8 +28,9 @@ def config(**changes) -> ConfigDict:
   result.data.drop_text = 0.0
   for part in (result.tokenizer, result.prior, result.decoder):
     part.width, part.heads, part.mlp_width = 32, 2, 64
-  result.prior.kv_heads, result.prior.head_width = 2, 16
+  result.prior.kv_heads, result.prior.head_width, result.decoder.kv_heads = 2, 16, 2
   result.tokenizer.levels = (8, 8)
+  result.decoder.patch_size = 4
   result.decoder.text_length = 24
   result.sampling.diffusion_steps = 4
   for stage in result.stages.values():
@@ -53,10 +57,13 @@ def omni(s: Settings, **fields) -> Omni:
 
 def params(model: Omni, seed: int = 0):
   """Random everywhere: what starts at zero or one is moved, so that no path is closed by its initial value."""
-  stacked = jax.jit(model.init)(jax.random.key(seed))
-  leaves, tree = jax.tree.flatten(stacked)
-  keys = jax.random.split(jax.random.key(seed + 1), len(leaves))
-  return jax.tree.unflatten(tree, [x + 0.05 * jax.random.normal(k, x.shape) for x, k in zip(leaves, keys)])
+  rng = np.random.default_rng(seed)
+
+  def draw(path, leaf):
+    noise = 0.2 * rng.standard_normal(leaf.shape, np.float32)
+    return noise + 1 if path[-1].key == "scale" else noise
+
+  return jax.tree.map_with_path(draw, jax.eval_shape(model.init, jax.random.key(0)))
 
 
 def batch(s: Settings, rows: int = 8, index: int = 0) -> dict[str, np.ndarray]:

@@ -14,12 +14,15 @@ import numpy as np
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 from omniimage.data import emoji, scenes
+from omniimage.errors import UserError
 
 BUILTIN = Path(__file__).parent / "vocabulary.json"
 BUILTIN_SIZE = 1024  # 256 bytes and 768 merges
 ALPHABET = pre_tokenizers.ByteLevel.alphabet()
 _PROBE = "é 猫 🐈\t\n  <x>"  # comes back from any tokenizer that keeps every byte, also from one that composes (NFC)
-_REFUSED = 'text tokenizer {path!r}: {reason}; give "builtin" or the path of a byte-level tokenizer.json'
+_REFUSED = (
+  'text tokenizer {path!r}: {reason}; set data.vocabulary to "builtin" or the path of a byte-level tokenizer.json'
+)
 
 
 class TextTokenizer:
@@ -37,7 +40,7 @@ class TextTokenizer:
 
   @classmethod
   def load(cls, path: str = "builtin") -> "TextTokenizer":
-    """The shipped vocabulary, or the `tokenizer.json` at `path`. ValueError if it is missing, broken or loses text."""
+    """The shipped vocabulary, or the `tokenizer.json` at `path`. UserError if it is missing, broken or loses text."""
     file = BUILTIN if path == "builtin" else Path(path)
     try:
       description = json.loads(file.read_text(encoding="utf-8"))
@@ -48,12 +51,12 @@ class TextTokenizer:
       tokenizer = cls(Tokenizer.from_str(json.dumps(description)))
     except Exception as error:  # the library raises nothing narrower
       reason = (str(error).splitlines() or [type(error).__name__])[0]
-      raise ValueError(_REFUSED.format(path=path, reason=reason)) from None
+      raise UserError(_REFUSED.format(path=path, reason=reason)) from None
     if tokenizer.decode(tokenizer.encode(_PROBE)) != _PROBE:
-      raise ValueError(_REFUSED.format(path=path, reason="it is not byte-level, some text would become unknown"))
+      raise UserError(_REFUSED.format(path=path, reason="it is not byte-level, some text would become unknown"))
     for content in control:
       if tokenizer._tokenizer.token_to_id(content) in tokenizer.encode(content):
-        raise ValueError(
+        raise UserError(
           _REFUSED.format(path=path, reason=f"a user who types {content!r} would write its special token")
         )
     return tokenizer

@@ -31,9 +31,10 @@ class Fault:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Answer:
-  """A picture (H, W, 3) uint8 and how it answers its prompt."""
+  """A picture (H, W, 3) uint8, what it shows and how that answers its prompt."""
 
   image: np.ndarray
+  graded: Graded
   score: Score
   faults: tuple[Fault, ...]
 
@@ -56,9 +57,7 @@ class Binding:
     return {**by_kind.pop("painted"), "prompts": len(self.scenes), **by_kind}
 
 
-def binding(
-  generator: Generator, source_settings: ScenesSettings, prompts: int, seed: int, batch: int = 64
-) -> Binding:
+def binding(generator: Generator, source_settings: ScenesSettings, prompts: int, seed: int, batch: int = 64) -> Binding:
   """Draws and grades the first `prompts` scenes of the test split. UserError if the source is not the scenes."""
   if not isinstance(source_settings, ScenesSettings):
     raise UserError(
@@ -88,7 +87,8 @@ def answered(asked: Sequence[Scene], images: np.ndarray) -> tuple[Answer, ...]:
   """Grades images (n, H, W, 3) against the scenes they were asked to show."""
   graded = scenes.grade_many(images, asked[0].grid)
   return tuple(
-    Answer(image, scenes.score(scene, seen), faults(scene, seen)) for scene, image, seen in zip(asked, images, graded)
+    Answer(image, seen, scenes.score(scene, seen), faults(scene, seen))
+    for scene, image, seen in zip(asked, images, graded)
   )
 
 

@@ -1,5 +1,6 @@
 """Loss curves as inline SVG, from the lines of a run's metrics.jsonl."""
 
+import itertools
 import json
 import math
 from html import escape
@@ -59,11 +60,11 @@ def chart(title: str, series: Series) -> str:
   heights = _apart({name: y(points[-1][1]) for name, points in series.items()})
   for name, points in series.items():
     line, color = " ".join(f"{x(step):.1f},{y(value):.1f}" for step, value in points), COLORS[name]
+    place = f'x="{WIDTH - RIGHT + 8}" y="{heights[name] + 4:.1f}"'
     parts.append(f'<polyline points="{line}" stroke="{color}"/>')
-    parts.append(
-      f'<text x="{WIDTH - RIGHT + 8}" y="{heights[name] + 4:.1f}" fill="{color}">{name} {points[-1][1]:.3g}</text>'
-    )
-  return f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}" role="img">{"".join(parts)}</svg>'
+    parts.append(f'<text {place} style="fill:{color}">{name} {points[-1][1]:.3g}</text>')
+  size = f'viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}"'
+  return f'<svg {size} role="img" aria-label="{escape(title)}">{"".join(parts)}</svg>'
 
 
 def thinned(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
@@ -71,7 +72,7 @@ def thinned(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
   if len(points) <= MAX_POINTS:
     return points
   edges = [i * len(points) // MAX_POINTS for i in range(MAX_POINTS + 1)]
-  groups = [points[start:stop] for start, stop in zip(edges, edges[1:])]
+  groups = [points[start:stop] for start, stop in itertools.pairwise(edges)]
   return [(group[-1][0], sum(value for _, value in group) / len(group)) for group in groups]
 
 

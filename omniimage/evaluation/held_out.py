@@ -75,9 +75,10 @@ def in_batches(apply: Callable, lengths: Sequence[int], batch: int):
   results = []
   for number, own in enumerate(dealt):
     result = apply(np.concatenate([own, np.repeat(own[:1], size - len(own))]), number)
-    results.append(jax.tree.map(lambda x, n=len(own): np.asarray(x)[:n], result))
+    results.append([np.asarray(x)[: len(own)] for x in jax.tree.leaves(result)])
   in_order = np.argsort(np.concatenate(dealt))
-  return jax.tree.map(lambda *parts: np.concatenate(parts)[in_order], *results)
+  whole = [np.concatenate(parts)[in_order] for parts in zip(*results)]
+  return jax.tree.unflatten(jax.tree.structure(result), whole)
 
 
 def drawn(

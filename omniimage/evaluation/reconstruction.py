@@ -49,7 +49,7 @@ def reconstruction(generator: Generator, images: int, seed: int, batch: int = 64
 def mean_squared_errors(images: np.ndarray, references: np.ndarray) -> np.ndarray:
   """(n,) over pixels in [0, 1], of uint8 images (n, H, W, 3)."""
   difference = (images.astype(np.float32) - references.astype(np.float32)) / 255
-  return np.mean(np.square(difference), axis=(1, 2, 3))
+  return np.mean(np.square(difference), axis=(1, 2, 3), dtype=np.float64)
 
 
 def decibels(mse: np.ndarray) -> np.ndarray:

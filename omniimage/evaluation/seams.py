@@ -18,7 +18,7 @@ FAINT = (4 / 255) ** 2
 @dataclasses.dataclass(frozen=True, eq=False)
 class Seams:
   """Pictures (n, H, W, 3) uint8 of the examples, painted `chunk_rows` patch rows at a time; `rendering` is of the same
-  tokens by the tokenizer. Both are None if the canvas is one chunk and nothing had to be drawn."""
+  tokens by the tokenizer. None if they were not drawn: a canvas of one chunk has no seams."""
 
   examples: Examples
   images: np.ndarray | None
@@ -31,7 +31,7 @@ class Seams:
     height = self.examples.images.shape[1]
     chunks = chunk_count(height, self.patch_size, self.chunk_rows)
     figures = {"ratio": 1.0, "chunks": chunks, "chunk_rows": self.chunk_rows, "prompts": len(self.examples.captions)}
-    if self.images is None:
+    if chunks == 1:
       return figures
     figures["ratio"] = seam_ratio(self.images, self.examples.images, self.patch_size, self.chunk_rows)
     for name, images in (("painted", self.images), ("true", self.examples.images)):

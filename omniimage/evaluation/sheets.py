@@ -14,7 +14,7 @@ PAPER, INK, PALE_INK, EDGE = (255, 255, 255), (32, 32, 36), (112, 112, 120), (21
 
 
 def to_uint8(images) -> np.ndarray:
-  """Images (..., 3), float in [-1, 1] or uint8, as uint8. What lies outside is clipped, what is not a number is gray."""
+  """Images (..., 3), float in [-1, 1] or uint8, as uint8. Others are clipped, those not a number are gray."""
   images = np.asarray(images)
   if images.dtype == np.uint8:
     return images

@@ -64,14 +64,21 @@ AttentionFn = Callable[[Array, Array, Array, AttentionMask], Array]
 def dot_product_attention(q_BTHK: Array, k_BSGK: Array, v_BSGK: Array, mask: AttentionMask) -> Array:
   """Grouped-query attention (Ainslie et al. 2023), the plain reference; softmax in float32. Returns (B, T, H, K)."""
   B, T, H, K = q_BTHK.shape
-  G = k_BSGK.shape[2]
-  q_BTGRK = q_BTHK.reshape(B, T, G, H // G, K) * K**-0.5
-  logits_BGRTS = jnp.einsum("BTGRK,BSGK->BGRTS", q_BTGRK, k_BSGK, preferred_element_type=jnp.float32)
-  allowed = mask.dense(T, k_BSGK.shape[1])
+  S, G = k_BSGK.shape[1:3]
+  # Heads go first and the R heads of a group lie one below the other, so that each group is two plain matrix products.
+  q_BGTK = jnp.transpose((q_BTHK * K**-0.5).reshape(B, T, G, H // G, K), (0, 2, 3, 1, 4)).reshape(B, G, -1, K)
+  k_BGKS, v_BGSK = jnp.transpose(k_BSGK, (0, 2, 3, 1)), jnp.transpose(v_BSGK, (0, 2, 1, 3))
+  logits_BGTS = jnp.matmul(q_BGTK, k_BGKS, preferred_element_type=jnp.float32)
+  allowed = mask.dense(T, S)
   if allowed is not None:
-    logits_BGRTS = jnp.where(allowed[:, None, None], logits_BGRTS, MASKED)
-  weights_BGRTS = jax.nn.softmax(logits_BGRTS).astype(v_BSGK.dtype)
-  return jnp.einsum("BGRTS,BSGK->BTGRK", weights_BGRTS, v_BSGK).reshape(B, T, H, K)
+    logits_BGRTS = logits_BGTS.reshape(B, G, H // G, T, S)
+    logits_BGTS = jnp.where(allowed[:, None, None], logits_BGRTS, MASKED).reshape(logits_BGTS.shape)
+  weights_BGTS = jnp.exp(logits_BGTS - jax.lax.stop_gradient(jnp.max(logits_BGTS, axis=-1, keepdims=True)))
+  # Dividing the T × K result is cheaper than the T × S weights.
+  out_BGTK = jnp.matmul(weights_BGTS.astype(v_BGSK.dtype), v_BGSK, preferred_element_type=jnp.float32)
+  out_BGTK /= jnp.sum(weights_BGTS, axis=-1, keepdims=True)
+  out_BTHK = jnp.transpose(out_BGTK.reshape(B, G, H // G, T, K), (0, 3, 1, 2, 4)).reshape(B, T, H, K)
+  return out_BTHK.astype(q_BTHK.dtype)
 
 
 class Attention(nn.Module):

@@ -90,7 +90,7 @@ class Block(nn.Module):
   def setup(self):
     s = self.settings
     shared = dict(
-      width=s.width, heads=s.heads, kv_heads=s.heads, head_width=s.width // s.heads,
+      width=s.width, heads=s.heads, kv_heads=s.kv_heads, head_width=s.width // s.heads,
       dtype=self.dtype, attention_fn=self.attention_fn,
     )  # fmt: skip
     self.attention, self.cross_attention = Attention(**shared), Attention(**shared)
@@ -219,10 +219,10 @@ class DiffusionDecoder(nn.Module):
     return self.pixels(modulate(self.norm(x).astype(jnp.float32), scale, shift)), caches
 
   def init_caches(self, memory: Memory, columns: int) -> tuple:
-    """Per layer: empty keys and values of the canvas (B, N, H, K), and those of the memory, computed once."""
+    """Per layer: empty keys and values of the canvas (B, N, G, K), and those of the memory, computed once."""
     s = self.settings
     B, N, _ = memory.aligned.shape
-    empty = jnp.zeros((B, N, s.heads, s.width // s.heads), self.dtype)
+    empty = jnp.zeros((B, N, s.kv_heads, s.width // s.heads), self.dtype)
     _, memory_cos_sin = self.rotations(((0, N // columns),), memory, columns)
     return tuple(
       ((empty, empty), layer.memory_keys_values(memory.states, memory_cos_sin)) for layer in self.layers

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from omniimage.data import conversation
 from omniimage.data.text import TextTokenizer
 from omniimage.errors import UserError
 from omniimage.models.omni import Omni, Params
@@ -62,19 +63,8 @@ class Generator:
   def prompt_tokens(self, prompts: list[str]) -> tuple[np.ndarray, np.ndarray]:
     """Prompts as tokens up to where codes begin: (B, P) padded on the right, and lengths (B,). Raises UserError."""
     settings, v = self.omni.settings, self.omni.vocabulary
-    grid = settings.token_grid
-    opening = [v.image, v.size(grid), v.size(grid)]
-    room = settings.data.sequence_length - grid**2 - len(opening) - 2
-    rows = []
-    for prompt in prompts:
-      if not prompt.strip():
-        raise UserError("the prompt is empty; say what to draw, for example --prompt='a large red star'")
-      text = self.text_tokenizer.encode(prompt)
-      if len(text) > room:
-        raise UserError(
-          f"the prompt has {len(text)} tokens and the model reads at most {room}; shorten it: {prompt[:60]!r}…"
-        )
-      rows.append(text + opening)
+    opening = [v.image, v.size(settings.token_grid), v.size(settings.token_grid)]
+    rows = [read_prompt(prompt, settings, self.text_tokenizer) + opening for prompt in prompts]
     lengths = np.asarray([len(row) for row in rows], np.int32)
     padded = -(-max(lengths) // PROMPT_BUCKET) * PROMPT_BUCKET
     return np.asarray([row + [v.pad] * (padded - len(row)) for row in rows], np.int32), lengths
@@ -94,6 +84,19 @@ class Generator:
     return self._repaint(self.params, tokens, lengths, codes, keys, sampling=sampling)
 
 
+def read_prompt(prompt: str, settings: Settings, text_tokenizer: TextTokenizer) -> list[int]:
+  """The prompt's tokens. UserError if it is empty or longer than a row has room for beside the image."""
+  if not prompt.strip():
+    raise UserError("the prompt is empty; say what to draw, for example --prompt='a large red star'")
+  tokens = text_tokenizer.encode(prompt)
+  room = settings.data.sequence_length - conversation.length(0, 1, settings.token_grid)
+  if len(tokens) > room:
+    raise UserError(
+      f"the prompt has {len(tokens)} tokens and the model reads at most {room}; shorten it: {prompt[:60]!r}…"
+    )
+  return tokens
+
+
 def to_float(images: Array) -> Array:
   """uint8 images as float32 in [-1, 1]; float images as they are."""
   return images.astype(jnp.float32) / 127.5 - 1 if images.dtype == jnp.uint8 else images
@@ -105,7 +108,9 @@ def reconstruct(omni: Omni, params: Params, images: Array) -> Array:
   return jnp.clip(omni.decode(params, features), -1, 1)
 
 
-def draw(omni: Omni, params: Params, tokens: Array, lengths: Array, keys: Array, *, sampling: SamplingSettings) -> Drawing:
+def draw(
+  omni: Omni, params: Params, tokens: Array, lengths: Array, keys: Array, *, sampling: SamplingSettings
+) -> Drawing:
   """Prompts (B, P), ending in `<image>` rows columns, → drawing. Pure; `params` unstacked."""
   (B, P), grid = tokens.shape, omni.settings.token_grid
   # Without text the prompt is its last three tokens.

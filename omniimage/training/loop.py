@@ -1,13 +1,11 @@
 """The training loop: stages in order, data read ahead, checkpoints, metrics, sample sheets; resumable at any step."""
 
 import dataclasses
-import functools
+import sys
 import time
-from collections.abc import Callable
 
 import jax
 import numpy as np
-from absl import logging
 from ml_collections import ConfigDict
 
 from omniimage.checkpoint import Checkpoints
@@ -33,6 +31,7 @@ def train(config: ConfigDict, workdir: str) -> TrainState:
   """
   trainer = Trainer.prepare(from_config(config), Workdir(workdir))
   state, seconds = trainer.restore_or_init()
+  first = int(state.step)
   trainer.workdir.write_config(config)
   writer = MetricsWriter(trainer.workdir.metrics, int(state.step))
   try:
@@ -41,7 +40,8 @@ def train(config: ConfigDict, workdir: str) -> TrainState:
   finally:
     writer.close()
     trainer.checkpoints.close()
-  trainer.sheets.write(state, "final")
+  if int(state.step) > first or not (trainer.workdir.samples / "final.png").exists():
+    trainer.sheets.write(state, "final")
   return state
 
 
@@ -91,7 +91,7 @@ class Trainer:
         return jax.jit(init, out_shardings=shardings)(key), {}
     placed = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), abstract, shardings)
     state = self.checkpoints.restore(step, placed)
-    logging.info("goes on from step %d", step)
+    print(f"goes on from step {step} of {self.settings.total_steps}", file=sys.stderr, flush=True)
     return state, self.checkpoints.metadata(step)["seconds"]
 
   def run_stage(self, state: TrainState, name: str, seconds: dict, writer: MetricsWriter) -> TrainState:

@@ -1,11 +1,13 @@
 """One loss for every stage: text·CE(text) + image·CE(codes) + diffusion·flow + pixel·reconstruction.
 
-Weights are Python floats: a term of weight zero is not traced. Which parts learn is decided by whoever differentiates, by
-differentiating the parameters of moving parts only; so a frozen part runs forward and nothing more.
+Weights are Python floats: a term of weight zero is not traced. Which parts learn is decided by whoever differentiates,
+by differentiating the parameters of moving parts only; so a frozen part runs forward and nothing more.
 
-Axes: B rows, L positions, I image slots a row, F = B·I images, N visual tokens or patches of an image, M finished patches,
-P pixels of a patch, h × w visual tokens, Z their channels, C chunks.
+Axes: B rows, L positions, I image slots a row, F = B·I images, N visual tokens or patches of an image, M finished
+patches, P pixels of a patch, h × w visual tokens, Z their channels, C chunks.
 """
+
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -92,7 +94,7 @@ def objective(
       features = _some_sampled(omni, stage.sampled_codes, params, features, at_codes, keys)
     text = omni.text_states(hidden, tokens, batch["segments"], batch["image_start"])
     branches = [
-      lambda layout=omni.layout(*entry): paint_error(omni, params, images, features, text, keys, layout)
+      functools.partial(paint_error, omni, params, images, features, text, keys, omni.layout(*entry))
       for entry in zip(omni.settings.decoder.chunk_rows, omni.settings.decoder.chunk_offsets)
     ]
     error = branches[0]() if len(branches) == 1 else jax.lax.switch(layout, branches)
@@ -104,7 +106,13 @@ def objective(
 
 
 def paint_error(
-  omni: Omni, params: Params, images: Array, features: Array, text: tuple[Array, Array], keys: Array, layout: ChunkLayout
+  omni: Omni,
+  params: Params,
+  images: Array,
+  features: Array,
+  text: tuple[Array, Array],
+  keys: Array,
+  layout: ChunkLayout,
 ) -> Array:
   """Flow-matching error (B, I) of painting `images` (B, I, H, W, 3), each chunk from its own time and noise.
 
@@ -155,7 +163,7 @@ def _some_sampled(omni: Omni, share: float, params: Params, features: Array, at_
   Straight-through Gumbel-softmax (Jang et al. 2017): the painter sees one code, the prior receives the gradient of the
   softmax. One pass, not a roll-out: each code is drawn given the true codes before it.
   """
-  B, I, h, w, Z = features.shape
+  I = features.shape[1]
   logits = omni.prior.apply({"params": params["prior"]}, at_codes, "image", method="logits")
   gumbel = jax.vmap(lambda key: jax.random.gumbel(jax.random.fold_in(key, 6), logits.shape[1:]))(keys)
   soft = jax.nn.softmax(logits + gumbel)

@@ -18,8 +18,8 @@ EXAMPLES = 4  # of each split
 
 
 class SampleSheets:
-  """Writes PNG sheets: true image, the tokenizer's reconstruction, sampled tokens as the tokenizer renders them, and the
-  diffusion decoder's picture; each column once its parts have been trained."""
+  """Writes PNG sheets: true image, the tokenizer's reconstruction, sampled tokens as the tokenizer renders them, and
+  the diffusion decoder's picture; each column once its parts have been trained."""
 
   def __init__(self, settings: Settings, text_tokenizer: TextTokenizer, sources: Sequence[Source], folder: Path):
     self._settings, self._folder, self._text_tokenizer = settings, folder, text_tokenizer

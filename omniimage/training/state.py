@@ -14,7 +14,7 @@ from omniimage.settings import Settings
 
 @flax.struct.dataclass
 class TrainState:
-  """Everything a run is, at one step. Randomness is a function of the seed and `step`, data of the seed and `batch_index`.
+  """Everything a run is, at one step. Noise is a function of the seed and `step`, data of the seed and `batch_index`.
 
   Attributes:
     step: updates made, over all stages, int32.

@@ -42,7 +42,7 @@ def make_train_step(omni: Omni, stage: StageSettings, stage_start: int) -> StepF
     params = {**state.params, **moved}
 
     metrics = {"loss": loss, **metrics}
-    metrics |= {f"grad_norm/{part}": optax.global_norm(grads[part]) for part in stage.moves}
+    metrics |= {f"grad_norm/{part}": optax.tree.norm(grads[part]) for part in stage.moves}
     if "tokenizer" in moved and (stage.weights.image or stage.weights.diffusion):
       metrics["codes_changed"] = codes_changed(omni, state.params, params, batch)
     state = state.replace(

@@ -1,0 +1,113 @@
+"""Evaluating a run: which suites, in which order, and what comes of them."""
+
+import dataclasses
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from omniimage.errors import UserError
+from omniimage.evaluation.binding import Binding, binding
+from omniimage.evaluation.held_out import Examples
+from omniimage.evaluation.reconstruction import reconstruction
+from omniimage.evaluation.report import KINDS, SUITES, Results, percent, read_figures, write_report
+from omniimage.evaluation.seams import Seams, seams
+from omniimage.sampling.generate import Generator
+from omniimage.settings import PARTS, ScenesSettings, Settings
+from omniimage.workdir import Run, Workdir
+
+
+def suites_of(name: str, settings: Settings) -> tuple[str, ...]:
+  """The suites that a name stands for: itself, or "all" that fit the run. UserError if it fits nothing."""
+  graded = isinstance(settings.data.source, ScenesSettings)
+  if name == "all":
+    return SUITES if graded else SUITES[1:]
+  if name not in SUITES:
+    raise UserError(f"there is no suite {name!r}; give one of {', '.join(SUITES)}, or all")
+  if name == "binding" and not graded:
+    raise UserError(
+      f"binding grades pictures of scenes, and this run has learnt {settings.data.source.name}; "
+      "evaluate --suite=reconstruction or --suite=seams"
+    )
+  return (name,)
+
+
+def evaluate(run: Run, workdir: Path, suite: str, out: Path, prompts: int, seed: int, batch: int = 64) -> dict:
+  """Runs a suite, or all, writes the report into `out`, and returns the figures that were measured.
+
+  Raises UserError, before anything is compiled, where the suite does not fit the run or nothing can be written.
+  """
+  names = suites_of(suite, run.settings)
+  _check_out(out)
+  generator, results, seconds = Generator(run.settings, run.params, run.text_tokenizer), {}, dict(run.seconds)
+  for name in names:
+    began = time.perf_counter()
+    if name == "binding":
+      results[name] = binding(generator, run.settings.data.source, prompts, seed, batch)
+    elif name == "reconstruction":
+      results[name] = reconstruction(generator, prompts, seed, batch)
+    elif "binding" in results:
+      results[name] = seams_of(results["binding"], run.settings)
+    else:
+      results[name] = seams(generator, prompts, seed, batch)
+    seconds[name] = time.perf_counter() - began
+  seconds["evaluate"] = sum(seconds[name] for name in names)
+  seconds = {name: round(value, 1) for name, value in seconds.items()}
+  results = Results(run.step, seconds, **results)
+  write_report(out, results, facts_of(run, workdir, seed), Workdir(workdir).metrics / "metrics.jsonl")
+  return results.figures()
+
+
+def _check_out(out: Path):
+  try:
+    out.mkdir(parents=True, exist_ok=True)
+    probe = out / ".writable"
+    probe.touch()
+    probe.unlink()
+  except OSError as error:
+    raise UserError(f"cannot write to {out}: {error.strerror}; choose another --out") from None
+  read_figures(out)
+
+
+def seams_of(drawn: Binding, settings: Settings) -> Seams:
+  """The seams of pictures that have been drawn already."""
+  painted = np.stack([answer.image for answer in drawn.answers["painted"]])
+  examples = Examples(drawn.captions, drawn.images)
+  return Seams(examples, painted, None, settings.decoder.patch_size, settings.sampling.chunk_rows)
+
+
+def facts_of(run: Run, workdir: Path, seed: int) -> dict[str, str]:
+  """What the report says about the run."""
+  settings, sampling = run.settings, run.settings.sampling
+  size, grid, codes = settings.data.image_size, settings.token_grid, settings.tokenizer.codes
+  millions = {part: sum(x.size for x in jax.tree.leaves(run.params[part])) / 1e6 for part in PARTS}
+  return {
+    "run": workdir.absolute().name,
+    "step": f"{run.step:,} of {settings.total_steps:,}: {', '.join(settings.schedule)}",
+    "data": f"{settings.data.source.name}, {size}×{size} pixels, {grid}×{grid} tokens of {codes:,} codes",
+    "parameters": ", ".join(f"{part} {count:.2f} M" for part, count in millions.items()),
+    "sampling": ", ".join(f"{field.name} {getattr(sampling, field.name):g}" for field in dataclasses.fields(sampling)),
+    "seed": str(seed),
+  }
+
+
+def summary(figures: dict) -> str:
+  """The figures as lines for a terminal."""
+  lines = []
+  if "binding" in figures:
+    own = figures["binding"]
+    kinds = {"painted": own, **{kind: own[kind] for kind in KINDS if kind in own}}
+    lines.append(f"{'binding':<26}{'objects bound':>14}{'pictures right':>16}")
+    for kind, shares in kinds.items():
+      lines.append(f"  {KINDS[kind]:<24}{percent(shares['objects']):>14}{percent(shares['scenes']):>16}")
+    by_count = "  ".join(f"{count}: {percent(share)}" for count, share in own["by_count"].items())
+    lines.append(f"  {'painted, by objects asked':<26}{by_count}")
+  if "reconstruction" in figures:
+    own = figures["reconstruction"]
+    used = f"{percent(own['codebook_used'])} of the codes used, perplexity {own['perplexity']:,.0f}"
+    lines.append(f"{'reconstruction':<26}{own['psnr_db']:>11.2f} dB   {used}")
+  if "seams" in figures:
+    own = figures["seams"]
+    lines.append(f"{'seams':<26}{own['ratio']:>14.3f}   1 is seamless; {own['chunks']} chunks")
+  return "\n".join(lines)

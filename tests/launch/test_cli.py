@@ -1,0 +1,208 @@
+"""Bad input: one line on stderr that names what to change, exit code 2, and nothing compiled."""
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import pytest
+from absl import flags
+
+from launch import cli
+from omniimage.checkpoint import Checkpoints
+from omniimage.settings import from_config
+from omniimage.training.optimizer import make_optimizer
+from omniimage.training.state import enter_stage, fresh_state
+from omniimage.workdir import Workdir
+from tests import small
+
+TINY = "--config=configs/scenes.py:tiny"
+ENVIRONMENT = {**os.environ, "XLA_FLAGS": "", "JAX_PLATFORMS": "cpu"}
+
+
+@pytest.fixture
+def compiled():
+  """Names of what was compiled while a test ran."""
+  seen = []
+  listener = lambda event, _, **__: seen.append(event) if "backend_compile" in event else None  # noqa: E731
+  jax.monitoring.register_event_duration_secs_listener(listener)
+  yield seen
+  jax.monitoring.unregister_event_duration_listener(listener)
+
+
+@pytest.fixture
+def refused(monkeypatch, capsys, compiled):
+  """Runs a command that must refuse its input, in this process, and returns what it printed."""
+
+  def run(command: str, *args) -> str:
+    argv, module, others = [command, *map(str, args)], f"launch.{command}", set(flags.FLAGS)
+    monkeypatch.setattr(sys, "argv", argv)
+    try:
+      with pytest.raises(SystemExit) as stopped:
+        main = importlib.import_module(module).main
+        cli.mendable(main)(cli.parse(argv))
+    finally:  # the next command defines its own flags
+      for name in set(flags.FLAGS) - others:
+        delattr(flags.FLAGS, name)
+      del sys.modules[module]
+    printed = capsys.readouterr()
+    assert stopped.value.code == 2
+    assert printed.err.startswith("error: ") and printed.err.count("\n") == 1 and not printed.out
+    assert not compiled
+    return printed.err
+
+  return run
+
+
+@pytest.fixture(scope="module")
+def run_of_zeros(tmp_path_factory):
+  """The workdir of a run with one checkpoint, in its first stage, whose parameters are all zero."""
+  config, workdir = small.config(), Workdir(tmp_path_factory.mktemp("run"))
+  workdir.create()
+  workdir.write_config(config)
+  settings = from_config(config)
+  stage = settings.stages["tokenizer"]
+
+  def init(key):
+    state = fresh_state(small.omni(settings).init(key))
+    return enter_stage(state, stage.moves, make_optimizer(settings.optimizer, stage))
+
+  shapes = jax.eval_shape(init, jax.random.key(0))
+  checkpoints = Checkpoints(workdir.checkpoints, keep=1)
+  checkpoints.save(4, jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes), {"seconds": {}})
+  checkpoints.close()
+  return workdir.path
+
+
+@pytest.mark.parametrize(
+  "given, said",
+  [
+    (["--config.sed=1"], "--config.sed=1 is not a setting of this config; did you mean seed?"),
+    (["--config.tokenizer.widht=64"], "did you mean width?"),
+    (["--config.stages.piror.steps=1"], "did you mean prior?"),
+    (["--config.colour=1"], "--config.colour=1 is not a setting of this config"),
+    (["--wordkir=x"], "'wordkir'. Did you mean: workdir"),
+    (["--config.seed=abc"], "--config.seed=abc: expected a whole number"),
+    (["--config.seed=1.5"], "--config.seed=1.5: expected a whole number"),
+    (["--config.data.drop_text=x"], "--config.data.drop_text=x: expected a number"),
+    (["--config.prior.qk_norm=maybe"], "--config.prior.qk_norm=maybe: expected true or false"),
+    (["--config.stages.prior=3"], "--config.stages.prior=3: this is a group of settings"),
+    (["--config.tokenizer.levels=3"], "tokenizer.levels=(3,): give two channels or more"),
+    (["--config.tokenizer.levels=(8, x)"], "config.tokenizer.levels"),
+    (["--config.schedule=priors"], "schedule names 'priors'; the stages are"),
+    (["--config.data.image_size=36"], "data.image_size=36 must be a multiple of decoder.pixels_per_token=8"),
+    (["--config.decoder.patch_size=3"], "must be a multiple of decoder.patch_size=3"),
+    (["--config.mesh.data=3", "--config.mesh.fsdp=3"], "mesh data=3 × fsdp=3"),
+    (["--config.mesh.data=16"], "takes 16 devices, there are 8"),
+    (["--config.stages.prior.rows=12"], "stages.prior.rows=12 must be a multiple of"),
+    (["--config.data.source.name=emojis"], "config.data.source.name='emojis' is not a data source"),
+    (["--config.data.vocabulary=no.json"], "data.vocabulary"),
+    (["--config.data.sequence_length=24"], "data.sequence_length"),
+    (["--config.run.keep_checkpoints=0"], "run.keep_checkpoints=0 must be positive"),
+    (["--config.run.checkpoint_every=0"], "run.checkpoint_every=0 must be positive"),
+    (["--config.prior.width=0"], "prior.width=0 must be positive"),
+    (["--config.stages.prior.rows=0"], "rows=0 must be positive"),
+    (["prior"], "'prior' is not a flag"),
+  ],
+)
+def test_a_wrong_config_is_named(refused, tmp_path, given, said):
+  assert said in refused("train", TINY, f"--workdir={tmp_path / 'run'}", *given)
+
+
+@pytest.mark.parametrize(
+  "config, said",
+  [
+    ("configs/scenes.py:huge", "configs/scenes.py has the variants demo and tiny, not 'huge'"),
+    ("configs/scene.py", "--config=configs/scene.py: there is no such file"),
+    ("configs", "--config=configs: there is no such file"),
+    ("", "there is no such file"),
+  ],
+)
+def test_a_wrong_config_file_or_variant_is_named(refused, tmp_path, config, said):
+  assert said in refused("train", f"--config={config}", f"--workdir={tmp_path}")
+
+
+def test_training_says_which_flags_it_needs(refused):
+  assert "give --config=configs/scenes.py and --workdir=runs/scenes" in refused("train")
+
+
+def test_a_workdir_that_cannot_be_written_is_named(refused, tmp_path):
+  (tmp_path / "file").touch()
+  for workdir in (tmp_path / "file", tmp_path / "file" / "run"):
+    assert f"cannot write to the workdir {workdir}" in refused("train", TINY, f"--workdir={workdir}")
+
+
+def test_a_checkpoint_of_another_model_is_named(refused, run_of_zeros, tmp_path):
+  said = refused("train", TINY, f"--workdir={run_of_zeros}")
+  assert str(run_of_zeros) in said and "holds another model than the config describes" in said
+  config = json.loads((run_of_zeros / "config.json").read_text())
+  config["prior"]["mlp_width"] = 128
+  other = Workdir(tmp_path)
+  other.config.write_text(json.dumps(config))
+  other.checkpoints.symlink_to(run_of_zeros / "checkpoints")
+  said = refused("sample", f"--workdir={tmp_path}", "--prompt=a star", f"--out={tmp_path}/star.png")
+  assert "holds another model" in said and "prior/layers/mlp" in said
+
+
+def test_a_prompt_that_cannot_be_drawn_is_refused(refused, run_of_zeros, tmp_path):
+  out = tmp_path / "star.png"
+  draw = lambda prompt: refused("sample", f"--workdir={run_of_zeros}", f"--prompt={prompt}", f"--out={out}")  # noqa: E731
+  assert "the prompt is empty" in draw("")
+  assert "the prompt is empty" in draw("  ")
+  assert "tokens and the model reads at most" in draw("a large red star and " * 40)
+  assert not out.exists()
+
+
+@pytest.mark.parametrize(
+  "out, said",
+  [
+    ("nowhere/star.png", "its folder does not exist"),
+    ("star.bmpp", "must be the name of a PNG file"),
+    ("folder.png", "cannot be written"),
+  ],
+)
+def test_a_picture_that_could_not_be_saved_is_not_drawn(refused, run_of_zeros, tmp_path, out, said):
+  (tmp_path / "folder.png").mkdir()
+  assert said in refused("sample", f"--workdir={run_of_zeros}", "--prompt=a star", f"--out={tmp_path / out}")
+
+
+def test_a_workdir_that_is_no_run_is_named(refused, tmp_path):
+  for command, *rest in (("sample", "--prompt=a star", f"--out={tmp_path}/star.png"), ("evaluate",)):
+    assert f"{tmp_path} is not a run" in refused(command, f"--workdir={tmp_path}", *rest)
+  Workdir(tmp_path).create()
+  Workdir(tmp_path).write_config(small.config())
+  assert "has no checkpoint yet" in refused("evaluate", f"--workdir={tmp_path}")
+  Workdir(tmp_path).config.write_text('{"seed": 0,')
+  assert "config.json cannot be read" in refused("evaluate", f"--workdir={tmp_path}")
+
+
+def test_evaluate_and_sample_name_what_is_wrong_with_their_flags(refused, run_of_zeros, tmp_path):
+  here = f"--workdir={run_of_zeros}"
+  assert "there is no suite 'beauty'; give one of binding" in refused("evaluate", here, "--suite=beauty")
+  assert "'binding' is not a flag" in refused("evaluate", here, "binding")
+  assert "give --workdir" in refused("evaluate")
+  assert "--prompts=0" in refused("evaluate", here, "--prompts=0")
+  assert "--num_images=0" in refused("sample", here, "--num_images=0")
+  assert "'red' is not a flag" in refused("sample", here, "--prompt=a", "red", "star", f"--out={tmp_path}/star.png")
+  assert "give --workdir" in refused("sample", here, "--prompt=a star")
+  (tmp_path / "file").touch()
+  assert "cannot write" in refused("evaluate", here, f"--out={tmp_path / 'file' / 'report'}")
+
+
+@pytest.mark.parametrize(
+  "args, said",
+  [
+    (["launch.train", TINY, "--config.sed=1", "--workdir=/tmp/never"], "did you mean seed?"),
+    (["launch.train", TINY, "--config.data.image_size=36", "--workdir=/tmp/never"], "data.image_size=36"),
+    (["launch.sample", "--workdir=/tmp/never", "--prompt=a star", "--out=star.png"], "/tmp/never is not a run"),
+    (["launch.evaluate", "--workdir=/tmp/never"], "/tmp/never is not a run"),
+  ],
+)
+def test_as_a_process_too_it_is_one_line_and_exit_code_2(args, said):
+  done = subprocess.run([sys.executable, "-m", *args], capture_output=True, text=True, env=ENVIRONMENT)
+  assert done.returncode == 2, done.stderr
+  assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1 and said in done.stderr
+  assert not done.stdout
