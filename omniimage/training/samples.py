@@ -26,9 +26,7 @@ class SampleSheets:
     self._generator = None
     examples = [_example(source, i, settings.seed) for source in sources for i in range(EXAMPLES)]
     self._prompts = [prompt for prompt, _ in examples]
-    self._captions = [
-      f"{prompt} ({'trained' if i < EXAMPLES else 'unseen'})" for i, prompt in enumerate(self._prompts)
-    ]
+    self._captions = [f"{prompt} ({'trained' if i < EXAMPLES else 'unseen'})" for i, prompt in enumerate(self._prompts)]
     self._images = np.stack([image for _, image in examples])
 
   def write(self, state: TrainState, name: str):
