@@ -1,6 +1,6 @@
 """Emoji: 1,852 real images at 64×64 pixels, captions from their labels and tags; on two CPU cores.
 
-  python -m launch.train --config=configs/emoji.py --workdir=runs/emoji
+python -m launch.train --config=configs/emoji.py --workdir=runs/emoji
 """
 
 from ml_collections import ConfigDict

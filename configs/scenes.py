@@ -42,7 +42,7 @@ def get_config(variant: str = "demo") -> ConfigDict:
   prior.rope_theta = 10_000.0
 
   config.decoder = decoder = ConfigDict()
-  decoder.patch_size = 8  # pixels; few wide patches keep two cores in matrix products, where small ones drown in softmax
+  decoder.patch_size = 8  # pixels; few wide patches keep two cores in matrix products instead of softmax
   decoder.pixels_per_token = 8  # paints the resolution that the tokenizer read
   decoder.width = 256
   decoder.depth = 4

@@ -1,8 +1,8 @@
 """Settings: the frozen dataclasses a config becomes.
 
-A config file is an `ml_collections.ConfigDict`; `from_config` turns it, once, into the dataclasses below. An unknown key,
-a wrong type or an impossible combination raises `SettingsError` with one line that names the key and what to change,
-before anything is compiled.
+A config file is an `ml_collections.ConfigDict`; `from_config` turns it, once, into the dataclasses below. An unknown
+key, a wrong type or an impossible combination raises `SettingsError` with one line that names the key and what to
+change, before anything is compiled.
 """
 
 import dataclasses
@@ -153,7 +153,8 @@ class DecoderSettings:
 
 @dataclasses.dataclass(frozen=True)
 class LossWeights:
-  """loss = text·CE(text) + image·CE(codes) + diffusion·flow + pixel·reconstruction. A term of weight 0 is not traced."""
+  """loss = text·CE(text) + image·CE(codes) + diffusion·flow + pixel·reconstruction. A term of weight 0 is not
+  traced."""
 
   text: float
   image: float

@@ -11,8 +11,8 @@ MAX_GRID = 128  # largest number of token rows or columns a size token can name
 
 @dataclasses.dataclass(frozen=True)
 class Vocabulary:
-  """Arithmetic of token ids. Everything below `codes` lives in the text table of the prior, everything above in the image
-  table; audio codes, when they come, follow the image codes, so that no id ever moves.
+  """Arithmetic of token ids. Everything below `codes` lives in the text table of the prior, everything above in the
+  image table; audio codes, when they come, follow the image codes, so that no id ever moves.
 
   Attributes:
     text_size: ids of the text tokenizer, 0 ≤ id < text_size.

@@ -13,7 +13,6 @@ from omniimage.data.text import TextTokenizer
 from omniimage.models.omni import Omni
 from omniimage.settings import Settings, from_config
 
-
 SHALLOW = {"prior.depth": 1, "decoder.depth": 1}  # quicker to compile, where depth does not matter
 
 

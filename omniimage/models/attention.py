@@ -44,7 +44,7 @@ class Causal:
 class AttentionMask:
   """A static pattern and, beside it, segments: a query sees the keys of its own segment only."""
 
-  pattern: Pattern = flax.struct.field(pytree_node=False, default=Full())  # noqa: RUF009
+  pattern: Pattern = flax.struct.field(pytree_node=False, default=Full())
   query_segments: Array | None = None  # (B, T)
   key_segments: Array | None = None  # (B, S)
 

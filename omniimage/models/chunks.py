@@ -1,8 +1,8 @@
 """Chunks: how a canvas of patches is divided, and who sees whom when it is painted chunk by chunk.
 
-In training the sequence is doubled, [finished | noisy], as in ACDiT (Hu et al. 2024). The last chunk has no finished copy,
-since nothing is painted after it; so one chunk is the ordinary whole-canvas decoder. Axes: N patches of the canvas, M
-finished patches, T = M + N.
+In training the sequence is doubled, [finished | noisy], as in ACDiT (Hu et al. 2024). The last chunk has no finished
+copy, since nothing is painted after it; so one chunk is the ordinary whole-canvas decoder. Axes: N patches of the
+canvas, M finished patches, T = M + N.
 """
 
 import dataclasses

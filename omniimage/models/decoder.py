@@ -1,12 +1,12 @@
 """The diffusion decoder: a pixel-space transformer that paints an image from its visual tokens, chunk by chunk.
 
-It predicts the clean patches x̂ from noisy ones (JiT, Li & He 2025), conditioned in three ways: the visual token of the same
-place is added to each patch; cross-attention reads all visual tokens, the rows below included; and the text states.
-Times enter through one shared modulation with a table a layer (adaLN-single, Chen et al. 2023).
+It predicts the clean patches x̂ from noisy ones (JiT, Li & He 2025), conditioned in three ways: the visual token of the
+same place is added to each patch; cross-attention reads all visual tokens, the rows below included; and the text
+states. Times enter through one shared modulation with a table a layer (adaLN-single, Chen et al. 2023).
 
-Patches at hand come in whole rows of the canvas, as spans (first row, number of rows): time is one per row, and selecting
-rows is slicing. Axes: B images, N patches of the canvas, R patch rows at hand, T their patches, P pixels of a patch, D width,
-h × w visual tokens, Z their channels, S text states, M memory (visual tokens, text states, one null).
+Patches at hand come in whole rows of the canvas, as spans (first row, number of rows): time is one per row, and
+selecting rows is slicing. Axes: B images, N patches of the canvas, R patch rows at hand, T their patches, P pixels of a
+patch, D width, h × w visual tokens, Z their channels, S text states, M memory (visual tokens, text states, one null).
 """
 
 from typing import Any
@@ -230,7 +230,7 @@ class DiffusionDecoder(nn.Module):
 
   def init_parameters(self, features: Array, text_states: Array):
     """Touches every parameter, for `init`."""
-    B, h, w, _ = features.shape
+    B, _, w, _ = features.shape
     keep = jnp.ones((B,), bool)
     memory = self.remember(features, text_states, jnp.ones(text_states.shape[:2], bool), keep, keep)
     N = memory.aligned.shape[1]

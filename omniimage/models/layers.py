@@ -43,7 +43,8 @@ class GatedMLP(nn.Module):
   def __call__(self, x: Array) -> Array:
     gate = nn.Dense(self.hidden, use_bias=False, dtype=self.dtype, name="gate")(x)
     up = nn.Dense(self.hidden, use_bias=False, dtype=self.dtype, name="up")(x)
-    return nn.Dense(self.width, use_bias=False, dtype=self.dtype, kernel_init=small_init, name="down")(nn.silu(gate) * up)
+    down = nn.Dense(self.width, use_bias=False, dtype=self.dtype, kernel_init=small_init, name="down")
+    return down(nn.silu(gate) * up)
 
 
 def rotary(positions: Array, head_width: int, theta: float) -> tuple[Array, Array]:
@@ -99,9 +100,7 @@ def layer_stack(
     block = nn.remat(block, prevent_cse=not scan)
   if not scan:
     return [block(**fields, name=f"layers_{i}") for i in range(depth)]
-  scanned = nn.scan(
-    block, variable_axes={"params": 0}, split_rngs={"params": True}, in_axes=nn.broadcast, length=depth
-  )
+  scanned = nn.scan(block, variable_axes={"params": 0}, split_rngs={"params": True}, in_axes=nn.broadcast, length=depth)
   return scanned(**fields, name="layers")
 
 

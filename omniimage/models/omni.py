@@ -1,7 +1,7 @@
 """Omni: tokenizer, prior and decoder as one model under one parameter tree.
 
-Axes: B rows, L positions, I image slots a row, N visual tokens of an image, h × w their grid, Z channels of a token, D prior
-width, S text states a painter reads, H × W pixels.
+Axes: B rows, L positions, I image slots a row, N visual tokens of an image, h × w their grid, Z channels of a token, D
+prior width, S text states a painter reads, H × W pixels.
 """
 
 import dataclasses

@@ -1,7 +1,7 @@
 """The prior: one decoder-only transformer over text, specials and image codes.
 
-A superset of Llama, Qwen2.5 and Qwen3: RMSNorm, SwiGLU, grouped-query attention, optional QK-norm and q/k/v bias, tied or
-untied head. Tables are kept apart by kind, text with specials and image codes, each padded to a multiple of 128: the
+A superset of Llama, Qwen2.5 and Qwen3: RMSNorm, SwiGLU, grouped-query attention, optional QK-norm and q/k/v bias, tied
+or untied head. Tables are kept apart by kind, text with specials and image codes, each padded to a multiple of 128: the
 grammar says which kind comes next, so each cross-entropy needs only its own table. Axes: B rows, L positions, D width,
 V ids of a table.
 """

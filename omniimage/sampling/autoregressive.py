@@ -1,8 +1,8 @@
 """Writing tokens one by one: prefill, cached steps, guidance, temperature, top-k, top-p, and the grammar's mask.
 
-Prompts are padded on the right to one length and new tokens are appended behind the padding, so that all rows write to the
-same place of the cache; what a row sees is a mask, and where a token stands is its position, neither of which is its index.
-Axes: B rows, P prompt length, S cache length, D width, V ids.
+Prompts are padded on the right to one length and new tokens are appended behind the padding, so that all rows write to
+the same place of the cache; what a row sees is a mask, and where a token stands is its position, neither of which is
+its index. Axes: B rows, P prompt length, S cache length, D width, V ids.
 """
 
 import flax
@@ -129,7 +129,8 @@ def draw(logits: Array, keys: Array, sampling: SamplingSettings) -> Array:
 
 
 def keep_likely(logits: Array, top_k: int, top_p: float) -> Array:
-  """Masks all but the `top_k` likeliest ids, and all but the smallest set with probability `top_p` (Holtzman et al. 2020)."""
+  """Masks all but the `top_k` likeliest ids, and all but the smallest set with probability `top_p` (Holtzman et al.
+  2020)."""
   if 0 < top_k < logits.shape[-1]:
     smallest = jax.lax.top_k(logits, top_k)[0][..., -1:]
     logits = jnp.where(logits < smallest, -jnp.inf, logits)

@@ -1,7 +1,7 @@
 """Painting: each chunk from noise by Euler steps, finished chunks kept as keys and values.
 
-Axes: B images, K guidance branches, N patches of the canvas, T patches of a chunk, P pixels of a patch, h × w visual tokens,
-Z their channels, S text states.
+Axes: B images, K guidance branches, N patches of the canvas, T patches of a chunk, P pixels of a patch, h × w visual
+tokens, Z their channels, S text states.
 """
 
 import jax
@@ -16,8 +16,9 @@ from omniimage.training.losses import velocity
 
 
 def branches(sampling: SamplingSettings) -> list[tuple[bool, bool, float]]:
-  """(keep tokens, keep text, coefficient) of each forward pass of guided painting, as in InstructPix2Pix (Brooks et al. 2023):
-  x̂ = x̂(∅,∅) + text·(x̂(∅,text) − x̂(∅,∅)) + token·(x̂(tokens,text) − x̂(∅,text)). Without guidance, one pass."""
+  """(keep tokens, keep text, coefficient) of each forward pass of guided painting, as in InstructPix2Pix (Brooks et al.
+  2023): x̂ = x̂(∅,∅) + text·(x̂(∅,text) − x̂(∅,∅)) + token·(x̂(tokens,text) − x̂(∅,text)). Without guidance, one
+  pass."""
   text, token = sampling.text_guidance, sampling.token_guidance
   every = [(True, True, token), (False, True, text - token), (False, False, 1 - text)]
   return [branch for branch in every if branch[2] != 0]

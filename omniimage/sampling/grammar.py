@@ -1,7 +1,7 @@
 """The sequence grammar as a state machine: what may come next, and at which position.
 
-text | <eos> | <image> → rows → columns → exactly rows × columns codes in raster order → </image>. Axes: B rows, V ids of the
-vocabulary.
+text | <eos> | <image> → rows → columns → exactly rows × columns codes in raster order → </image>. Axes: B rows, V ids
+of the vocabulary.
 """
 
 import flax

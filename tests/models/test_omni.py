@@ -26,7 +26,7 @@ def test_a_painter_reads_the_last_text_states_of_its_own_conversation_before_its
   s = small.settings(**{"decoder.text_length": 3})
   model = small.omni(s)
   v = model.vocabulary
-  #                 conversation 1: a b <image> 2 2 c c c c </image> d <image> 2 2 c c c c …   conversation 2: e <image> …
+  # conversation 1: a b <image> 2 2 c c c c </image> d <image> 2 2 c c c c …; conversation 2: e <image> …
   image = [v.image, v.size(2), v.size(2), *[v.codes] * 4, v.end_image]
   tokens = np.asarray([[7, 8, *image, 9, *image, v.eos, 5, *image, v.eos]])
   segments = np.asarray([[1] * 20 + [2] * 10])

@@ -36,7 +36,7 @@ def _logits_uncached(model, params, rows, lengths):
 @pytest.mark.parametrize("guidance", [1.0, 2.5])
 @pytest.mark.parametrize("codes_only", [False, True])
 def test_cached_sampling_equals_uncached(guidance, codes_only):
-  """Greedy, for rows of different length: every token is the argmax of a full forward pass over what stands before it."""
+  """Greedy, rows of different length: each token is the argmax of a full forward pass over what stands before it."""
   s = small.settings()
   model = small.omni(s, scan=False)
   params = model.view(small.params(model))

@@ -52,8 +52,15 @@ def _uncached(model, params, conditions, keys, sampling):
 
 @pytest.mark.parametrize(
   "chunk_rows, context_rows, guidance",
-  [(1, 0, (1.0, 1.0)), (2, 0, (1.0, 1.0)), (2, 0, (2.0, 1.0)), (2, 0, (1.5, 3.0)), (1, 2, (1.0, 1.0)), (0, 0, (1.0, 1.0))],
-)  # fmt: skip
+  [
+    (1, 0, (1.0, 1.0)),
+    (2, 0, (1.0, 1.0)),
+    (2, 0, (2.0, 1.0)),
+    (2, 0, (1.5, 3.0)),
+    (1, 2, (1.0, 1.0)),
+    (0, 0, (1.0, 1.0)),
+  ],
+)
 def test_cached_sampling_equals_uncached(chunk_rows, context_rows, guidance):
   s = small.settings(**{"decoder.context_rows": context_rows})
   model = small.omni(s, scan=False)

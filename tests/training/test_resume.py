@@ -42,10 +42,15 @@ cli.run(train.main)
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-  """The workdirs of a run never killed and of one killed once in each stage, and the steps the latter restarted from."""
+  """The workdirs of a run never killed and of one killed once in each stage, and where the latter restarted."""
   folder = tmp_path_factory.mktemp("runs")
   whole, killed = folder / "whole", folder / "killed"
-  environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": QUICK, "JAX_COMPILATION_CACHE_DIR": str(folder / "c")}
+  environment = {
+    **os.environ,
+    "JAX_PLATFORMS": "cpu",
+    "XLA_FLAGS": QUICK,
+    "JAX_COMPILATION_CACHE_DIR": str(folder / "c"),
+  }
 
   def train(workdir, *command, **more):
     argv = [sys.executable, *command, *SETTINGS, f"--workdir={workdir}"]
@@ -84,7 +89,9 @@ def test_resume_after_kill_in_every_stage_is_bitwise_identical(runs):
 
 
 def test_metrics_hold_every_step_once_and_alike(runs):
-  lines = [[json.loads(line) for line in (run / "metrics" / "metrics.jsonl").read_text().splitlines()] for run in runs[:2]]
+  lines = [
+    [json.loads(line) for line in (run / "metrics" / "metrics.jsonl").read_text().splitlines()] for run in runs[:2]
+  ]
   for run in lines:
     assert [line["step"] for line in run] == list(range(1, 4 * STEPS + 1))
   assert [line["loss"] for line in lines[0]] == [line["loss"] for line in lines[1]]
