@@ -63,13 +63,13 @@ def get_config(variant: str = "demo") -> ConfigDict:
   config.schedule = ("tokenizer", "prior", "decoder", "joint")
   config.stages = ConfigDict()
   config.stages.tokenizer = stage(
-    weights=dict(pixel=1.0), steps=1500, rows=32, warmup_steps=50, tokenizer_rate=2e-3
+    weights=dict(pixel=1.0), steps=1000, rows=32, warmup_steps=50, tokenizer_rate=2e-3
   )  # fmt: skip
   config.stages.prior = stage(weights=dict(image=1.0), steps=1000, rows=32, warmup_steps=50, prior_rate=2e-3)
-  config.stages.decoder = stage(weights=dict(diffusion=1.0), steps=1000, rows=32, warmup_steps=50, decoder_rate=1e-3)
+  config.stages.decoder = stage(weights=dict(diffusion=1.0), steps=600, rows=32, warmup_steps=50, decoder_rate=1e-3)
   config.stages.joint = stage(
     weights=dict(image=1.0, diffusion=1.0, pixel=1.0),
-    steps=100,
+    steps=60,
     rows=32,
     warmup_steps=10,
     tokenizer_rate=2e-5,  # at most a tenth of the others: the codes are targets

@@ -15,7 +15,7 @@ from tests import small
 
 
 def settings(**sampling) -> Settings:
-  """The demo's scenes: up to four objects on a 2×2 grid, 32 pixels, four chunks."""
+  """The demo's scenes: up to four objects on a 2×2 grid, 32 pixels, two chunks."""
   s = from_config(config.get_config())
   return dataclasses.replace(s, sampling=dataclasses.replace(s.sampling, **sampling))
 
