@@ -31,9 +31,9 @@ def get_config(variant: str = "") -> ConfigDict:
   config.sampling.chunk_rows = 2
 
   config.stages.tokenizer = stage(
-    weights=dict(pixel=1.0), steps=1500, rows=16, warmup_steps=50, tokenizer_rate=1e-3
+    weights=dict(pixel=1.0), steps=800, rows=16, warmup_steps=50, tokenizer_rate=1e-3
   )  # fmt: skip
-  config.stages.prior = stage(weights=dict(image=1.0), steps=800, rows=16, warmup_steps=50, prior_rate=1e-3)
-  config.stages.decoder = stage(weights=dict(diffusion=1.0), steps=600, rows=16, warmup_steps=50, decoder_rate=1e-3)
-  config.stages.joint.update(dict(steps=50, rows=16))
+  config.stages.prior = stage(weights=dict(image=1.0), steps=400, rows=16, warmup_steps=50, prior_rate=1e-3)
+  config.stages.decoder = stage(weights=dict(diffusion=1.0), steps=300, rows=16, warmup_steps=50, decoder_rate=1e-3)
+  config.stages.joint.update(dict(steps=20, rows=16))
   return config

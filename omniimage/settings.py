@@ -16,6 +16,7 @@ from typing import Any
 from omniimage.errors import UserError
 
 PARTS = ("tokenizer", "prior", "decoder")
+TEACHERS = {"tokenizer": ("pixel", "diffusion"), "prior": ("text", "image", "diffusion"), "decoder": ("diffusion",)}
 
 
 class SettingsError(UserError):
@@ -94,7 +95,7 @@ class TokenizerSettings:
       f"tokenizer.levels={self.levels}: give two channels or more of at least 2 levels, as in (8, 5, 5, 5)",
     )
     positive(self, "tokenizer.", "patch_size", "width", "encoder_depth", "decoder_depth", "heads", "mlp_width")
-    divides(self.heads, self.width, "tokenizer.heads", "tokenizer.width")
+    divides(2 * self.heads, self.width, "2 × tokenizer.heads", "tokenizer.width")
 
   @property
   def codes(self) -> int:
@@ -117,7 +118,7 @@ class PriorSettings:
   def __post_init__(self):
     positive(self, "prior.", "width", "depth", "heads", "kv_heads", "head_width", "mlp_width", "rope_theta")
     divides(self.kv_heads, self.heads, "prior.kv_heads", "prior.heads")
-    divides(2, self.head_width, "2", "prior.head_width")
+    require(self.head_width % 2 == 0, f"prior.head_width={self.head_width} must be even, for rotary positions")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,7 +142,7 @@ class DecoderSettings:
 
   def __post_init__(self):
     positive(self, "decoder.", "patch_size", "pixels_per_token", "width", "depth", "heads", "mlp_width", "text_length")
-    divides(self.heads, self.width, "decoder.heads", "decoder.width")
+    divides(2 * self.heads, self.width, "2 × decoder.heads", "decoder.width")
     divides(self.kv_heads, self.heads, "decoder.kv_heads", "decoder.heads")
     require(
       len(self.chunk_rows) == len(self.chunk_offsets) > 0,
@@ -149,6 +150,8 @@ class DecoderSettings:
     )
     for name in ("drop_tokens", "drop_text", "finished_noise"):
       require(0 <= getattr(self, name) < 1, f"decoder.{name}={getattr(self, name)} must be in [0, 1)")
+    for name in ("context_rows", "time_std"):
+      require(getattr(self, name) >= 0, f"decoder.{name}={getattr(self, name)} is negative")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -189,8 +192,20 @@ class StageSettings:
     )
     positive(self, "", "rows", "accumulate")
     divides(self.accumulate, self.rows, "accumulate", "rows")
+    for part in PARTS:
+      require(self.rate(part) >= 0, f"{part}_rate={self.rate(part)} is negative; 0 keeps the {part} as it is")
     require(len(self.moves) > 0, "a stage needs a part that moves: set one of tokenizer_rate, prior_rate, decoder_rate")
+    for part in self.moves:
+      terms = TEACHERS[part]
+      require(
+        any(getattr(self.weights, term) for term in terms),
+        f"{part}_rate={self.rate(part)}, but nothing teaches the {part}: give a weight to {' or '.join(terms)}",
+      )
     require(0 <= self.sampled_codes <= 1, f"sampled_codes={self.sampled_codes} must be in [0, 1]")
+    require(
+      not self.sampled_codes or self.weights.diffusion > 0,
+      f"sampled_codes={self.sampled_codes} is for painting: give weights.diffusion a weight",
+    )
 
   def rate(self, part: str) -> float:
     return getattr(self, f"{part}_rate")
@@ -210,6 +225,13 @@ class OptimizerSettings:
   clip_norm: float
   final_rate: float  # learning rate at the end of a stage, as a share of its peak
   ema_decay: float
+
+  def __post_init__(self):
+    positive(self, "optimizer.", "clip_norm")
+    require(self.weight_decay >= 0, f"optimizer.weight_decay={self.weight_decay} is negative")
+    for name in ("b1", "b2", "ema_decay"):
+      require(0 <= getattr(self, name) < 1, f"optimizer.{name}={getattr(self, name)} must be in [0, 1)")
+    require(0 <= self.final_rate <= 1, f"optimizer.final_rate={self.final_rate} must be in [0, 1]")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -277,8 +299,10 @@ class Settings:
   def __post_init__(self):
     require(self.compute_dtype in ("float32", "bfloat16"), f"compute_dtype={self.compute_dtype!r}: float32 or bfloat16")
     require(self.remat in ("none", "full"), f"remat={self.remat!r}: none or full")
+    require(self.seed >= 0, f"seed={self.seed} is negative")
     for name in self.schedule:
       require(name in self.stages, f"schedule names {name!r}; the stages are {', '.join(self.stages)}")
+    require(self.total_steps > 0, f"schedule={self.schedule} makes no steps: name stages that have some")
     decoder, tokenizer = self.decoder, self.tokenizer
     divides(tokenizer.patch_size, decoder.pixels_per_token, "tokenizer.patch_size", "decoder.pixels_per_token")
     divides(decoder.patch_size, decoder.pixels_per_token, "decoder.patch_size", "decoder.pixels_per_token")
@@ -336,14 +360,15 @@ def _convert(hint: Any, value: Any, path: str):
   origin, args = typing.get_origin(hint), typing.get_args(hint)
   if origin is types.UnionType:  # the data source: its name chooses the dataclass
     name = value.get("name") if isinstance(value, Mapping) else value
-    require(name in SOURCES, f"{path}.name={name!r} is not a data source; there are {', '.join(SOURCES)}")
+    require(name in tuple(SOURCES), f"{path}.name={name!r} is not a data source; there are {', '.join(SOURCES)}")
     return _build(SOURCES[name], value, path)
   if dataclasses.is_dataclass(hint):
     return _build(hint, value, path)
   if origin is tuple:
     require(isinstance(value, (tuple, list)), f"{path}={value!r} must be a tuple of {args[0].__name__}")
     return tuple(_convert(args[0], item, f"{path}[{i}]") for i, item in enumerate(value))
-  if origin is Mapping or origin is typing.get_origin(Mapping[str, int]):
+  if origin is typing.get_origin(Mapping[str, int]):
+    require(isinstance(value, Mapping), f"{path}={value!r} must be a group of keys")
     return types.MappingProxyType({key: _convert(args[1], item, f"{path}.{key}") for key, item in value.items()})
   if hint is float and isinstance(value, int) and not isinstance(value, bool):
     return float(value)

@@ -6,9 +6,9 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from omniimage.data.conversation import ImageTurn, TextTurn
 from omniimage.data.sources import Source
 from omniimage.data.text import TextTokenizer
+from omniimage.evaluation.held_out import prompt_and_target
 from omniimage.evaluation.sheets import sheet
 from omniimage.sampling.generate import Generator
 from omniimage.settings import Settings
@@ -60,13 +60,8 @@ class SampleSheets:
 
 
 def _example(source: Source, index: int, seed: int) -> tuple[str, np.ndarray]:
-  """The text before a record's last target image, and that image."""
-  text, found = [], None
-  for turn in source.record(index, np.random.default_rng((seed, index))):
-    if isinstance(turn, TextTurn):
-      text.append(turn.text)
-    elif isinstance(turn, ImageTurn) and turn.is_target:
-      found = (" ".join(text), turn.image)
-  if found is None:
+  """Prompt and image of a record. ValueError if it paints nothing."""
+  example = prompt_and_target(source.record(index, np.random.default_rng((seed, index))))
+  if example is None:
     raise ValueError(f"record {index} paints no image; a sample sheet needs one that does")
-  return found
+  return example

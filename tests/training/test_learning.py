@@ -1,10 +1,9 @@
-"""Each part learns eight images by heart, in the order of a run: tokenizer, prior, decoder, each on what came before."""
+"""Each part learns eight images by heart, as in a run: tokenizer, prior, decoder, each on what came before."""
 
 import dataclasses
 import functools
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from omniimage.sampling.generate import draw, reconstruct

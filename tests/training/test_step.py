@@ -12,8 +12,8 @@ from omniimage.training.state import TrainState, enter_stage, fresh_state
 from omniimage.training.step import codes_changed, make_train_step
 from tests import small
 
-STAGES = ("tokenizer", "prior", "decoder", "joint")
-START = 100  # updates made before the stage
+STARTS = {"tokenizer": 0, "prior": 10, "decoder": 20, "joint": 30}  # of the stages
+STAGES = tuple(STARTS)
 
 
 @functools.cache
@@ -29,7 +29,7 @@ def _batch():
 @functools.cache
 def _step(stage: str):
   s = _settings()
-  return jax.jit(make_train_step(small.omni(s), s.stages[stage], START))
+  return jax.jit(make_train_step(small.omni(s), s.stages[stage], STARTS[stage]))
 
 
 @functools.cache
@@ -37,7 +37,7 @@ def _entered(stage: str) -> TrainState:
   """The state at the beginning of a stage."""
   s = _settings()
   state = fresh_state(jax.tree.map(jnp.asarray, small.params(small.omni(s))))
-  state = state.replace(step=jnp.int32(START), batch_index=jnp.int32(START + 7))
+  state = state.replace(step=jnp.int32(STARTS[stage]), batch_index=jnp.int32(STARTS[stage] + 7))
   return enter_stage(state, s.stages[stage].moves, make_optimizer(s.optimizer, s.stages[stage]))
 
 
@@ -67,7 +67,7 @@ def test_a_stages_frozen_parts_do_not_change_by_a_bit_and_have_no_optimizer_stat
 @pytest.mark.parametrize("stage", STAGES)
 def test_an_update_moves_the_state_on_by_one_and_the_averages_towards_the_parameters(stage):
   before, (after, _) = _entered(stage), _after(stage)
-  assert (int(after.step), int(after.batch_index)) == (START + 1, START + 8)
+  assert (int(after.step), int(after.batch_index)) == (STARTS[stage] + 1, STARTS[stage] + 8)
   for part in after.ema:  # the first update of a stage leaves a tenth of where it began
     for old, new, average in zip(*(jax.tree.leaves(t[part]) for t in (before.ema, after.params, after.ema))):
       np.testing.assert_allclose(average, 0.1 * old + 0.9 * new, rtol=1e-5, atol=1e-6)
