@@ -33,7 +33,7 @@ def get_config(variant: str = "") -> ConfigDict:
   config.stages.tokenizer = stage(
     weights=dict(pixel=1.0), steps=800, rows=16, warmup_steps=50, tokenizer_rate=1e-3
   )  # fmt: skip
-  config.stages.prior = stage(weights=dict(image=1.0), steps=400, rows=16, warmup_steps=50, prior_rate=1e-3)
+  config.stages.prior = stage(weights=dict(image=1.0), steps=1000, rows=16, warmup_steps=50, prior_rate=1e-3)
   config.stages.decoder = stage(weights=dict(diffusion=1.0), steps=300, rows=16, warmup_steps=50, decoder_rate=1e-3)
   config.stages.joint.update(dict(steps=20, rows=16))
   return config
