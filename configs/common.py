@@ -16,7 +16,8 @@ def base() -> ConfigDict:
   data.vocabulary = "builtin"  # or the path of any tokenizer.json
 
   config.optimizer = optimizer = ConfigDict()
-  optimizer.b1 = 0.9
+  optimizer.muon_rms = 1.0  # of Muon's updates of the layers' matrices, in learning rates; 0: AdamW for all
+  optimizer.b1 = 0.9  # of AdamW
   optimizer.b2 = 0.95
   optimizer.weight_decay = 0.05  # of matrices and tables
   optimizer.clip_norm = 1.0  # of each part's gradient

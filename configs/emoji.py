@@ -6,7 +6,6 @@ python -m launch.train --config=configs/emoji.py --workdir=runs/emoji
 from ml_collections import ConfigDict
 
 from configs import scenes
-from configs.common import stage
 
 
 def get_config(variant: str = "") -> ConfigDict:
@@ -23,17 +22,18 @@ def get_config(variant: str = "") -> ConfigDict:
   config.tokenizer.heads = 6
   config.tokenizer.mlp_width = 384
   config.tokenizer.levels = (7, 5, 5, 5, 5)  # 4,375 codes, the FSQ paper's levels for 2^12
-  config.prior.width = 192
-  config.prior.heads = 6
-  config.prior.mlp_width = 512
+  config.prior.width = 256
+  config.prior.heads = 4
+  config.prior.head_width = 64
+  config.prior.mlp_width = 640
   config.decoder.chunk_rows = (2,)  # four stripes of 16 pixels
   config.decoder.text_length = 32
   config.sampling.chunk_rows = 2
 
-  config.stages.tokenizer = stage(
-    weights=dict(pixel=1.0), steps=800, rows=16, warmup_steps=50, tokenizer_rate=1e-3
-  )  # fmt: skip
-  config.stages.prior = stage(weights=dict(image=1.0), steps=1000, rows=16, warmup_steps=50, prior_rate=1e-3)
-  config.stages.decoder = stage(weights=dict(diffusion=1.0), steps=300, rows=16, warmup_steps=50, decoder_rate=1e-3)
-  config.stages.joint.update(dict(steps=20, rows=16))
+  config.stages.tokenizer.update(dict(steps=2000, rows=8))
+  config.stages.prior.update(dict(steps=4500, rows=8))
+  config.stages.decoder.update(dict(steps=2200, rows=8))
+  config.stages.joint.update(dict(steps=50, rows=8))
+  config.run.checkpoint_every = 500  # steps
+  config.run.sample_every = 500
   return config

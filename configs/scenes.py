@@ -59,18 +59,18 @@ def get_config(variant: str = "demo") -> ConfigDict:
   decoder.drop_tokens = 0.1
   decoder.drop_text = 0.1
   config.sampling.chunk_rows = 2
+  config.sampling.temperature = 0.0  # a caption says all there is to draw: the likeliest code is the right one
 
   config.schedule = ("tokenizer", "prior", "decoder", "joint")
   config.stages = ConfigDict()
-  config.stages.tokenizer = stage(
-    weights=dict(pixel=1.0), steps=1000, rows=32, warmup_steps=50, tokenizer_rate=2e-3
-  )  # fmt: skip
-  config.stages.prior = stage(weights=dict(image=1.0), steps=1000, rows=32, warmup_steps=50, prior_rate=2e-3)
-  config.stages.decoder = stage(weights=dict(diffusion=1.0), steps=600, rows=32, warmup_steps=50, decoder_rate=1e-3)
+  # Two thousand small steps teach more than one thousand twice as large, in the same time.
+  config.stages.tokenizer = stage(weights=dict(pixel=1.0), steps=1500, rows=16, warmup_steps=50, tokenizer_rate=2e-3)
+  config.stages.prior = stage(weights=dict(image=1.0), steps=1500, rows=16, warmup_steps=50, prior_rate=2e-3)
+  config.stages.decoder = stage(weights=dict(diffusion=1.0), steps=700, rows=16, warmup_steps=50, decoder_rate=1e-3)
   config.stages.joint = stage(
     weights=dict(image=1.0, diffusion=1.0, pixel=1.0),
     steps=60,
-    rows=32,
+    rows=16,
     warmup_steps=10,
     tokenizer_rate=2e-5,  # at most a tenth of the others: the codes are targets
     prior_rate=3e-4,

@@ -1,6 +1,7 @@
-"""Draws a prompt with a trained run.
+"""Draws a prompt, or captions of the data, with a trained run.
 
 python -m launch.sample --workdir=runs/scenes --prompt="a large red star in the top left" --out=star.png
+python -m launch.sample --workdir=runs/emoji --split=test --num_images=16 --out=unseen.png
 """
 
 from pathlib import Path
@@ -12,8 +13,9 @@ from omniimage.errors import UserError
 
 WORKDIR = flags.DEFINE_string("workdir", None, "The run to draw with.")
 PROMPT = flags.DEFINE_string("prompt", None, "What to draw.")
+SPLIT = flags.DEFINE_enum("split", None, ["train", "test"], "Instead of a prompt: captions from all over this split.")
 OUT = flags.DEFINE_string("out", None, "PNG file to write.")
-NUM_IMAGES = flags.DEFINE_integer("num_images", 1, "How many, side by side.", lower_bound=1)
+NUM_IMAGES = flags.DEFINE_integer("num_images", 1, "How many.", lower_bound=1)
 SEED = flags.DEFINE_integer("seed", 0, "Another seed draws another picture.")
 GUIDANCE = flags.DEFINE_float("guidance", None, "Of the prior against no text; 1 is none. Default: the run's own.")
 SCALE = flags.DEFINE_integer("scale", 4, "Enlarges the pixels of small images.", lower_bound=1)
@@ -22,27 +24,37 @@ SCALE = flags.DEFINE_integer("scale", 4, "Enlarges the pixels of small images.",
 def main(argv: list[str]):
   if argv[1:]:
     raise UserError(f"{argv[1]!r} is not a flag; put a prompt of several words in quotes: --prompt='a red star'")
-  if not WORKDIR.value or PROMPT.value is None or not OUT.value:
-    raise UserError("give --workdir=runs/scenes --prompt='a large red star in the top left' --out=star.png")
+  if not WORKDIR.value or (PROMPT.value is None) == (SPLIT.value is None) or not OUT.value:
+    raise UserError(
+      "give --workdir=runs/scenes --prompt='a large red star in the top left' --out=star.png, or --split=test "
+      "instead of --prompt"
+    )
   check_out(Path(OUT.value))
 
   import numpy as np  # after the flags: a wrong one should not wait for jax
   from PIL import Image
 
-  from omniimage.evaluation.sheets import to_uint8
+  from omniimage.evaluation.held_out import drawn, picked
+  from omniimage.evaluation.sheets import sheet, to_uint8
   from omniimage.sampling.generate import Generator, read_prompt
   from omniimage.workdir import load_run
 
   run = load_run(WORKDIR.value)
-  read_prompt(PROMPT.value, run.settings, run.text_tokenizer)  # nor a wrong prompt for the compiler
+  if PROMPT.value is not None:
+    read_prompt(PROMPT.value, run.settings, run.text_tokenizer)  # nor a wrong prompt for the compiler
   generator = Generator(run.settings, run.params, run.text_tokenizer)
   changes = {} if GUIDANCE.value is None else {"guidance": GUIDANCE.value}
-  drawing = generator([PROMPT.value] * NUM_IMAGES.value, seed=SEED.value, **changes)
-  side_by_side = np.concatenate(list(to_uint8(drawing.images)), axis=1)
-  picture = Image.fromarray(side_by_side)
-  size = (picture.width * SCALE.value, picture.height * SCALE.value)
-  picture.resize(size, Image.Resampling.NEAREST).save(OUT.value)
-  print(f"{OUT.value}: {NUM_IMAGES.value} drawn at step {run.step} of the run")
+  if PROMPT.value is not None:
+    drawing = generator([PROMPT.value] * NUM_IMAGES.value, seed=SEED.value, **changes)
+    picture = Image.fromarray(np.concatenate(list(to_uint8(drawing.images)), axis=1))
+    size = (picture.width * SCALE.value, picture.height * SCALE.value)
+    picture = picture.resize(size, Image.Resampling.NEAREST)
+  else:
+    captions = picked(generator, SPLIT.value, NUM_IMAGES.value, SEED.value).captions
+    drawing = drawn(generator, captions, SEED.value, batch=64, **changes)
+    picture = sheet({f"{SPLIT.value} captions": drawing.images}, captions)
+  picture.save(OUT.value)
+  print(f"{OUT.value}: {len(drawing.images)} drawn at step {run.step} of the run")
 
 
 def check_out(path: Path):

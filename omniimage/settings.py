@@ -217,8 +217,9 @@ class StageSettings:
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerSettings:
-  """AdamW (Loshchilov & Hutter 2019) with warm-up and cosine decay, clipped per part."""
+  """Muon and AdamW, `omniimage.training.optimizer`."""
 
+  muon_rms: float  # root mean square of the layers' matrices' updates, in learning rates; 0: AdamW moves them too
   b1: float
   b2: float
   weight_decay: float
@@ -228,7 +229,8 @@ class OptimizerSettings:
 
   def __post_init__(self):
     positive(self, "optimizer.", "clip_norm")
-    require(self.weight_decay >= 0, f"optimizer.weight_decay={self.weight_decay} is negative")
+    for name in ("muon_rms", "weight_decay"):
+      require(getattr(self, name) >= 0, f"optimizer.{name}={getattr(self, name)} is negative")
     for name in ("b1", "b2", "ema_decay"):
       require(0 <= getattr(self, name) < 1, f"optimizer.{name}={getattr(self, name)} must be in [0, 1)")
     require(0 <= self.final_rate <= 1, f"optimizer.final_rate={self.final_rate} must be in [0, 1]")

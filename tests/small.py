@@ -32,6 +32,7 @@ def config(**changes) -> ConfigDict:
   result.decoder.patch_size = 4
   result.decoder.text_length = 24
   result.sampling.diffusion_steps = 4
+  result.sampling.temperature = 1.0
   for stage in result.stages.values():
     stage.rows, stage.steps, stage.warmup_steps = 8, 10, 0
   with result.unlocked():

@@ -50,6 +50,7 @@ DECODER_RULES: Rules = (
   *LAYER_RULES,
 )
 
+CONSTANTS = ("ns_coeffs",)  # Newton–Schulz coefficients, which Optax keeps in Muon's state
 RULES = {"tokenizer": TOKENIZER_RULES, "prior": PRIOR_RULES, "decoder": DECODER_RULES}
 
 
@@ -87,9 +88,9 @@ def _following(mesh: Mesh, part: str, opt_state: Any, params: Any) -> Any:
   shardings = {_name(path): sharding for path, sharding in leaves}
 
   def place(path, leaf):
-    if leaf.shape == ():
-      return NamedSharding(mesh, P())
     name = _name(path)
+    if leaf.shape == () or name.endswith(CONSTANTS):
+      return NamedSharding(mesh, P())
     param = _longest_suffix(name, shapes)
     if param is None:
       raise SettingsError(f"opt_state/{part}/{name} {leaf.shape} follows no parameter: no path of {part} ends it")

@@ -1,4 +1,4 @@
-"""Held-out examples of a run, and what its generator draws of them, in batches of one shape."""
+"""Examples of a run, held out or not, and what its generator draws of them, in batches of one shape."""
 
 import dataclasses
 import math
@@ -9,7 +9,7 @@ import numpy as np
 from absl import logging
 
 from omniimage.data.conversation import ImageTurn, TextTurn, Turn
-from omniimage.data.sources import open_source
+from omniimage.data.sources import Source, open_source
 from omniimage.errors import UserError
 from omniimage.evaluation.sheets import to_uint8
 from omniimage.sampling.generate import Drawing, Generator
@@ -25,20 +25,40 @@ class Examples:
 
 def held_out(generator: Generator, n: int, seed: int) -> Examples:
   """The first `n` records of the test split, fewer if it has fewer; `seed` words their captions."""
+  source = _open(generator, "test")
+  return _read(source, range(min(n, len(source))), seed)
+
+
+def picked(generator: Generator, split: str, n: int, seed: int) -> Examples:
+  """`n` records from all over a split, "train" or "test", fewer if it has fewer; `seed` picks and words them."""
+  source = _open(generator, split)
+  return _read(source, pick(len(source), n, seed), seed)
+
+
+def pick(records: int, n: int, seed: int) -> np.ndarray:
+  """At most `n` different indices from all over the records, in order."""
+  return np.sort(np.random.default_rng(seed).choice(records, min(n, records), replace=False))
+
+
+def _open(generator: Generator, split: str) -> Source:
   omni = generator.omni
-  data, vocabulary = omni.settings.data, omni.vocabulary
-  source = open_source(data, "test", omni.settings.token_grid, generator.text_tokenizer, vocabulary)
+  return open_source(
+    omni.settings.data, split, omni.settings.token_grid, generator.text_tokenizer, omni.vocabulary
+  )  # fmt: skip
+
+
+def _read(source: Source, indices: Sequence[int], seed: int) -> Examples:
   found = []
-  for index in range(min(n, len(source))):
+  for index in indices:
     try:
-      example = prompt_and_target(source.record(index, np.random.default_rng((seed, index))))
+      example = prompt_and_target(source.record(int(index), np.random.default_rng((seed, index))))
     except Exception as error:  # as in training, one broken file must not end it
-      logging.warning("held-out record %d is left out: %s: %s", index, type(error).__name__, error)
+      logging.warning("record %d is left out: %s: %s", index, type(error).__name__, error)
       continue
     if example is not None:
       found.append(example)
   if not found:
-    raise UserError(f"none of the first {n} held-out records of data.source={data.source.name!r} asks for an image")
+    raise UserError(f"none of {len(indices)} records asks for an image")
   captions, images = zip(*found)
   return Examples(captions, np.stack(images))
 
@@ -82,13 +102,17 @@ def in_batches(apply: Callable, lengths: Sequence[int], batch: int):
 
 
 def drawn(
-  generator: Generator, captions: Sequence[str], seed: int, batch: int, codes: np.ndarray | None = None
+  generator: Generator, captions: Sequence[str], seed: int, batch: int, codes: np.ndarray | None = None, **changes
 ) -> Drawing:
-  """Every caption drawn once, as uint8; with `codes` (n, h, w), those are painted under the captions."""
+  """Every caption drawn once, as uint8; with `codes` (n, h, w), those are painted under the captions. `changes`
+  override `settings.sampling`."""
 
   def draw(indices: np.ndarray, number: int) -> Drawing:
     prompts, noise = [captions[i] for i in indices], int(np.random.default_rng((seed, number)).integers(2**31))
-    drawing = generator(prompts, noise) if codes is None else generator.repaint(prompts, codes[indices], noise)
+    if codes is None:
+      drawing = generator(prompts, noise, **changes)
+    else:
+      drawing = generator.repaint(prompts, codes[indices], noise, **changes)
     return drawing.replace(rendering=to_uint8(drawing.rendering), images=to_uint8(drawing.images))
 
   lengths = [len(generator.text_tokenizer.encode(caption)) for caption in captions]

@@ -14,6 +14,7 @@ from omniimage.data.sources import open_source
 from omniimage.data.text import TextTokenizer
 from omniimage.distributed.mesh import batch_sharding, check_rows, global_batch, make_mesh
 from omniimage.distributed.sharding import state_shardings
+from omniimage.errors import UserError
 from omniimage.models.omni import Omni
 from omniimage.settings import Settings, StageSettings, from_config
 from omniimage.training.metrics import MetricsWriter, Progress
@@ -75,13 +76,22 @@ class Trainer:
     return cls(settings, workdir, omni, mesh, batches, checkpoints, sheets)
 
   def restore_or_init(self) -> tuple[TrainState, dict[str, float]]:
-    """The last checkpoint, or fresh parameters in the first stage; and the seconds each stage has taken."""
+    """The last checkpoint, or fresh parameters in the first stage; and the seconds each stage has taken.
+
+    A run whose schedule was over goes on with the stages that a longer one adds.
+    """
     step = self.checkpoints.latest()
-    stage, _ = stage_at(self.settings, step or 0)
+    stage, start = stage_at(self.settings, step or 0)
+    finished = step is not None and not any(path.startswith("ema/") for path in self.checkpoints.shapes(step))
+    if finished and stage is not None and step != start:
+      raise UserError(
+        f"the run had ended at step {step}, and its optimizer with it; {stage} cannot go on in the middle. "
+        "Put another stage behind the last one instead, or take another workdir"
+      )
 
     def init(key):
       state = fresh_state(self.omni.init(key))
-      return state if stage is None else self._enter(state, stage)
+      return state if stage is None or finished else self._enter(state, stage)
 
     key = jax.random.key(self.settings.seed)
     abstract = jax.eval_shape(init, key)
@@ -92,7 +102,7 @@ class Trainer:
     placed = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), abstract, shardings)
     state = self.checkpoints.restore(step, placed)
     print(f"goes on from step {step} of {self.settings.total_steps}", file=sys.stderr, flush=True)
-    return state, self.checkpoints.metadata(step)["seconds"]
+    return self._pass_on(state) if finished and stage else state, self.checkpoints.metadata(step)["seconds"]
 
   def run_stage(self, state: TrainState, name: str, seconds: dict, writer: MetricsWriter) -> TrainState:
     """From wherever the state is in the stage to its end, where it passes on to the next."""
@@ -151,7 +161,7 @@ class Trainer:
     return enter_stage(state, row.moves, make_optimizer(self.settings.optimizer, row))
 
   def _pass_on(self, state: TrainState) -> TrainState:
-    """Leaves the stage that has just ended and enters the next."""
+    """Leaves the stage that has just ended and enters the next, if there is one."""
     following, _ = stage_at(self.settings, int(state.step))
 
     def pass_on(state):

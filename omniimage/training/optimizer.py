@@ -1,16 +1,34 @@
-"""AdamW (Loshchilov & Hutter 2019) with warm-up and cosine decay, one for each part that moves, clipped by itself."""
+"""Muon (Jordan et al. 2024) for the matrices of the layers, AdamW (Loshchilov & Hutter 2019) for all else; warm-up and
+cosine decay; one optimizer for each part that moves, clipped by itself.
+
+A matrix that Muon moves takes updates whose singular values are all about one. Their size is set so that the root mean
+square of an element's update is a fixed share of the learning rate (as in Liu et al. 2025), so one rate serves both.
+"""
+
+import math
 
 import jax
 import optax
+from optax.contrib import MuonDimensionNumbers, scale_by_muon
 
 from omniimage.settings import OptimizerSettings, StageSettings
 
 UNDECAYED = ("scale", "bias", "modulation", "null_tokens", "null_text")
+# Dimensions of one layer's kernels that are summed over, and that come out. A stack of layers has one in front.
+KERNELS = {
+  "query": ((0,), (1, 2)),
+  "key": ((0,), (1, 2)),
+  "value": ((0,), (1, 2)),
+  "out": ((0, 1), (2,)),
+  "gate": ((0,), (1,)),
+  "up": ((0,), (1,)),
+  "down": ((0,), (1,)),
+}
 
 
 def make_optimizer(settings: OptimizerSettings, stage: StageSettings) -> optax.GradientTransformation:
   """Updates {part: gradients} of the parts that move in a stage; its state is {part: state}."""
-  return per_part({part: _adamw(settings, stage, stage.rate(part)) for part in stage.moves})
+  return per_part({part: _optimizer(settings, stage, stage.rate(part)) for part in stage.moves})
 
 
 def per_part(optimizers: dict[str, optax.GradientTransformation]) -> optax.GradientTransformation:
@@ -36,13 +54,53 @@ def learning_rate(settings: OptimizerSettings, stage: StageSettings, peak: float
   )
 
 
-def _adamw(settings: OptimizerSettings, stage: StageSettings, peak: float) -> optax.GradientTransformation:
+def _optimizer(settings: OptimizerSettings, stage: StageSettings, peak: float) -> optax.GradientTransformation:
+  scaled = optax.scale_by_adam(settings.b1, settings.b2)
+  if settings.muon_rms:
+    scaled = optax.partition({"adam": scaled, "muon": _muon(settings.muon_rms)}, _labels)
   return optax.chain(
     optax.clip_by_global_norm(settings.clip_norm),
-    optax.scale_by_adam(settings.b1, settings.b2),
+    scaled,
     optax.add_decayed_weights(settings.weight_decay, mask=_decayed),
     optax.scale_by_learning_rate(learning_rate(settings, stage, peak)),
   )
+
+
+def _muon(rms: float) -> optax.GradientTransformation:
+  """Orthogonalized momentum, scaled to a root mean square of `rms`."""
+
+  def scale(updates, params):
+    # The orthogonal factor of m × n has min(m, n) singular values of about one.
+    return jax.tree.map(
+      lambda u, d: u * rms * math.sqrt(max(_size(u, d.reduction_axis), _size(u, d.output_axis))),
+      updates,
+      _dimension_numbers(updates),
+    )
+
+  return optax.chain(scale_by_muon(weight_dimension_numbers=_dimension_numbers), optax.stateless(scale))
+
+
+def _dimension_numbers(params):
+  def numbers(path, leaf):
+    summed, out = KERNELS[path[-2].key]
+    stacked = leaf.ndim - len(summed) - len(out)
+    return MuonDimensionNumbers(tuple(i + stacked for i in summed), tuple(i + stacked for i in out))
+
+  return jax.tree.map_with_path(numbers, params)
+
+
+def _size(x: jax.Array, axes: tuple[int, ...]) -> int:
+  return math.prod(x.shape[axis] for axis in axes)
+
+
+def _labels(params):
+  """Muon for the matrices of the layers, Adam for tables, projections from and to the data, norms and biases."""
+
+  def label(path, _):
+    names = [key.key for key in path]
+    return "muon" if "layers" in names and names[-1] == "kernel" and names[-2] in KERNELS else "adam"
+
+  return jax.tree.map_with_path(label, params)
 
 
 def _decayed(params):

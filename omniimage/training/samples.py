@@ -8,7 +8,7 @@ import numpy as np
 
 from omniimage.data.sources import Source
 from omniimage.data.text import TextTokenizer
-from omniimage.evaluation.held_out import prompt_and_target
+from omniimage.evaluation.held_out import pick, prompt_and_target
 from omniimage.evaluation.sheets import sheet
 from omniimage.sampling.generate import Generator
 from omniimage.settings import Settings
@@ -24,7 +24,9 @@ class SampleSheets:
   def __init__(self, settings: Settings, text_tokenizer: TextTokenizer, sources: Sequence[Source], folder: Path):
     self._settings, self._folder, self._text_tokenizer = settings, folder, text_tokenizer
     self._generator = None
-    examples = [_example(source, i, settings.seed) for source in sources for i in range(EXAMPLES)]
+    examples = [
+      _example(source, int(i), settings.seed) for source in sources for i in pick(len(source), EXAMPLES, settings.seed)
+    ]
     self._prompts = [prompt for prompt, _ in examples]
     self._captions = [f"{prompt} ({'trained' if i < EXAMPLES else 'unseen'})" for i, prompt in enumerate(self._prompts)]
     self._images = np.stack([image for _, image in examples])

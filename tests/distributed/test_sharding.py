@@ -15,6 +15,7 @@ from omniimage.distributed.mesh import make_mesh
 from omniimage.distributed.sharding import param_specs, state_shardings
 from omniimage.models.omni import Omni
 from omniimage.settings import MeshSettings, SettingsError, from_config
+from omniimage.training.optimizer import make_optimizer
 
 
 @flax.struct.dataclass
@@ -94,6 +95,20 @@ def test_optimizer_state_and_averages_lie_like_their_parameter(mesh):
   assert adam.mu == adam.nu == shardings.params["prior"] == shardings.ema["prior"]
   assert adam.mu["layers"]["attention"]["query"]["kernel"].spec == P(None, "fsdp", "tensor", None)
   assert adam.count.spec == shardings.step.spec == shardings.batch_index.spec == P()
+
+
+def test_muons_state_lies_like_its_parameters_and_its_coefficients_are_everywhere(mesh, model):
+  settings = from_config(scenes.get_config())
+  optimizer = make_optimizer(settings.optimizer, settings.stages["prior"])
+  abstract = State(None, None, model, {}, jax.eval_shape(optimizer.init, model))
+  shardings = state_shardings(mesh, abstract)
+  assert jax.tree.structure(shardings.opt_state) == jax.tree.structure(abstract.opt_state)
+  muon = (
+    optax.tree.get(shardings.opt_state["prior"], "ns_coeffs"),
+    optax.tree.get(shardings.opt_state["prior"], "mu", filtering=lambda path, _: "muon" in jax.tree_util.keystr(path)),
+  )
+  assert muon[0].spec == P()
+  assert muon[1]["layers"]["mlp"]["down"] == shardings.params["prior"]["layers"]["mlp"]["down"]
 
 
 def test_a_path_follows_the_longest_parameter_that_ends_it(mesh):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from omniimage.data.conversation import ImageTurn, TextTurn
-from omniimage.evaluation.held_out import Examples, held_out, prompt_and_target
+from omniimage.evaluation.held_out import Examples, held_out, pick, prompt_and_target
 from omniimage.evaluation.reconstruction import (
   Reconstruction,
   codebook_use,
@@ -60,6 +60,12 @@ def test_held_out_examples_depend_on_nothing_but_the_seed():
   few, many, other = held_out(generator, 4, 0), held_out(generator, 9, 0), held_out(generator, 9, 1)
   assert few.captions == many.captions[:4] and (few.images == many.images[:4]).all()
   assert (other.images == many.images).all() and other.captions != many.captions
+
+
+def test_picked_examples_come_from_all_over_a_split_and_once_each():
+  indices = pick(100, 16, 0)
+  assert len(set(indices)) == 16 and indices.min() < 25 and indices.max() >= 75 and list(indices) == sorted(indices)
+  assert set(pick(5, 16, 0)) == set(range(5))
 
 
 def test_an_example_is_the_text_before_the_last_target_image():

@@ -188,6 +188,7 @@ def test_evaluate_and_sample_name_what_is_wrong_with_their_flags(refused, run_of
   assert "--num_images=0" in refused("sample", here, "--num_images=0")
   assert "'red' is not a flag" in refused("sample", here, "--prompt=a", "red", "star", f"--out={tmp_path}/star.png")
   assert "give --workdir" in refused("sample", here, "--prompt=a star")
+  assert "give --workdir" in refused("sample", here, "--prompt=a star", "--split=test", f"--out={tmp_path}/star.png")
   (tmp_path / "file").touch()
   assert "cannot write" in refused("evaluate", here, f"--out={tmp_path / 'file' / 'report'}")
 

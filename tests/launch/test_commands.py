@@ -74,6 +74,14 @@ def test_sample_draws_a_prompt(run, tmp_path):
     assert picture.format == "PNG" and picture.mode == "RGB" and picture.size == (2 * 2 * SIZE, 2 * SIZE)
 
 
+def test_sample_draws_captions_of_a_split(run, tmp_path):
+  out = tmp_path / "unseen.png"
+  done = command("sample", f"--workdir={run[0]}", "--split=test", f"--out={out}", "--num_images=4")
+  assert done.stdout == f"{out}: 4 drawn at step 8 of the run\n" and not done.stderr
+  with Image.open(out) as picture:
+    assert picture.format == "PNG" and min(picture.size) > 2 * 128  # two pictures in a row, enlarged
+
+
 def test_evaluate_writes_its_report(run, tmp_path):
   done = command("evaluate", f"--workdir={run[0]}", "--prompts=4", f"--out={tmp_path}")
   report = json.loads((tmp_path / "report.json").read_text())

@@ -7,8 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from omniimage.models.chunks import DoubledChunks
+from omniimage.models.layers import patchify
+from omniimage.models.omni import place_codes
 from omniimage.settings import TEACHERS, LossWeights, Settings, StageSettings
-from omniimage.training.objective import objective, totals
+from omniimage.training.objective import objective, paint_error, totals
 from omniimage.training.step import accumulated
 from tests import small
 
@@ -110,6 +113,38 @@ def test_packed_loss_equals_unpacked():
     np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-4 * (np.abs(one).max() + 1e-6), err_msg=str(path))
 
 
+def test_the_terms_of_text_and_codes_are_their_cross_entropies_given_all_that_stands_before():
+  s = _settings()
+  model, batch, params = small.omni(s), _batch(), _params()
+  v = model.vocabulary
+
+  @jax.jit
+  def plain(params, batch):
+    """Means of nll and of log² Z over the text and over the codes, from all the logits of whole sequences."""
+    params = model.view(params)
+    _, codes = model.encode(params, batch["images"].astype(jnp.float32) / 127.5 - 1)
+    flat = codes.reshape(*codes.shape[:2], -1)
+    tokens = place_codes(batch["tokens"], flat, batch["image_start"], batch["image_mask"], v.codes)
+    hidden = model.hidden(params, tokens, batch["positions"], batch["segments"])[:, :-1]
+    targets, weights, means = tokens[:, 1:], batch["loss_weights"][:, 1:], {}
+    for kind, chosen, first in (("text", targets < v.codes, 0), ("image", targets >= v.codes, v.codes)):
+      logits = model.prior.apply({"params": params["prior"]}, hidden, kind, method="logits")
+      log_z = jax.nn.logsumexp(logits, axis=-1)
+      of_target = jnp.take_along_axis(logits, jnp.where(chosen, targets - first, 0)[..., None], axis=-1)[..., 0]
+      for name, value in ((kind, log_z - of_target), (f"{kind} z", log_z**2)):
+        means[name] = jnp.sum(value * weights * chosen) / jnp.sum(weights * chosen)
+    return means
+
+  expected = {name: float(value) for name, value in plain(params, batch).items()}
+  stage = _stage(s, text=0.5, image=2.0, z=0.1)
+  loss, terms = jax.jit(_loss_fn(s, stage))(params, batch, _keys(), jnp.int32(0), _total(batch))
+  assert {name: float(value) for name, value in terms.items()} == {
+    kind: pytest.approx(expected[kind], rel=1e-5) for kind in ("text", "image")
+  }
+  of_text, of_codes = (expected[kind] + 0.1 * expected[f"{kind} z"] for kind in ("text", "image"))
+  assert float(loss) == pytest.approx(0.5 * of_text + 2.0 * of_codes, rel=1e-5)
+
+
 @functools.cache
 def _noisy():
   """Everything at once, with noise, dropping and sampled codes: the settings, and the compiled loss."""
@@ -143,10 +178,7 @@ def test_rows_in_another_order_give_the_same_loss_when_their_keys_go_with_them()
   order = np.random.default_rng(0).permutation(ROWS)
   batch, keys = _batch(), _keys()
   moved = {name: array[order] for name, array in batch.items()}
-  loss, terms = loss_fn(_params(), batch, keys, jnp.int32(2), _total(batch))
-  assert float(loss) == pytest.approx(
-    sum(EVERYTHING[name] * float(value) for name, value in terms.items()), rel=0.1
-  )  # and z, which is small
+  loss, _ = loss_fn(_params(), batch, keys, jnp.int32(2), _total(batch))
   assert float(loss_fn(_params(), moved, keys[order], jnp.int32(2), _total(moved))[0]) == pytest.approx(float(loss))
   assert float(loss_fn(_params(), moved, keys, jnp.int32(2), _total(moved))[0]) != pytest.approx(float(loss), rel=1e-3)
 
@@ -222,6 +254,79 @@ def test_microbatches_add_up_to_the_whole_batch():
     np.testing.assert_allclose(added_terms[name], terms[name], rtol=1e-5, err_msg=name)
   for (path, one), other in zip(jax.tree.leaves_with_path(gradients), jax.tree.leaves(added)):
     np.testing.assert_allclose(other, one, rtol=1e-3, atol=1e-4 * np.abs(one).max(), err_msg=str(path))
+
+
+class Recorder:
+  """A decoder that remembers what it is asked, and predicts nothing but gray."""
+
+  def apply(self, variables, *args, method=None):
+    if method == "remember":
+      self.keep_tokens, self.keep_text = args[3:]
+      return None
+    self.patches, self.spans, self.t, _, self.mask, _ = args
+    return jnp.zeros_like(self.patches), None
+
+
+@functools.cache
+def _asked():
+  """What a decoder is asked in training, of 2 × 400 images in chunks of a patch row; the images; and the error."""
+  drops = {"decoder.drop_tokens": 0.3, "decoder.drop_text": 0.6}
+  s = _settings(**drops, **{"decoder.time_mean": -0.5, "decoder.time_std": 0.8, "decoder.context_rows": 2})
+  model, rows = small.omni(s), 400
+  layout = model.layout(1)
+  images = jnp.asarray(np.random.default_rng(0).uniform(-1, 1, (rows, 2, 16, 16, 3)), jnp.float32)
+
+  @jax.jit
+  def ask(images, keys):
+    decoder = Recorder()
+    object.__setattr__(model, "decoder", decoder)
+    nothing = jnp.zeros((rows, 2, 2, 2, 2)), (jnp.zeros((rows, 2, 1, 4)), jnp.ones((rows, 2, 1), bool))
+    error = paint_error(model, {"decoder": {}}, images, nothing[0], nothing[1], keys, layout)
+    assert decoder.spans == ((0, 3), (0, 4)) and decoder.mask.pattern == DoubledChunks(layout, context_rows=2)
+    return error, {name: getattr(decoder, name) for name in ("patches", "t", "keep_tokens", "keep_text")}
+
+  error, asked = ask(images, jax.random.split(jax.random.key(0), rows))
+  clean = patchify(images, s.decoder.patch_size).reshape(2 * rows, 4, 4, -1)  # image, patch row, column, pixels
+  split = {"finished": asked["patches"][:, :12], "noisy": asked["patches"][:, 12:]}
+  split = {name: np.asarray(value).reshape(2 * rows, -1, *clean.shape[2:]) for name, value in split.items()}
+  times = np.asarray(asked["t"])
+  return {**asked, **split, "t_finished": times[:, :3], "t": times[:, 3:]}, np.asarray(clean), np.asarray(error).ravel()
+
+
+def _is_standard_normal(x):
+  assert abs(x.mean()) < 5 / np.sqrt(x.size) and abs(x.std() - 1) < 5 / np.sqrt(x.size)
+
+
+def test_every_chunk_has_a_time_of_its_own_and_the_noise_that_it_says():
+  asked, clean, error = _asked()
+  t = asked["t"]  # a chunk is one patch row
+  logits = np.log(t / (1 - t))
+  _is_standard_normal((logits + 0.5) / 0.8)
+  assert np.all(np.abs(np.corrcoef(logits.T) - np.eye(4)) < 0.15)
+  t = t[..., None, None]
+  _is_standard_normal((asked["noisy"] - t * clean) / (1 - t))
+  expected = np.square(clean / np.maximum(1 - t, 0.05)).mean((1, 2, 3))
+  np.testing.assert_allclose(error, expected, rtol=1e-4)
+
+
+def test_the_finished_copy_carries_light_noise_says_how_much_and_shares_none_with_the_noisy_one():
+  asked, clean, _ = _asked()
+  sigma = 1 - asked["t_finished"]
+  assert sigma.min() >= 0 and 0.195 < sigma.max() <= 0.2 and abs(sigma.mean() - 0.1) < 0.01
+  assert np.all(sigma == sigma[:, :1])  # one for the whole image
+  sigma, t = sigma[:, :1, None, None], asked["t"][..., None, None]
+  above = sigma[:, 0, 0, 0] > 0.02  # so that the noise is not lost in rounding
+  noise = (asked["finished"] - (1 - sigma) * clean[:, :3])[above] / sigma[above]
+  _is_standard_normal(noise)
+  of_noisy = ((asked["noisy"] - t * clean) / (1 - t))[above, :3]
+  assert abs(np.corrcoef(noise.ravel(), of_noisy.ravel())[0, 1]) < 0.02
+
+
+def test_tokens_and_text_are_dropped_independently_in_the_shares_that_the_settings_say():
+  asked, _, _ = _asked()
+  tokens, text = np.asarray(asked["keep_tokens"]), np.asarray(asked["keep_text"])
+  assert abs(tokens.mean() - 0.7) < 0.06 and abs(text.mean() - 0.4) < 0.06
+  assert abs((tokens & text).mean() - 0.28) < 0.06
 
 
 READ = (r"tokenizer/encoder/.*", r"prior/(embed|layers|norm)/.*")  # codes are made and read

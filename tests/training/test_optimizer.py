@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from omniimage.training.optimizer import learning_rate, make_optimizer
+from omniimage.training.optimizer import KERNELS, learning_rate, make_optimizer
 from tests import small
 
 
@@ -18,13 +18,14 @@ def _stage(**changes):
 
 
 def _moments(optimizer, params, grads) -> dict:
-  """First moments of each part after one update from `grads`."""
+  """Adam's first moments of each part after one update from `grads`."""
   _, state = optimizer.update(grads, optimizer.init(params), params)
   return {part: optax.tree.get(state[part], "mu") for part in state}
 
 
 def test_each_part_is_clipped_by_itself():
   settings, stage = _stage()
+  settings = dataclasses.replace(settings, muon_rms=0.0)
   params = {part: {"kernel": jnp.zeros(4)} for part in ("tokenizer", "prior", "decoder")}
   small_gradient = jnp.asarray([0.3, -0.4, 0.0, 0.0])  # of length 0.5
   grads = {"tokenizer": {"kernel": small_gradient}, "prior": {"kernel": 1e6 * small_gradient}}
@@ -47,7 +48,7 @@ def test_parts_that_do_not_move_have_no_optimizer_state():
 
 
 def test_weight_decay_shrinks_matrices_and_tables_and_skips_norms_and_biases_also_when_stacked():
-  s = small.settings(**{"optimizer.weight_decay": 0.5, "prior.qkv_bias": True})
+  s = small.settings(**{"optimizer.weight_decay": 0.5, "optimizer.muon_rms": 0.0, "prior.qkv_bias": True})
   _, stage = _stage()
   shapes = jax.eval_shape(small.omni(s).init, jax.random.key(0))
   params = jax.tree.map(lambda leaf: jnp.full((1,) * leaf.ndim, 2.0), shapes)  # of one element each: quick to compile
@@ -94,3 +95,68 @@ def test_every_part_follows_its_own_rate():
   # A constant gradient makes every update of Adam as large as its rate.
   expected = [{"tokenizer": share * 1e-2, "prior": share * 1e-3} for share in (0, 0.5, 1)]
   assert sizes == [pytest.approx(row, rel=1e-3) for row in expected]
+
+
+def _layers(fill) -> dict:
+  """Two stacked layers and what surrounds them, of `fill(shape)`."""
+  attention = {"query": {"kernel": fill((2, 6, 2, 4))}, "out": {"kernel": fill((2, 2, 4, 6))}}
+  layers = {"attention": attention, "mlp": {"down": {"kernel": fill((2, 12, 6))}}, "norm": {"scale": fill((2, 6))}}
+  return {"layers": layers, "embed": {"text": fill((5, 6))}, "out": {"kernel": fill((6, 3))}}
+
+
+def _noise(seed):
+  rng = np.random.default_rng(seed)
+  return _layers(lambda shape: jnp.asarray(rng.standard_normal(shape), jnp.float32))
+
+
+def _first_update(settings, stage, grads):
+  optimizer = make_optimizer(settings, stage)
+  params = {"prior": _layers(jnp.zeros)}
+  return optimizer.update({"prior": grads}, optimizer.init(params), params)[0]["prior"]
+
+
+def test_muon_moves_the_matrices_of_each_layer_evenly_in_all_directions_by_the_rate():
+  settings, stage = _stage(tokenizer_rate=0.0, decoder_rate=0.0)
+  updates = _first_update(settings, stage, _noise(0))["layers"]
+  kernels = {"query": updates["attention"]["query"], "out": updates["attention"]["out"], "down": updates["mlp"]["down"]}
+  shapes = {"query": (6, 8), "out": (8, 6), "down": (12, 6)}
+  for name, shape in shapes.items():
+    for layer in kernels[name]["kernel"]:
+      matrix = np.asarray(layer).reshape(shape) / 1e-2  # in learning rates
+      values = np.linalg.svd(matrix, compute_uv=False) / np.sqrt(max(shape))
+      assert np.all(np.abs(values - 1) < 0.5), (name, values)
+      assert np.sqrt(np.mean(matrix**2)) == pytest.approx(settings.muon_rms, rel=0.25)
+
+
+def test_layers_of_a_stack_do_not_touch_each_other_under_muon():
+  settings, stage = _stage(tokenizer_rate=0.0, decoder_rate=0.0)
+  settings = dataclasses.replace(settings, clip_norm=1e9)
+  grads, other = _noise(0), _noise(1)
+  mixed = jax.tree.map(lambda one, two: jnp.stack([one[0], two[1]]), grads["layers"], other["layers"])
+  alone, beside = (_first_update(settings, stage, {**grads, "layers": layers}) for layers in (grads["layers"], mixed))
+  for one, two in zip(jax.tree.leaves(alone["layers"]), jax.tree.leaves(beside["layers"])):
+    np.testing.assert_allclose(one[0], two[0], rtol=1e-5, atol=1e-8)
+
+
+def test_muon_leaves_tables_norms_and_outer_projections_to_adamw_and_at_zero_everything():
+  settings, stage = _stage(tokenizer_rate=0.0, decoder_rate=0.0)
+  grads = _noise(0)
+  adam = optax.chain(
+    optax.clip_by_global_norm(settings.clip_norm), optax.adamw(1e-2, settings.b1, settings.b2, weight_decay=0.0)
+  )
+  params = _layers(jnp.zeros)
+  expected = adam.update(grads, adam.init(params), params)[0]
+  differing = set()
+  for rms in (1.0, 0.0):
+    updates = _first_update(dataclasses.replace(settings, muon_rms=rms), stage, grads)
+    for (path, one), two in zip(jax.tree.leaves_with_path(updates), jax.tree.leaves(expected)):
+      if not np.allclose(one, two, rtol=1e-4, atol=1e-7):
+        differing.add((rms, jax.tree_util.keystr(path[-2:], simple=True, separator="/"), path[0].key))
+  assert differing == {(1.0, f"{name}/kernel", "layers") for name in ("query", "out", "down")}
+
+
+def test_every_matrix_of_the_models_layers_is_one_that_muon_knows():
+  model = jax.eval_shape(small.omni(small.settings()).init, jax.random.key(0))
+  for path, _ in jax.tree.leaves_with_path(model):
+    names = [key.key for key in path]
+    assert not ("layers" in names and names[-1] == "kernel") or names[-2] in KERNELS, names

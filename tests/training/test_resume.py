@@ -20,10 +20,10 @@ DEATHS = (6, 18, 26, 34)  # in each stage once, between two checkpoints
 STARTS = (None, 4, 16, 24, 32)  # the checkpoint that each process goes on from
 
 
-def _train(workdir: Path, die_after: int | None = None) -> subprocess.CompletedProcess:
+def _train(workdir: Path, die_after: int | None = None, *changes: str) -> subprocess.CompletedProcess:
   environment = {name: value for name, value in os.environ.items() if name != "DIE_AFTER"}
   environment |= {"DIE_AFTER": str(die_after)} if die_after else {}
-  command = [sys.executable, "-m", "launch.train", "--config=tests/training/mortal.py", f"--workdir={workdir}"]
+  command = [sys.executable, "-m", "launch.train", "--config=tests/training/mortal.py", f"--workdir={workdir}", *changes]
   return subprocess.run(command, env=environment, cwd=Path(__file__).parents[2], capture_output=True, text=True)
 
 
@@ -83,3 +83,16 @@ def test_a_finished_run_does_nothing_again(runs):
   again = _train(never)
   assert again.returncode == 0 and f"goes on from step {STEPS} of {STEPS}" in again.stderr
   assert files() == before and _metrics(never) == metrics
+
+
+def test_a_finished_run_goes_on_with_the_stages_that_a_longer_schedule_adds(runs, tmp_path):
+  for schedule, start in (("('tokenizer',)", None), ("('tokenizer', 'prior')", 10)):
+    done = _train(tmp_path, None, f"--config.schedule={schedule}")
+    assert done.returncode == 0, done.stderr
+    assert (f"goes on from step {start} of 20" in done.stderr) == (start is not None)
+  expected, found = _arrays(runs[0], 20), _arrays(tmp_path, 20)
+  assert found and not any("ema" in str(path) for path in found)
+  for path, array in found.items():
+    np.testing.assert_array_equal(array, expected[path], str(path))
+  refused = _train(tmp_path, None, "--config.schedule=('tokenizer', 'prior')", "--config.stages.prior.steps=15")
+  assert refused.returncode == 2 and "the run had ended at step 20" in refused.stderr
