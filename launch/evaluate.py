@@ -11,7 +11,7 @@ from pathlib import Path
 
 from absl import flags
 
-from launch import cli
+from launch import cli, sampling_flags
 from omniimage.errors import UserError
 
 WORKDIR = flags.DEFINE_string("workdir", None, "The run to evaluate.")
@@ -36,6 +36,8 @@ def main(argv: list[str]):
   run = load_run(workdir)
   if INSTALL_SECONDS.value is not None:
     run = dataclasses.replace(run, seconds={"install": INSTALL_SECONDS.value, **run.seconds})
+  settings = dataclasses.replace(run.settings, sampling=sampling_flags.overridden(run.settings.sampling))
+  run = dataclasses.replace(run, settings=settings)
   figures = suites.evaluate(run, workdir, SUITE.value, out, PROMPTS.value, SEED.value)
   print(f"{workdir} at step {run.step}, seed {SEED.value}\n{suites.summary(figures)}\nreport: {out / 'report.html'}")
 

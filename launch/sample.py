@@ -4,11 +4,12 @@ python -m launch.sample --workdir=runs/scenes --prompt="a large red star in the 
 python -m launch.sample --workdir=runs/emoji --split=test --num_images=16 --out=unseen.png
 """
 
+import dataclasses
 from pathlib import Path
 
 from absl import flags
 
-from launch import cli
+from launch import cli, sampling_flags
 from omniimage.errors import UserError
 
 WORKDIR = flags.DEFINE_string("workdir", None, "The run to draw with.")
@@ -17,7 +18,6 @@ SPLIT = flags.DEFINE_enum("split", None, ["train", "test"], "Instead of a prompt
 OUT = flags.DEFINE_string("out", None, "PNG file to write.")
 NUM_IMAGES = flags.DEFINE_integer("num_images", 1, "How many.", lower_bound=1)
 SEED = flags.DEFINE_integer("seed", 0, "Another seed draws another picture.")
-GUIDANCE = flags.DEFINE_float("guidance", None, "Of the prior against no text; 1 is none. Default: the run's own.")
 SCALE = flags.DEFINE_integer("scale", 4, "Enlarges the pixels of small images.", lower_bound=1)
 
 
@@ -42,16 +42,16 @@ def main(argv: list[str]):
   run = load_run(WORKDIR.value)
   if PROMPT.value is not None:
     read_prompt(PROMPT.value, run.settings, run.text_tokenizer)  # nor a wrong prompt for the compiler
-  generator = Generator(run.settings, run.params, run.text_tokenizer)
-  changes = {} if GUIDANCE.value is None else {"guidance": GUIDANCE.value}
+  settings = dataclasses.replace(run.settings, sampling=sampling_flags.overridden(run.settings.sampling))
+  generator = Generator(settings, run.params, run.text_tokenizer)
   if PROMPT.value is not None:
-    drawing = generator([PROMPT.value] * NUM_IMAGES.value, seed=SEED.value, **changes)
+    drawing = generator([PROMPT.value] * NUM_IMAGES.value, seed=SEED.value)
     picture = Image.fromarray(np.concatenate(list(to_uint8(drawing.images)), axis=1))
     size = (picture.width * SCALE.value, picture.height * SCALE.value)
     picture = picture.resize(size, Image.Resampling.NEAREST)
   else:
     captions = picked(generator, SPLIT.value, NUM_IMAGES.value, SEED.value).captions
-    drawing = drawn(generator, captions, SEED.value, batch=64, **changes)
+    drawing = drawn(generator, captions, SEED.value, batch=64)
     picture = sheet({f"{SPLIT.value} captions": drawing.images}, captions)
   picture.save(OUT.value)
   print(f"{OUT.value}: {len(drawing.images)} drawn at step {run.step} of the run")

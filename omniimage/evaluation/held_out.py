@@ -102,17 +102,13 @@ def in_batches(apply: Callable, lengths: Sequence[int], batch: int):
 
 
 def drawn(
-  generator: Generator, captions: Sequence[str], seed: int, batch: int, codes: np.ndarray | None = None, **changes
+  generator: Generator, captions: Sequence[str], seed: int, batch: int, codes: np.ndarray | None = None
 ) -> Drawing:
-  """Every caption drawn once, as uint8; with `codes` (n, h, w), those are painted under the captions. `changes`
-  override `settings.sampling`."""
+  """Every caption drawn once, as uint8; with `codes` (n, h, w), those are painted under the captions."""
 
   def draw(indices: np.ndarray, number: int) -> Drawing:
     prompts, noise = [captions[i] for i in indices], int(np.random.default_rng((seed, number)).integers(2**31))
-    if codes is None:
-      drawing = generator(prompts, noise, **changes)
-    else:
-      drawing = generator.repaint(prompts, codes[indices], noise, **changes)
+    drawing = generator(prompts, noise) if codes is None else generator.repaint(prompts, codes[indices], noise)
     return drawing.replace(rendering=to_uint8(drawing.rendering), images=to_uint8(drawing.images))
 
   lengths = [len(generator.text_tokenizer.encode(caption)) for caption in captions]

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import pytest
 from absl import flags
 
+import launch
 from launch import cli
 from omniimage.checkpoint import Checkpoints
 from omniimage.settings import from_config
@@ -47,7 +48,9 @@ def refused(monkeypatch, capsys, compiled):
     finally:  # the next command defines its own flags
       for name in set(flags.FLAGS) - others:
         delattr(flags.FLAGS, name)
-      del sys.modules[module]
+      for defined in (module, "launch.sampling_flags"):
+        sys.modules.pop(defined, None)
+        vars(launch).pop(defined.removeprefix("launch."), None)
     printed = capsys.readouterr()
     assert stopped.value.code == 2
     assert printed.err.startswith("error: ") and printed.err.count("\n") == 1 and not printed.out
@@ -189,6 +192,9 @@ def test_evaluate_and_sample_name_what_is_wrong_with_their_flags(refused, run_of
   assert "'red' is not a flag" in refused("sample", here, "--prompt=a", "red", "star", f"--out={tmp_path}/star.png")
   assert "give --workdir" in refused("sample", here, "--prompt=a star")
   assert "give --workdir" in refused("sample", here, "--prompt=a star", "--split=test", f"--out={tmp_path}/star.png")
+  negative = ("--temperature=-1", f"--out={tmp_path}/star.png")
+  assert "sampling.temperature=-1.0 is negative" in refused("sample", here, "--prompt=a star", *negative)
+  assert "sampling.temperature=-1.0 is negative" in refused("evaluate", here, "--temperature=-1")
   (tmp_path / "file").touch()
   assert "cannot write" in refused("evaluate", here, f"--out={tmp_path / 'file' / 'report'}")
 

@@ -83,9 +83,10 @@ def test_sample_draws_captions_of_a_split(run, tmp_path):
 
 
 def test_evaluate_writes_its_report(run, tmp_path):
-  done = command("evaluate", f"--workdir={run[0]}", "--prompts=4", f"--out={tmp_path}")
+  done = command("evaluate", f"--workdir={run[0]}", "--prompts=4", f"--out={tmp_path}", "--token_guidance=1.5")
   report = json.loads((tmp_path / "report.json").read_text())
   assert report["binding"]["prompts"] == 4 and 0 <= report["binding"]["objects"] <= 1
   assert {"reconstruction", "seams", "seconds"} <= set(report)
-  assert "<html" in (tmp_path / "report.html").read_text()
+  page = (tmp_path / "report.html").read_text()
+  assert "<html" in page and "token_guidance 1.5" in page
   assert str(tmp_path / "report.html") in done.stdout and not done.stderr

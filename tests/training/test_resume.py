@@ -23,7 +23,14 @@ STARTS = (None, 4, 16, 24, 32)  # the checkpoint that each process goes on from
 def _train(workdir: Path, die_after: int | None = None, *changes: str) -> subprocess.CompletedProcess:
   environment = {name: value for name, value in os.environ.items() if name != "DIE_AFTER"}
   environment |= {"DIE_AFTER": str(die_after)} if die_after else {}
-  command = [sys.executable, "-m", "launch.train", "--config=tests/training/mortal.py", f"--workdir={workdir}", *changes]
+  command = [
+    sys.executable,
+    "-m",
+    "launch.train",
+    "--config=tests/training/mortal.py",
+    f"--workdir={workdir}",
+    *changes,
+  ]
   return subprocess.run(command, env=environment, cwd=Path(__file__).parents[2], capture_output=True, text=True)
 
 
