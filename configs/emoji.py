@@ -31,7 +31,7 @@ def get_config(variant: str = "") -> ConfigDict:
   config.sampling.chunk_rows = 2
 
   config.stages.tokenizer.update(dict(steps=2000, rows=8))
-  config.stages.prior.update(dict(steps=4500, rows=8))
+  config.stages.prior.update(dict(steps=2500, rows=8))
   config.stages.decoder.update(dict(steps=2200, rows=8))
   config.stages.joint.update(dict(steps=50, rows=8))
   config.run.checkpoint_every = 500  # steps

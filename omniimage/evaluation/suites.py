@@ -110,4 +110,8 @@ def summary(figures: dict) -> str:
   if "seams" in figures:
     own = figures["seams"]
     lines.append(f"{'seams':<26}{own['ratio']:>14.3f}   1 is seamless; {own['chunks']} chunks")
+  seconds = {name: value for name, value in figures.get("seconds", {}).items() if name not in SUITES}
+  if seconds:
+    listed = ", ".join(f"{name} {value:.0f}" for name, value in seconds.items())
+    lines.append(f"{'seconds':<26}{sum(seconds.values()):>14.0f}   {listed}")
   return "\n".join(lines)
