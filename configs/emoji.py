@@ -33,7 +33,7 @@ def get_config(variant: str = "") -> ConfigDict:
   config.stages.tokenizer.update(dict(steps=2000, rows=8))
   config.stages.prior.update(dict(steps=2500, rows=8))
   config.stages.decoder.update(dict(steps=2200, rows=8))
-  config.stages.joint.update(dict(steps=50, rows=8))
+  config.stages.joint.update(dict(steps=50, rows=8, tokenizer_rate=1e-6, prior_rate=2e-5))
   config.run.checkpoint_every = 500  # steps
   config.run.sample_every = 500
   return config

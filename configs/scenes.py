@@ -63,7 +63,7 @@ def get_config(variant: str = "demo") -> ConfigDict:
 
   config.schedule = ("tokenizer", "prior", "decoder", "joint")
   config.stages = ConfigDict()
-  # Two thousand small steps teach more than one thousand twice as large, in the same time.
+  # Many small batches teach more than half as many twice as large, in the same time.
   config.stages.tokenizer = stage(weights=dict(pixel=1.0), steps=1500, rows=16, warmup_steps=50, tokenizer_rate=2e-3)
   config.stages.prior = stage(weights=dict(image=1.0), steps=1500, rows=16, warmup_steps=50, prior_rate=2e-3)
   config.stages.decoder = stage(weights=dict(diffusion=1.0), steps=700, rows=16, warmup_steps=50, decoder_rate=1e-3)
@@ -72,9 +72,9 @@ def get_config(variant: str = "demo") -> ConfigDict:
     steps=60,
     rows=16,
     warmup_steps=10,
-    tokenizer_rate=2e-5,  # at most a tenth of the others: the codes are targets
-    prior_rate=3e-4,
-    decoder_rate=3e-4,
+    tokenizer_rate=2e-6,  # the codes are targets: they must hardly move
+    prior_rate=1e-4,  # as at the end of their own stages: more undoes what they have learnt
+    decoder_rate=1e-4,
     sampled_codes=0.25,
   )
   config.run.checkpoint_every = 200  # steps
