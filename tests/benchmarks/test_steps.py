@@ -1,5 +1,5 @@
 import pytest
-from absl import flags
+from absl import app, flags  # noqa: F401  which defines flags of its own
 
 before = set(flags.FLAGS)
 from benchmarks import steps  # noqa: E402  its flags would stand in the way of the commands'

@@ -82,7 +82,8 @@ def test_ten_steps_of_every_stage_give_the_losses_of_one_device(trained, stage, 
 def test_parameters_averages_and_optimizer_state_stay_divided_over_the_devices(trained, mesh):
   _, state = trained("joint", mesh)
   sizes = MESHES[mesh]
-  moments = optax.tree.get(state.opt_state["prior"], "mu")
+  muons = lambda path, _: "muon" in jax.tree_util.keystr(path)  # noqa: E731
+  moments = optax.tree.get(state.opt_state["prior"], "mu", filtering=muons)
   for tree in (state.params["prior"], state.ema["prior"], moments):
     kernel = tree["layers"]["mlp"]["up"]["kernel"]
     layers, width, hidden = kernel.shape
