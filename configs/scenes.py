@@ -94,6 +94,8 @@ def shrink(config: ConfigDict):
   config.tokenizer.encoder_depth = config.tokenizer.decoder_depth = 1
   config.sampling.diffusion_steps = 8
   config.run.sample_every = 0
-  for name, steps in (("tokenizer", 1500), ("prior", 1500), ("decoder", 800), ("joint", 20)):
+  for name, steps in (("tokenizer", 2500), ("prior", 1500), ("decoder", 1500), ("joint", 20)):
     row = config.stages[name]
     row.steps, row.warmup_steps, row.rows = steps, 5, 8
+  config.stages.tokenizer.tokenizer_rate = 4e-3
+  config.stages.decoder.decoder_rate = 2e-3
