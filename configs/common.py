@@ -8,7 +8,8 @@ def base() -> ConfigDict:
   config.seed = 0  # of parameters, data and noise
   config.compute_dtype = "float32"  # of activations; weights are always float32
   config.scan_layers = False  # unrolled layers are faster on CPU; large models compile faster scanned
-  config.remat = "none"  # "full" recomputes each layer in the backward pass, to save memory
+  config.gather_params = "compiler"  # of layers over mesh.fsdp; "hand" is faster on large meshes
+  config.remat = "none"  # what the backward pass recomputes: projections, mlp, attention, full, or none; or offload
 
   config.data = data = ConfigDict()
   data.drop_text = 0.1  # share of conversations without their text, so that sampling can be guided

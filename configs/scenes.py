@@ -40,6 +40,7 @@ def get_config(variant: str = "demo") -> ConfigDict:
   prior.qkv_bias = False
   prior.tied_head = False
   prior.rope_theta = 10_000.0
+  prior.text_rows = 0  # of the text table: what the vocabulary needs
 
   config.decoder = decoder = ConfigDict()
   decoder.patch_size = 8  # pixels; few wide patches keep two cores in matrix products instead of softmax

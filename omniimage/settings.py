@@ -16,6 +16,7 @@ from typing import Any
 from omniimage.errors import UserError
 
 PARTS = ("tokenizer", "prior", "decoder")
+REMAT = ("none", "projections", "mlp", "attention", "full", "offload")  # from all saved to nothing, or on the host
 TEACHERS = {"tokenizer": ("pixel", "diffusion"), "prior": ("text", "image", "diffusion"), "decoder": ("diffusion",)}
 
 
@@ -76,7 +77,8 @@ class DataSettings:
 
   def __post_init__(self):
     require(0 <= self.drop_text < 1, f"data.drop_text={self.drop_text} must be in [0, 1)")
-    positive(self, "data.", "image_size", "sequence_length", "images_per_row", "packing_rows")
+    positive(self, "data.", "image_size", "sequence_length", "packing_rows")
+    require(self.images_per_row >= 0, f"data.images_per_row={self.images_per_row} is negative; 0 is text alone")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,6 +116,7 @@ class PriorSettings:
   qkv_bias: bool
   tied_head: bool
   rope_theta: float
+  text_rows: int  # rows of the text table at least, so that a larger vocabulary can take its place; 0: what is needed
 
   def __post_init__(self):
     positive(self, "prior.", "width", "depth", "heads", "kv_heads", "head_width", "mlp_width", "rope_theta")
@@ -286,7 +289,8 @@ class Settings:
   seed: int
   compute_dtype: str  # of activations; weights are float32
   scan_layers: bool  # one compiled layer looped over (large models) or all unrolled (faster on CPU)
-  remat: str  # "none" or "full": recompute each layer in the backward pass
+  gather_params: str  # how layers get their parameters over mesh.fsdp: "compiler" or, over rows alone, by "hand"
+  remat: str  # what the backward pass finds saved, a name of `models.layers.SAVED`; "none": nothing is recomputed
   data: DataSettings
   tokenizer: TokenizerSettings
   prior: PriorSettings
@@ -300,8 +304,14 @@ class Settings:
 
   def __post_init__(self):
     require(self.compute_dtype in ("float32", "bfloat16"), f"compute_dtype={self.compute_dtype!r}: float32 or bfloat16")
-    require(self.remat in ("none", "full"), f"remat={self.remat!r}: none or full")
     require(self.seed >= 0, f"seed={self.seed} is negative")
+    require(self.remat in REMAT, f"remat={self.remat!r}: {', '.join(REMAT)}")
+    require(self.gather_params in ("compiler", "hand"), f"gather_params={self.gather_params!r}: compiler or hand")
+    require(
+      self.gather_params == "compiler" or self.mesh.tensor == self.mesh.sequence == 1,
+      f"gather_params='hand' divides rows alone: set mesh.tensor={self.mesh.tensor} and "
+      f"mesh.sequence={self.mesh.sequence} to 1, or gather_params to compiler",
+    )
     for name in self.schedule:
       require(name in self.stages, f"schedule names {name!r}; the stages are {', '.join(self.stages)}")
     require(self.total_steps > 0, f"schedule={self.schedule} makes no steps: name stages that have some")

@@ -69,7 +69,7 @@ class Batches:
   def batch(self, batch_index: int, rows: int, *, process_index: int = 0, process_count: int = 1) -> Batch:
     """This process's rows of batch `batch_index`, which has `rows` rows over all processes."""
     own = _process_rows(batch_index, rows, process_index, process_count)
-    batch = _empty_batch(len(own), self._data, self._vocabulary)
+    batch = empty_batch(len(own), self._data, self._vocabulary)
     for row, place in enumerate(own):
       start = slot = 0
       for segment, (epoch, record) in enumerate(self._stream.row(place), start=1):
@@ -171,7 +171,8 @@ def _process_rows(batch_index: int, rows: int, process_index: int, process_count
   return range(first, first + own)
 
 
-def _empty_batch(rows: int, data: DataSettings, vocabulary: Vocabulary) -> Batch:
+def empty_batch(rows: int, data: DataSettings, vocabulary: Vocabulary) -> Batch:
+  """A batch of padding: every field, its shape and type."""
   B, L, I, S = rows, data.sequence_length, data.images_per_row, data.image_size
   return Batch(
     tokens=np.full((B, L), vocabulary.pad, np.int32),

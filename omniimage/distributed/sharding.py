@@ -38,7 +38,7 @@ TOKENIZER_RULES: Rules = (
 )
 
 PRIOR_RULES: Rules = (
-  (r"embed/(text|image)", P("tensor", "fsdp")),  # (V, D) and (C, D)
+  (r"embed/(text|image)", P(("fsdp", "tensor"), None)),  # (V, D) and (C, D)
   (r"head/(text|image)", P("fsdp", "tensor")),  # (D, V) and (D, C)
   *LAYER_RULES,
 )
@@ -57,6 +57,13 @@ RULES = {"tokenizer": TOKENIZER_RULES, "prior": PRIOR_RULES, "decoder": DECODER_
 def param_specs(part: str, params: Any) -> Any:
   """The PartitionSpec of every parameter of a part; only shapes are read. Raises SettingsError naming the path."""
   return jax.tree.map_with_path(lambda path, leaf: _spec(part, _name(path), leaf.shape), params)
+
+
+def layer_specs(part: str, params: Any) -> Any:
+  """The PartitionSpec of every parameter of one layer, out of its stack."""
+  return jax.tree.map_with_path(
+    lambda path, leaf: P(*_spec(part, f"layers/{_name(path)}", (1, *leaf.shape))[1:]), params
+  )
 
 
 def param_shardings(mesh: Mesh, part: str, params: Any) -> Any:

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.ad_checkpoint import checkpoint_name
 
 from omniimage.models.layers import RMSNorm, rotate, small_init
 
@@ -110,12 +111,12 @@ class Attention(nn.Module):
     """Keys and values of a sequence, each (B, S, G, K)."""
     key = self.key(memory)
     key = rotate(self.key_norm(key) if self.qk_norm else key, cos_sin)
-    return key, self.value(memory)
+    return checkpoint_name(key, "key"), checkpoint_name(self.value(memory), "value")
 
   def __call__(self, x: Array, cos_sin, mask: AttentionMask, keys_values=None, cache=None, cache_index=0):
     """(B, T, D) → (B, T, D) and the cache with this sequence's keys and values in it, None without a cache."""
     query = self.query(x)
-    query = rotate(self.query_norm(query) if self.qk_norm else query, cos_sin)
+    query = checkpoint_name(rotate(self.query_norm(query) if self.qk_norm else query, cos_sin), "query")
     if keys_values is None:
       keys_values = self.keys_values(x, cos_sin)
     if cache is not None:

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.ad_checkpoint import checkpoint_name
 
 # Residual branches start small, so that a deep stack starts near the identity at any width.
 small_init = nn.initializers.variance_scaling(1 / 16, "fan_in", "normal")
@@ -41,8 +42,8 @@ class GatedMLP(nn.Module):
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
-    gate = nn.Dense(self.hidden, use_bias=False, dtype=self.dtype, name="gate")(x)
-    up = nn.Dense(self.hidden, use_bias=False, dtype=self.dtype, name="up")(x)
+    gate = checkpoint_name(nn.Dense(self.hidden, use_bias=False, dtype=self.dtype, name="gate")(x), "gate")
+    up = checkpoint_name(nn.Dense(self.hidden, use_bias=False, dtype=self.dtype, name="up")(x), "up")
     down = nn.Dense(self.width, use_bias=False, dtype=self.dtype, kernel_init=small_init, name="down")
     return down(nn.silu(gate) * up)
 
@@ -80,6 +81,28 @@ def grid_positions(rows: int, columns: int, scale: float = 1.0) -> Array:
   return (jnp.stack([row.ravel(), column.ravel()], axis=-1) + 0.5) * scale - 0.5
 
 
+# What the backward pass finds instead of computing it again, by name of the policy; beside it, always a layer's input.
+SAVED = {
+  "full": (),
+  "attention": ("attention",),
+  "mlp": ("attention", "residual", "gate", "up"),
+  "projections": ("attention", "residual", "gate", "up", "query", "key", "value"),
+}
+OFFLOADED = ("residual", "query", "key", "value")  # what "offload" keeps in the host's memory, beside attention saved
+
+
+def remat_policy(name: str):
+  """The policy of `jax.checkpoint` that saves what `SAVED` names, or offloads what `OFFLOADED` does."""
+  if name == "offload":
+    return jax.checkpoint_policies.save_and_offload_only_these_names(
+      names_which_can_be_saved=SAVED["attention"],
+      names_which_can_be_offloaded=OFFLOADED,
+      offload_src="device",
+      offload_dst="pinned_host",
+    )
+  return jax.checkpoint_policies.save_only_these_names(*SAVED[name])
+
+
 def layer_stack(
   block: type[nn.Module],
   depth: int,
@@ -92,12 +115,12 @@ def layer_stack(
   """The layers of a model: one scanned module with stacked parameters, or a list of `depth` modules.
 
   Parameters are stored stacked, under `layers`. A module built with `scan=False` takes them through `unstack_layers`.
-  `gather_params`, where given, maps {"params": …} of one layer before it is used (hand-written FSDP enters here).
+  `gather_params`, where given, maps the parameters of one layer before they are used (hand-written FSDP enters here).
   """
   if gather_params is not None:
-    block = nn.map_variables(block, "params", trans_in_fn=gather_params, init=True)
-  if remat == "full":
-    block = nn.remat(block, prevent_cse=not scan)
+    block = nn.map_variables(block, "params", trans_in_fn=lambda v: {"params": gather_params(v["params"])})
+  if remat != "none":
+    block = nn.remat(block, prevent_cse=not scan, policy=remat_policy(remat))
   if not scan:
     return [block(**fields, name=f"layers_{i}") for i in range(depth)]
   scanned = nn.scan(block, variable_axes={"params": 0}, split_rngs={"params": True}, in_axes=nn.broadcast, length=depth)

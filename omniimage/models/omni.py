@@ -5,7 +5,8 @@ prior width, S text states a painter reads, H × W pixels.
 """
 
 import dataclasses
-from collections.abc import Callable
+import functools
+from typing import Protocol
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +25,16 @@ from omniimage.vocabulary import Vocabulary
 Params = dict
 
 
+class GatherParams(Protocol):
+  """Makes whole what is stored in slices, where parameters are gathered by hand (`omniimage.distributed.fsdp`)."""
+
+  def layer(self, part: str, params: Params) -> Params:
+    """The parameters of one layer of a part, just before it runs."""
+
+  def rest(self, part: str, params: Params) -> Params:
+    """All other parameters of a part."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Omni:
   """The three modules of one model, and what passes between them. All methods are pure functions of parameters.
@@ -36,21 +47,25 @@ class Omni:
   text_size: int
   scan: bool = True
   attention_fn: AttentionFn = dot_product_attention
-  gather_params: Callable | None = None
+  gather_params: GatherParams | None = None
 
   def __post_init__(self):
     s, dtype = self.settings, jnp.dtype(self.settings.compute_dtype)
-    shared = dict(
-      scan=self.scan, remat=s.remat, dtype=dtype, attention_fn=self.attention_fn, gather_params=self.gather_params
-    )
+
+    def shared(part):
+      gather = self.gather_params and functools.partial(self.gather_params.layer, part)
+      return dict(scan=self.scan, remat=s.remat, dtype=dtype, attention_fn=self.attention_fn, gather_params=gather)
+
     object.__setattr__(self, "vocabulary", Vocabulary(self.text_size, s.tokenizer.codes))
     object.__setattr__(self, "quantizer", FSQ(s.tokenizer.levels))
-    object.__setattr__(self, "tokenizer", ImageTokenizer(s.tokenizer, **shared))
-    object.__setattr__(self, "prior", Prior(s.prior, self.vocabulary, **shared))
-    object.__setattr__(self, "decoder", DiffusionDecoder(s.decoder, **shared))
+    object.__setattr__(self, "tokenizer", ImageTokenizer(s.tokenizer, **shared("tokenizer")))
+    object.__setattr__(self, "prior", Prior(s.prior, self.vocabulary, **shared("prior")))
+    object.__setattr__(self, "decoder", DiffusionDecoder(s.decoder, **shared("decoder")))
 
   def init(self, rng: Array) -> Params:
     """Fresh parameters {tokenizer, prior, decoder}, stacked."""
+    if self.gather_params is not None or self.attention_fn is not dot_product_attention:  # neither makes parameters
+      return dataclasses.replace(self, gather_params=None, attention_fn=dot_product_attention).init(rng)
     s, (first, second, third) = self.settings, jax.random.split(rng, 3)
     side, grid = s.data.image_size // self.reduction, s.token_grid
     tokens, positions = jnp.zeros((1, 8), jnp.int32), jnp.zeros((1, 8, 3), jnp.int32)
@@ -64,6 +79,8 @@ class Omni:
 
   def view(self, params: Params) -> Params:
     """Stored parameters as the methods of this object take them."""
+    if self.gather_params is not None:
+      params = {part: self.gather_params.rest(part, params[part]) for part in params}
     return params if self.scan else unstack_layers(params)
 
   @property

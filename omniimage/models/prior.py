@@ -11,6 +11,7 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
+from jax.ad_checkpoint import checkpoint_name
 
 from omniimage.models.attention import Attention, AttentionFn, AttentionMask, dot_product_attention
 from omniimage.models.layers import GatedMLP, RMSNorm, apply_layers, layer_stack, rotary
@@ -46,7 +47,7 @@ class Block(nn.Module):
       s.width, s.heads, s.kv_heads, s.head_width, s.qk_norm, s.qkv_bias, self.dtype, self.attention_fn, name="attention"
     )
     attended, cache = attention(RMSNorm(name="attention_norm")(x), cos_sin, mask, cache=cache, cache_index=cache_index)
-    x = x + attended
+    x = checkpoint_name(x + attended, "residual")
     return x + GatedMLP(s.width, s.mlp_width, self.dtype, name="mlp")(RMSNorm(name="mlp_norm")(x)), cache
 
 
@@ -61,7 +62,7 @@ class Prior(nn.Module):
 
   def setup(self):
     s = self.settings
-    text, image = padded(self.vocabulary.text_and_specials), padded(self.vocabulary.image_codes)
+    text, image = padded(max(self.vocabulary.text_and_specials, s.text_rows)), padded(self.vocabulary.image_codes)
     # A tied head needs vectors of about unit length, else the first logits are √D wide.
     scale = s.width**-0.5 if s.tied_head else 1.0
     self.embed = Tables((text, s.width), (image, s.width), nn.initializers.normal(scale))

@@ -20,8 +20,9 @@ from omniimage.settings import Settings, StageSettings, from_config
 from omniimage.training.metrics import MetricsWriter, Progress
 from omniimage.training.optimizer import learning_rate, make_optimizer
 from omniimage.training.samples import SampleSheets
+from omniimage.training.sharded import jitted_step, model_for
 from omniimage.training.state import TrainState, enter_stage, fresh_state, leave_stage, stage_at
-from omniimage.training.step import StepFn, make_train_step
+from omniimage.training.step import StepFn
 from omniimage.workdir import Workdir
 
 
@@ -64,7 +65,7 @@ class Trainer:
     for name in settings.schedule:
       check_rows(settings.stages[name].rows, settings.stages[name].accumulate, mesh, name)
     text_tokenizer = TextTokenizer.load(settings.data.vocabulary)
-    omni = Omni(settings, text_tokenizer.size, scan=settings.scan_layers)
+    omni = model_for(settings, text_tokenizer.size, mesh)
     sources = [
       open_source(settings.data, split, settings.token_grid, text_tokenizer, omni.vocabulary)
       for split in ("train", "test")
@@ -108,7 +109,7 @@ class Trainer:
     """From wherever the state is in the stage to its end, where it passes on to the next."""
     stage, (_, start) = self.settings.stages[name], stage_at(self.settings, int(state.step))
     stop, run = start + stage.steps, self.settings.run
-    step_fn = self.compile_step(state, stage, start)
+    step_fn = self.compile_step(state, name, start)
     index, step = int(state.batch_index), int(state.step)
     batches = self.batches.iterate(
       index,
@@ -140,15 +141,9 @@ class Trainer:
     self.sheets.write(state, f"{step:06d}")
     return state
 
-  def compile_step(self, state: TrainState, stage: StageSettings, start: int) -> StepFn:
+  def compile_step(self, state: TrainState, stage: str, start: int) -> StepFn:
     """The stage's step on this mesh, its state donated."""
-    shardings = state_shardings(self.mesh, state)
-    step = jax.jit(
-      make_train_step(self.omni, stage, start),
-      in_shardings=(shardings, batch_sharding(self.mesh)),
-      out_shardings=(shardings, None),
-      donate_argnums=0,
-    )
+    step = jitted_step(self.omni, stage, start, self.mesh, state)
 
     def on_mesh(state, batch):
       with jax.set_mesh(self.mesh):

@@ -56,7 +56,7 @@ def _cross_entropy_forward(hidden, kernel, targets, weights, ids, z_weight, chun
 def _cross_entropy_backward(ids, z_weight, chunk, residuals, cotangents):
   d_hidden, d_kernel = residuals
   scale, _ = cotangents
-  return (scale * d_hidden).astype(d_hidden.dtype), scale * d_kernel, None, None
+  return (scale * d_hidden).astype(d_hidden.dtype), (scale * d_kernel).astype(d_kernel.dtype), None, None
 
 
 cross_entropy.defvjp(_cross_entropy_forward, _cross_entropy_backward)

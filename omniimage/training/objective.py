@@ -53,18 +53,19 @@ def objective(
   """
   weights = stage.weights
   params = omni.view(params)
-  images = batch["images"].astype(jnp.float32) / 127.5 - 1
-  small = omni.shrink(images)
-  features, codes = omni.encode(params, small)
-  metrics = {}
+  tokens, metrics = batch["tokens"], {}
+  if omni.settings.data.images_per_row:
+    images = batch["images"].astype(jnp.float32) / 127.5 - 1
+    small = omni.shrink(images)
+    features, codes = omni.encode(params, small)
+    flat = jax.lax.stop_gradient(codes).reshape(*codes.shape[:2], -1)
+    tokens = place_codes(tokens, flat, batch["image_start"], batch["image_mask"], omni.vocabulary.codes)
 
   if weights.pixel:
     error = jnp.mean(jnp.square(omni.decode(params, features) - small), axis=(-3, -2, -1))
     metrics["pixel"] = jnp.sum(error * batch["image_mask"]) / total["pixel"]
 
   if weights.text or weights.image or weights.diffusion:
-    codes = jax.lax.stop_gradient(codes).reshape(*codes.shape[:2], -1)
-    tokens = place_codes(batch["tokens"], codes, batch["image_start"], batch["image_mask"], omni.vocabulary.codes)
     hidden = omni.hidden(params, tokens, batch["positions"], batch["segments"])
 
   z_loss = 0.0
@@ -77,7 +78,7 @@ def objective(
     z_loss += weights.text * (text_total - metrics["text"])
 
   if weights.image or stage.sampled_codes:
-    B, I, N = codes.shape
+    B, I, N = flat.shape
     index = batch["image_start"][..., None] + jnp.arange(N)
     at_codes = jnp.take_along_axis(hidden, jnp.maximum(index - 1, 0).reshape(B, I * N, 1), axis=1)
 
@@ -85,7 +86,7 @@ def objective(
     code_weights = jnp.take_along_axis(batch["loss_weights"], index.reshape(B, -1), axis=1)
     code_weights *= jnp.repeat(batch["image_mask"], N, axis=1) / total["image"]
     image_total, metrics["image"] = losses.cross_entropy(
-      at_codes, omni.head(params, "image"), codes.reshape(B, -1), code_weights, omni.vocabulary.image_codes, weights.z
+      at_codes, omni.head(params, "image"), flat.reshape(B, -1), code_weights, omni.vocabulary.image_codes, weights.z
     )
     z_loss += weights.image * (image_total - metrics["image"])
 

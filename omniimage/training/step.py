@@ -1,6 +1,8 @@
 """One update. Axes: B rows, A microbatches."""
 
+import functools
 from collections.abc import Callable
+from typing import Protocol
 
 import jax
 import jax.numpy as jnp
@@ -15,12 +17,31 @@ from omniimage.training.state import TrainState
 StepFn = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
 
 
-def make_train_step(omni: Omni, stage: StageSettings, stage_start: int) -> StepFn:
+class OverRows(Protocol):
+  """Runs functions on each device's own rows, where parameters are gathered by hand (`omniimage.distributed.fsdp`)."""
+
+  def gradients(self, grad_fn: Callable) -> Callable:
+    """The same losses and gradients as `grad_fn`, over all rows."""
+
+  def sums(self, fn: Callable) -> Callable:
+    """The same sums as `fn`, over all rows."""
+
+
+def make_train_step(omni: Omni, stage: StageSettings, stage_start: int, over_rows: OverRows | None = None) -> StepFn:
   """The step of a stage that began at update `stage_start`: (state, batch) → (state, metrics).
 
-  Pure: the same state and batch give the same state, on any mesh.
+  Pure: the same state and batch give the same state, on any mesh. `over_rows` belongs to an `omni` that gathers its
+  parameters by hand.
   """
   settings, optimizer = omni.settings, make_optimizer(omni.settings.optimizer, stage)
+
+  def loss_fn(moving, frozen, batch, keys, layout, total):
+    return objective(omni, stage, {**frozen, **moving}, batch, keys, layout, total)
+
+  grad_fn = accumulated(jax.value_and_grad(loss_fn, has_aux=True), stage.accumulate)
+  changed_fn = functools.partial(codes_changed, omni)
+  if over_rows is not None:
+    grad_fn, changed_fn = over_rows.gradients(grad_fn), over_rows.sums(changed_fn)
 
   def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
     rng = jax.random.fold_in(jax.random.key(settings.seed), state.step)
@@ -30,12 +51,8 @@ def make_train_step(omni: Omni, stage: StageSettings, stage_start: int) -> StepF
     total = totals(batch, omni.vocabulary.codes)
     moving = {part: state.params[part] for part in stage.moves}
 
-    def loss_fn(moving, batch, keys):
-      return objective(omni, stage, {**state.params, **moving}, batch, keys, layout, total)
-
-    (loss, metrics), grads = accumulated(jax.value_and_grad(loss_fn, has_aux=True), stage.accumulate)(
-      moving, batch, keys
-    )
+    frozen = {part: state.params[part] for part in state.params if part not in moving}
+    (loss, metrics), grads = grad_fn(moving, frozen, batch, keys, layout, total)
     updates, opt_state = optimizer.update(grads, state.opt_state, moving)
     moved = optax.apply_updates(moving, updates)
     ema = average(state.ema, moved, settings, state.step - stage_start)
@@ -44,7 +61,8 @@ def make_train_step(omni: Omni, stage: StageSettings, stage_start: int) -> StepF
     metrics = {"loss": loss, **metrics}
     metrics |= {f"grad_norm/{part}": optax.tree.norm(grads[part]) for part in stage.moves}
     if "tokenizer" in moved and (stage.weights.image or stage.weights.diffusion):
-      metrics["codes_changed"] = codes_changed(omni, state.params, params, batch)
+      changed = changed_fn(*({"tokenizer": p["tokenizer"]} for p in (state.params, params)), batch)
+      metrics["codes_changed"] = changed / total["pixel"]
     state = state.replace(
       step=state.step + 1, batch_index=state.batch_index + 1, params=params, ema=ema, opt_state=opt_state
     )
@@ -70,19 +88,21 @@ def accumulated(grad_fn: Callable, microbatches: int) -> Callable:
   def split(x):
     return jnp.moveaxis(x.reshape(-1, microbatches, *x.shape[1:]), 1, 0)
 
-  def summed(params, batch, keys):
+  def summed(moving, frozen, batch, keys, *shared):
+    def share(part):
+      return grad_fn(moving, frozen, *part, *shared)
+
     parts = jax.tree.map(split, (batch, keys))
     first = jax.tree.map(lambda x: x[0], parts)
-    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(grad_fn, params, *first))
-    add = lambda carry, part: (jax.tree.map(jnp.add, carry, grad_fn(params, *part)), None)  # noqa: E731
-    return jax.lax.scan(add, zeros, parts)[0]
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(share, first))
+    return jax.lax.scan(lambda carry, part: (jax.tree.map(jnp.add, carry, share(part)), None), zeros, parts)[0]
 
   return summed
 
 
 def codes_changed(omni: Omni, old: Params, new: Params, batch: Batch):
-  """Share of image codes that this update changed: how fast the prior's targets move under it."""
+  """Share of image codes that an update changed, summed over images: how fast the prior's targets move under it."""
   images = omni.shrink(batch["images"].astype(jnp.float32) / 127.5 - 1)
   before, after = (omni.encode(omni.view(params), images)[1] for params in (old, new))
   changed = jnp.mean(before != after, axis=(-2, -1))
-  return jnp.sum(changed * batch["image_mask"]) / jnp.maximum(jnp.sum(batch["image_mask"]), 1)
+  return jnp.sum(changed * batch["image_mask"])

@@ -1,0 +1,66 @@
+"""Plans a training step or sampling for TPUs, on any Linux machine without one: memory, FLOPs, traffic and seconds.
+
+python -m launch.plan --config=configs/omni.py:1b --topology=v5e:16x16 --out=plan.json
+  [--num_slices=2 --stage=joint|prior|decoder|tokenizer|sample --hlo=FILE --fit --config.KEY=VALUE]
+
+What is assumed stands in omniimage/plan.py. Exit code 2, with a plan.json that says so, where the step does not fit.
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+from absl import flags
+from ml_collections import config_flags
+
+from launch import cli
+from omniimage.errors import UserError
+
+CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, with its variant: configs/omni.py:1b.")
+TOPOLOGY = flags.DEFINE_string("topology", None, "Chip and shape of a slice: v5e:16x16, v5p:4x4x4.")
+NUM_SLICES = flags.DEFINE_integer("num_slices", 1, "Slices, which mesh.data spans.")
+STAGE = flags.DEFINE_string("stage", None, "A stage of the config, or sample; by default the schedule's last.")
+FIT = flags.DEFINE_bool("fit", False, "Find the largest batch that fits.")
+HLO = flags.DEFINE_string("hlo", None, "File to write the optimized HLO text to.")
+OUT = flags.DEFINE_string("out", None, "File to write the plan to, JSON.")
+
+WITHOUT_A_TPU = {
+  "TPU_SKIP_MDS_QUERY": "1",  # do not ask the cloud which TPU this is
+  "JAX_PLATFORMS": "cpu",
+  "TPU_ACCELERATOR_TYPE": "v5litepod-4",  # any; without it and the next, libtpu complains on stderr
+  "TPU_WORKER_HOSTNAMES": "localhost",
+  "ALLOW_MULTIPLE_LIBTPU_LOAD": "true",  # so that several plans can be made at once
+}
+
+
+def main(argv: list[str]):
+  if argv[1:]:
+    raise UserError(f"{argv[1]!r} is not a flag; flags begin with --, as in --topology=v5e:16x16")
+  if CONFIG.value is None or not TOPOLOGY.value or not OUT.value:
+    raise UserError("give --config=configs/omni.py:1b, --topology=v5e:16x16 and --out=plan.json")
+  os.environ.update(WITHOUT_A_TPU)
+
+  from omniimage.plan import plan  # after the flags, and after the environment that jax reads
+  from omniimage.planning.table import table
+
+  made = plan(CONFIG.value, TOPOLOGY.value, NUM_SLICES.value, STAGE.value, FIT.value, report=_report)
+  _write(OUT.value, json.dumps(made.record, indent=2) + "\n")
+  if HLO.value and made.hlo:
+    _write(HLO.value, made.hlo)
+  print(table(made.record))
+  if not made.record["fits"]:
+    raise UserError(f"{made.record['stage']} does not fit: give the stage fewer rows, recompute more (remat), or --fit")
+
+
+def _report(text: str):
+  print(text, file=sys.stderr, flush=True)
+
+
+def _write(path: str, text: str):
+  Path(path).parent.mkdir(parents=True, exist_ok=True)
+  Path(path).write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+  cli.run(main)

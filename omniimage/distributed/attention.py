@@ -1,0 +1,79 @@
+"""Attention on a mesh, and with it where activations lie: every layer of every part passes through here.
+
+Rows lie over (data, fsdp), heads over `tensor`, queries over `sequence`; each query sees the keys of the whole
+sequence, so keys and values are gathered over `sequence`. The compiler spreads that over the rest of a layer. What does
+not divide stays whole. Axes: B batch, T queries, S keys, H heads, G key/value heads, K head width.
+"""
+
+import math
+
+import jax
+from jax import Array
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from omniimage.distributed.mesh import batch_axes
+from omniimage.models.attention import AttentionFn, AttentionMask, dot_product_attention
+from omniimage.models.splash import TILE, run_kernel, splash_attention, splash_kernel
+
+
+def attention_for(mesh: Mesh, own_rows: bool) -> AttentionFn:
+  """Splash attention on TPUs, the plain product elsewhere. `own_rows`: called under `shard_map`, on a device's rows."""
+  on_tpu = mesh.devices.flat[0].platform == "tpu"
+  if own_rows:
+    return splash_attention if on_tpu else dot_product_attention
+  return sharded_splash(mesh) if on_tpu else sharded_dot_product(mesh)
+
+
+def sharded_dot_product(mesh: Mesh) -> AttentionFn:
+  """The plain product, its operands and result laid on the mesh."""
+
+  def attend(q_BTHK: Array, k_BSGK: Array, v_BSGK: Array, mask: AttentionMask) -> Array:
+    queries, keys = _specs(mesh, q_BTHK.shape, k_BSGK.shape)
+    q_BTHK, k_BSGK, v_BSGK = (_lay(mesh, x, spec) for x, spec in ((q_BTHK, queries), (k_BSGK, keys), (v_BSGK, keys)))
+    return _lay(mesh, dot_product_attention(q_BTHK, k_BSGK, v_BSGK, mask), queries)
+
+  return attend
+
+
+def sharded_splash(mesh: Mesh, interpret: bool = False) -> AttentionFn:
+  """The kernel under `shard_map`: no compiler can divide it by itself."""
+
+  def attend(q_BTHK: Array, k_BSGK: Array, v_BSGK: Array, mask: AttentionMask) -> Array:
+    T, H = q_BTHK.shape[1:3]
+    if T == 1:  # one token at a time: no blocks to leave out
+      return sharded_dot_product(mesh)(q_BTHK, k_BSGK, v_BSGK, mask)
+    queries, keys = _specs(mesh, q_BTHK.shape, k_BSGK.shape, TILE)
+    rows, over_queries, over_heads, _ = queries
+    heads, sequence = (mesh.shape[axis] if axis else 1 for axis in (over_heads, over_queries))
+    kernel = splash_kernel(
+      mask.pattern, T, k_BSGK.shape[1], H, head_shards=heads, query_shards=sequence, interpret=interpret
+    )
+    of_kernel = kernel.manual_sharding_spec(NamedSharding(mesh, P(over_heads, over_queries)))
+    segments = () if mask.query_segments is None else (mask.query_segments, mask.key_segments)
+    of_segments = (P(rows, over_queries), P(rows, None))[: len(segments)]
+
+    def local(kernel, q, k, v, *segments):
+      return run_kernel(kernel, q, k, v, *(segments or (None, None)))
+
+    return jax.shard_map(
+      local,
+      mesh=mesh,
+      in_specs=(of_kernel, queries, keys, keys, *of_segments),
+      out_specs=queries,
+      check_vma=False,  # the kernel does not say over which axes its results vary
+    )(kernel, q_BTHK, k_BSGK, v_BSGK, *segments)
+
+  return attend
+
+
+def _specs(mesh: Mesh, of_queries: tuple[int, ...], of_keys: tuple[int, ...], tile: int = 1) -> tuple[P, P]:
+  """How queries and keys lie: over the axes that divide them, heads only where both kinds of head divide."""
+  rows = batch_axes if of_queries[0] % math.prod(mesh.shape[axis] for axis in batch_axes) == 0 else None
+  sequence = "sequence" if of_queries[1] % (mesh.shape["sequence"] * tile) == 0 else None
+  heads = "tensor" if of_keys[2] % mesh.shape["tensor"] == 0 else None
+  return P(rows, sequence, heads, None), P(rows, None, heads, None)
+
+
+def _lay(mesh: Mesh, x: Array, spec: P) -> Array:
+  return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, spec))

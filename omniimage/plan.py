@@ -1,0 +1,275 @@
+"""Plans a training step, or a step of sampling, for TPUs that are not there.
+
+The real step of a config and stage is compiled ahead of time by the TPU compiler, which runs on any Linux machine, for
+the real mesh; what its program needs is read off (`omniimage.planning`). Figures are for one chip, all its cores.
+
+  hbm_bytes_per_chip   of the compiler's allocation; outputs that take the place of donated arguments count once
+  fits                 the compiler refuses programs that do not; then the plan tells no more than that
+  flops_per_chip       of all matrix products and kernels of the program, recomputation included
+  model_flops_per_chip what the model needs: `omniimage.planning.model_flops`
+  collective_bytes_per_chip  received, by kind; kinds that cross slices begin with "dcn-"
+  synchronous_share    of the received bytes: those that the chip stands still for
+  step_seconds         low, likely, high: `omniimage.planning.cost` says what each assumes
+  mfu                  model FLOPs ÷ (seconds × peak of bfloat16): low belongs to high seconds, high to low ones
+
+Assumed beyond that: rows are full; every step costs what the dearest of the decoder's chunk layouts costs; nobody waits
+for data, hosts or checkpoints; all chips are equally fast. `sample` is one token of every row, written to caches as
+long as a packed row and read in full, without guidance; one row for each part that the mesh divides rows into.
+"""
+
+import dataclasses
+import functools
+import importlib.metadata
+import importlib.util
+import re
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+from jax.experimental import topologies
+
+from omniimage.data.text import TextTokenizer
+from omniimage.distributed.mesh import batch_ways, check_rows, make_mesh
+from omniimage.distributed.xla_flags import compiler_options
+from omniimage.errors import UserError
+from omniimage.models.omni import Omni
+from omniimage.planning.chips import Chip, chip_of, chips_in
+from omniimage.planning.cost import Cost, cost
+from omniimage.planning.model_flops import step_flops, token_flops
+from omniimage.planning.schedule import LEVELS
+from omniimage.planning.table import line
+from omniimage.settings import Settings, from_config, require
+from omniimage.training import sharded
+
+SAMPLE = "sample"
+MOST_ROWS = 4096  # for each part of the mesh; `fit` looks no further
+OPERATIONS = 30  # that a plan lists
+
+
+class DoesNotFit(UserError):
+  """The compiler refused a program for its memory."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+  """`record` is what plan.json holds; `hlo` the program's text, empty where it does not fit."""
+
+  record: dict[str, Any]
+  hlo: str = ""
+
+
+def plan(
+  config: Mapping,
+  topology: str,
+  num_slices: int = 1,
+  stage: str | None = None,
+  fit: bool = False,
+  report: Callable[[str], None] = lambda text: None,
+) -> Plan:
+  """The plan of a stage, by default the schedule's last, or of "sample".
+
+  With `fit`, of the largest batch that fits; every try is reported. Raises UserError before anything is compiled where
+  config, stage, topology or installation cannot work.
+  """
+  planner = Planner.prepare(from_config(config), topology, num_slices, stage)
+  return planner.largest(report) if fit else planner.plan(planner.rows)
+
+
+@dataclasses.dataclass(frozen=True)
+class Planner:
+  """A stage on a mesh of devices that are not there."""
+
+  settings: Settings
+  stage: str
+  topology: str
+  num_slices: int
+  mesh: jax.sharding.Mesh
+  text_size: int
+
+  @classmethod
+  def prepare(cls, settings: Settings, topology: str, num_slices: int, stage: str | None) -> "Planner":
+    chip_of(topology)  # names the chips there are
+    require(num_slices > 0, f"num_slices={num_slices} must be positive")
+    stage = stage or settings.schedule[-1]
+    stages = (*settings.stages, SAMPLE)
+    require(stage in stages, f"stage={stage!r} is not in the config; there are {', '.join(stages)}")
+    text_size = TextTokenizer.load(settings.data.vocabulary).size
+    mesh = make_mesh(settings.mesh, devices(topology, num_slices))
+    planner = cls(settings, stage, topology, num_slices, mesh, text_size)
+    if stage != SAMPLE:
+      check_rows(planner.rows, settings.stages[stage].accumulate, mesh, stage)
+    return planner
+
+  @property
+  def chip(self) -> Chip:
+    return chip_of(self.topology)
+
+  @property
+  def chips(self) -> int:
+    return chips_in(self.topology) * self.num_slices
+
+  @property
+  def unit(self) -> int:
+    """Rows come in multiples of it."""
+    return batch_ways(self.mesh) * (1 if self.stage == SAMPLE else self.settings.stages[self.stage].accumulate)
+
+  @property
+  def rows(self) -> int:
+    """As the config has them."""
+    return self.unit if self.stage == SAMPLE else self.settings.stages[self.stage].rows
+
+  def plan(self, rows: int) -> Plan:
+    record = self._known(rows)
+    try:
+      compiled, seconds = self._compile(rows)
+    except DoesNotFit as error:
+      return Plan(record | {"fits": False, "notes": [str(error)]})
+    hlo, memory = program_text(compiled), self._memory(compiled.memory_analysis())
+    record |= {"hbm_bytes_per_chip": memory, "fits": True, "compile_seconds": seconds}
+    return Plan(record | self._priced(cost(hlo, self.chip), record["model_flops_per_chip"]), hlo)
+
+  def largest(self, report: Callable[[str], None]) -> Plan:
+    """The plan of the most rows that fit."""
+    plans = {}
+
+    def fits(multiple: int) -> bool:
+      plans[multiple] = tried = self.plan(multiple * self.unit)
+      report(line(tried.record))
+      return tried.record["fits"]
+
+    most = most_that_fits(fits, self.rows // self.unit, MOST_ROWS)
+    chosen = plans[most or min(plans)]
+    tries = [{key: tried.record[key] for key in ("rows", "fits", "hbm_bytes_per_chip")} for tried in plans.values()]
+    return Plan(chosen.record | {"tries": tries}, chosen.hlo)
+
+  @functools.cached_property
+  def _omni(self) -> Omni:
+    return sharded.model_for(self.settings, self.text_size, self.mesh)
+
+  @functools.cached_property
+  def _parameters(self) -> int:
+    return sum(leaf.size for leaf in jax.tree.leaves(jax.eval_shape(self._omni.init, jax.random.key(0))))
+
+  def _step(self, rows: int) -> tuple[Any, tuple]:
+    """A jitted function and its abstract arguments."""
+    if self.stage == SAMPLE:
+      length = self.settings.data.sequence_length
+      return sharded.abstract_sampler(self.settings, self.text_size, self.mesh, rows, length)
+    state = sharded.abstract_state(self._omni, self.stage, self.mesh)
+    step = sharded.jitted_step(self._omni, self.stage, 0, self.mesh, state)
+    return step, (state, sharded.abstract_batch(self._omni, rows, self.mesh))
+
+  def _model_flops(self, rows: int) -> float:
+    if self.stage == SAMPLE:
+      return rows * token_flops(self.settings, self.text_size, self.settings.data.sequence_length)
+    return step_flops(self.settings, dataclasses.replace(self.settings.stages[self.stage], rows=rows), self.text_size)
+
+  def _compile(self, rows: int) -> tuple[jax.stages.Compiled, float]:
+    """The compiled program and the seconds that took. Raises DoesNotFit."""
+    step, arguments = self._step(rows)
+    with jax.set_mesh(self.mesh):
+      lowered, started = step.lower(*arguments), time.monotonic()
+      try:
+        compiled = lowered.compile(compiler_options=compiler_options(self.chip.name))
+      except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+          raise
+        raise DoesNotFit(_memory_message(str(error))) from None
+    return compiled, time.monotonic() - started
+
+  def _known(self, rows: int) -> dict[str, Any]:
+    """What is known without compiling; everything else is None. The keys in the order of plan.json."""
+    images = 0 if self.stage == SAMPLE else rows * self.settings.data.images_per_row
+    return {
+      "topology": self.topology,
+      "num_slices": self.num_slices,
+      "stage": self.stage,
+      "chips": self.chips,
+      "mesh": dict(self.mesh.shape),
+      "rows": rows,
+      "rows_per_chip": rows / self.chips,
+      "images_per_chip": images / self.chips,
+      "parameters": self._parameters,
+      "hbm_bytes_per_chip": None,
+      "hbm_capacity": self.chip.hbm_bytes * self.chip.devices,
+      "fits": None,
+      "flops_per_chip": None,
+      "model_flops_per_chip": self._model_flops(rows) / self.chips,
+      "hbm_traffic_per_chip": None,
+      "collective_bytes_per_chip": None,
+      "synchronous_share": None,
+      "step_seconds": None,
+      "mfu": None,
+      "compile_seconds": None,
+      "operations": None,
+      "notes": None,
+      "compiler_options": compiler_options(self.chip.name),
+      "versions": {name: importlib.metadata.version(name) for name in ("jax", "libtpu")},
+    }
+
+  def _memory(self, analysis: Any) -> dict[str, float]:
+    """Bytes a chip."""
+    sizes = {
+      "arguments": analysis.argument_size_in_bytes,
+      "outputs": analysis.output_size_in_bytes - analysis.alias_size_in_bytes,
+      "temporaries": analysis.temp_size_in_bytes,
+    }
+    return {name: size * self.chip.devices for name, size in (sizes | {"total": sum(sizes.values())}).items()}
+
+  def _priced(self, priced: Cost, model_flops: float) -> dict[str, Any]:
+    """What the program's text tells. `priced` is for one device, of which a chip may have two."""
+    devices, peak = self.chip.devices, self.chip.peak_flops * self.chip.devices
+    seconds = priced.seconds
+    return {
+      "flops_per_chip": (priced.flops + priced.kernel_flops) * devices,
+      "hbm_traffic_per_chip": priced.hbm_bytes * devices,
+      "collective_bytes_per_chip": {kind: size * devices for kind, size in priced.collective_bytes.items()},
+      "synchronous_share": priced.synchronous_share,
+      "step_seconds": seconds,
+      "mfu": {level: model_flops / (seconds[of] * peak) for level, of in zip(LEVELS, reversed(LEVELS))},
+      "operations": [dataclasses.asdict(operation) for operation in priced.operations[:OPERATIONS]],
+      "notes": list(priced.notes),
+    }
+
+
+def devices(topology: str, num_slices: int) -> list[Any]:
+  """The devices of slices that are not there, as the TPU compiler knows them. Raises UserError."""
+  if importlib.util.find_spec("libtpu") is None:
+    raise UserError("planning needs the TPU compiler, which is not installed; pip install 'omniimage[tpu]' brings it")
+  options = {"chip_config_name": "megacore"} if chip_of(topology).megacore else {}
+  try:
+    found = topologies.get_topology_desc(platform="tpu", topology_name=topology, num_slices=num_slices, **options)
+  except jax.errors.JaxRuntimeError as error:
+    reason = str(error).splitlines()[0].removeprefix("INVALID_ARGUMENT: ")
+    raise UserError(f"topology={topology!r}: the TPU compiler refuses it: {reason}") from None
+  return list(found.devices)
+
+
+def program_text(compiled: jax.stages.Compiled) -> str:
+  """The optimized HLO, with the tables that say which blocks of a mask a kernel visits; `as_text` leaves them out."""
+  try:
+    from jaxlib._hlo import HloPrintOptions  # not public
+  except ImportError:
+    return compiled.as_text()
+  options = HloPrintOptions()
+  options.print_large_constants = True
+  return "\n\n".join(module.to_string(options) for module in compiled.runtime_executable().hlo_modules())
+
+
+def most_that_fits(fits: Callable[[int], bool], start: int, limit: int) -> int:
+  """The largest number up to `limit` that fits, by doubling and bisection; 0 if none does."""
+  good, bad = 0, start
+  while bad <= limit and fits(bad):
+    good, bad = bad, 2 * bad
+  bad = min(bad, limit + 1)
+  while bad - good > 1:
+    middle = (good + bad) // 2
+    good, bad = (middle, bad) if fits(middle) else (good, middle)
+  return good
+
+
+def _memory_message(error: str) -> str:
+  """The sentence about memory in what the compiler says."""
+  found = re.search(r"Ran out of memory.*?(?=\. |\.?\n|$)", error)
+  return found.group() if found else error.splitlines()[0]

@@ -1,0 +1,101 @@
+"""FLOPs that a model needs, whatever a program does: what model FLOP utilization (MFU) counts.
+
+2 × (matmul parameters × tokens they are used on) forward, and the same twice again in the backward pass of parts that
+move; once again for the gradient that passes through a frozen decoder to those before it. Attention likewise: 4 ×
+width × (query, key) pairs forward. Pairs are those that the masks allow: half of them in the prior, where segments are
+taken to be as long as the row; those of the doubled sequence in the decoder; all of them in cross-attention. Never
+counted are recomputation, embedding lookups, norms, optimizers and what is only measured.
+"""
+
+from omniimage.models.chunks import ChunkLayout, DoubledChunks
+from omniimage.models.decoder import TIME_FREQUENCIES
+from omniimage.models.prior import padded
+from omniimage.settings import DecoderSettings, PriorSettings, Settings, StageSettings
+from omniimage.vocabulary import Vocabulary
+
+FORWARD, THROUGH, LEARNS = 1, 2, 3  # forward alone; with the gradient of what came in; with that of parameters too
+
+
+def step_flops(settings: Settings, stage: StageSettings, text_size: int) -> float:
+  """One update on the stage's global batch. Of several chunk layouts, the dearest."""
+  s, weights = settings, stage.weights
+  images = stage.rows * s.data.images_per_row
+
+  def pays(part: str) -> int:
+    return LEARNS if part in stage.moves else FORWARD
+
+  flops = images * tokenizer_flops(s, s.tokenizer.encoder_depth) * pays("tokenizer")
+  if weights.pixel:
+    flops += images * tokenizer_flops(s, s.tokenizer.decoder_depth) * pays("tokenizer")
+  if weights.text or weights.image or weights.diffusion:
+    tokens = s.data.sequence_length
+    row = tokens * prior_token_flops(s.prior) + 2 * s.prior.depth * tokens**2 * s.prior.heads * s.prior.head_width
+    if weights.text:
+      row += tokens * head_flops(s, text_size, "text")
+    if weights.image or stage.sampled_codes:
+      row += s.data.images_per_row * s.token_grid**2 * head_flops(s, text_size, "image")
+    flops += stage.rows * row * pays("prior")
+  if weights.diffusion:
+    layouts = (
+      ChunkLayout(s.patch_grid, s.patch_grid, *row) for row in zip(s.decoder.chunk_rows, s.decoder.chunk_offsets)
+    )
+    dearest = max(decoder_flops(s, layout) for layout in layouts)
+    flops += images * dearest * (LEARNS if "decoder" in stage.moves else THROUGH)
+  return float(flops)
+
+
+def token_flops(settings: Settings, text_size: int, length: int, kinds: tuple[str, ...] = ()) -> float:
+  """One token of one row written to a cache of `length` places, and its logits over tables of some kinds."""
+  p = settings.prior
+  attention = 4 * p.depth * length * p.heads * p.head_width
+  return float(prior_token_flops(p) + attention + sum(head_flops(settings, text_size, kind) for kind in kinds))
+
+
+# Forward passes
+
+
+def prior_token_flops(p: PriorSettings) -> int:
+  """The prior's layers on one token, without attention's pairs."""
+  heads = 2 * p.heads + 2 * p.kv_heads  # of query and output, key and value
+  return 2 * p.depth * p.width * (heads * p.head_width + 3 * p.mlp_width)
+
+
+def head_flops(settings: Settings, text_size: int, kind: str) -> int:
+  """The logits of one token over one of the prior's two tables, as padded."""
+  vocabulary = Vocabulary(text_size, settings.tokenizer.codes)
+  ids = vocabulary.image_codes if kind == "image" else max(vocabulary.text_and_specials, settings.prior.text_rows)
+  return 2 * settings.prior.width * padded(ids)
+
+
+def tokenizer_flops(settings: Settings, depth: int) -> int:
+  """The tokenizer's encoder or its own decoder, of a depth, on one image."""
+  t, places = settings.tokenizer, settings.token_grid**2
+  ends = t.width * (3 * t.patch_size**2 + len(t.levels))
+  layer = 4 * t.width**2 + 3 * t.width * t.mlp_width
+  return 2 * places * (ends + depth * layer) + 4 * depth * t.width * places**2
+
+
+def decoder_flops(settings: Settings, layout: ChunkLayout) -> int:
+  """The diffusion decoder on the doubled sequence of one image."""
+  d, visual = settings.decoder, settings.token_grid**2
+  text = min(d.text_length, settings.data.sequence_length)
+  rows = layout.finished_rows + layout.rows
+  patches, memory = rows * layout.columns, visual + text + 1
+  kv_width = d.width // d.heads * d.kv_heads
+
+  pixels = 3 * d.patch_size**2
+  ends = d.width * pixels * (patches + layout.rows * layout.columns)  # the finished copy's x̂ is not asked for
+  conditions = d.width * (len(settings.tokenizer.levels) * visual + settings.prior.width * text)
+  times = rows * d.width * (2 * TIME_FREQUENCIES + d.width + 6 * d.width + 2 * d.width)
+  on_patches = 4 * d.width**2 + 2 * d.width * kv_width + 3 * d.width * d.mlp_width  # own and cross-attention, MLP
+  layer = on_patches * patches + 2 * d.width * kv_width * memory
+  pairs = seen_pairs(layout, d) + patches * memory
+  return 2 * (ends + conditions + times + d.depth * layer) + 4 * d.depth * d.width * pairs
+
+
+def seen_pairs(layout: ChunkLayout, d: DecoderSettings) -> int:
+  """(query, key) pairs that the doubled sequence's mask allows."""
+  rows = layout.finished_rows + layout.rows
+  one_column = ChunkLayout(layout.rows, 1, layout.chunk_rows, layout.offset)  # what rows see, all their columns see
+  seen = DoubledChunks(one_column, d.context_rows).dense(rows, rows)
+  return layout.columns**2 * (rows**2 if seen is None else int(seen.sum()))
