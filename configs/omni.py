@@ -83,7 +83,7 @@ def large(config: ConfigDict):
 
 
 def peer(config: ConfigDict):
-  """MaxText's own measure: Llama 2's block, 1.3 billion parameters, text alone. Its tokenizer and decoder do nothing."""
+  """The prior alone on text: Llama 2's block, 1.3 billion parameters. Tokenizer and decoder do nothing."""
   config.data.images_per_row = 0
   config.data.sequence_length = 2048
   config.data.image_size = 32

@@ -76,6 +76,19 @@ def param_shardings(mesh: Mesh, part: str, params: Any) -> Any:
   return jax.tree.map_with_path(place, params, param_specs(part, params))
 
 
+def unstacked_shardings(mesh: Mesh, part: str, params: Any) -> Any:
+  """The NamedSharding of every parameter of a part whose layers are unstacked, as in sampling."""
+
+  def place(path, leaf):
+    name = _name(path)
+    stacked = re.sub(r"layers_\d+/", "layers/", name)
+    spec = _spec(part, name, leaf.shape) if stacked == name else P(*_spec(part, stacked, (1, *leaf.shape))[1:])
+    _check_divides(mesh, f"{part}/{name}", leaf.shape, spec)
+    return NamedSharding(mesh, spec)
+
+  return jax.tree.map_with_path(place, params)
+
+
 def state_shardings(mesh: Mesh, abstract_state: Any) -> Any:
   """The NamedSharding of every array of a training state (params, ema and opt_state by part; scalars replicated)."""
   shardings = jax.tree.map(lambda _: NamedSharding(mesh, P()), abstract_state)

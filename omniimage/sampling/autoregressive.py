@@ -96,22 +96,30 @@ def sample_tokens(
   Returns:
     (B, new_tokens) int32; after a row's `<eos>`, padding.
   """
-  guided, first = sampling.guidance != 1, omni.vocabulary.codes if codes_only else 0
 
   def step(written, index):
-    logits = _logits(omni, params, written.hidden, codes_only)
-    grammar = written.grammar
-    if guided:
-      conditional, unconditional = jnp.split(logits, 2)
-      logits = unconditional + sampling.guidance * (conditional - unconditional)
-      grammar = jax.tree.map(lambda x: jnp.split(x, 2)[0], grammar)
-    logits = jnp.where(grammar.allowed(omni.vocabulary)[:, first:], logits, -jnp.inf)
-    token = first + draw(logits, jax.vmap(jax.random.fold_in, (0, None))(keys, index), sampling)
-    both = jnp.concatenate([token, token]) if guided else token
-    return append(omni, params, written, both, start + index), token
+    fresh = jax.vmap(jax.random.fold_in, (0, None))(keys, index)
+    return sample_token(omni, params, written, start + index, fresh, sampling, codes_only)
 
   _, tokens = jax.lax.scan(step, written, jnp.arange(new_tokens))
   return tokens.T
+
+
+def sample_token(
+  omni: Omni, params: Params, written: Written, index: Array, keys: Array, sampling: SamplingSettings, codes_only: bool
+) -> tuple[Written, Array]:
+  """Draws one token (B,) of every row, from a key a row, and writes it at cache place `index`."""
+  guided, first = sampling.guidance != 1, omni.vocabulary.codes if codes_only else 0
+  logits = _logits(omni, params, written.hidden, codes_only)
+  grammar = written.grammar
+  if guided:
+    conditional, unconditional = jnp.split(logits, 2)
+    logits = unconditional + sampling.guidance * (conditional - unconditional)
+    grammar = jax.tree.map(lambda x: jnp.split(x, 2)[0], grammar)
+  logits = jnp.where(grammar.allowed(omni.vocabulary)[:, first:], logits, -jnp.inf)
+  token = first + draw(logits, keys, sampling)
+  both = jnp.concatenate([token, token]) if guided else token
+  return append(omni, params, written, both, index), token
 
 
 def _logits(omni: Omni, params: Params, hidden: Array, codes_only: bool) -> Array:

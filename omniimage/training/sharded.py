@@ -1,14 +1,20 @@
 """The model and the step for a mesh, as the training loop runs them and as they are planned ahead of time."""
 
+import dataclasses
+
 import jax
-from jax.sharding import Mesh
+import jax.numpy as jnp
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
 
 from omniimage.data.batches import empty_batch
 from omniimage.distributed.attention import attention_for
 from omniimage.distributed.fsdp import HandGathered, scatter_at_once, scatter_by_halves
-from omniimage.distributed.mesh import batch_sharding
-from omniimage.distributed.sharding import state_shardings
+from omniimage.distributed.mesh import batch_axes, batch_sharding
+from omniimage.distributed.sharding import state_shardings, unstacked_shardings
 from omniimage.models.omni import Omni
+from omniimage.sampling.autoregressive import Written, sample_token
+from omniimage.sampling.grammar import Grammar
 from omniimage.settings import Settings
 from omniimage.training.optimizer import make_optimizer
 from omniimage.training.state import TrainState, enter_stage, fresh_state
@@ -56,6 +62,36 @@ def abstract_batch(omni: Omni, rows: int, mesh: Mesh) -> dict[str, jax.ShapeDtyp
   return {
     name: jax.ShapeDtypeStruct((rows, *value.shape[1:]), value.dtype, sharding=sharding) for name, value in row.items()
   }
+
+
+def abstract_sampler(settings: Settings, text_size: int, mesh: Mesh, rows: int, length: int):
+  """The cached sampler's step, one code of every row, and its abstract arguments: parameters in the compute type,
+  divided over `tensor`, and caches of `length` places, donated."""
+  omni = Omni(settings, text_size, scan=False, attention_fn=attention_for(mesh, own_rows=False))
+  dtype = jnp.dtype(settings.compute_dtype)
+
+  def abstract(key):
+    params = jax.tree.map(lambda x: x.astype(dtype), omni.view({"prior": omni.init(key)["prior"]}))
+    caches = omni.prior.apply({"params": params["prior"]}, rows, length, method="init_caches")
+    hidden, seen = jnp.zeros((rows, settings.prior.width), dtype), jnp.zeros((rows, length), jnp.int32)
+    return params, Written(hidden, caches, seen, Grammar.start(rows)), jax.random.split(key, rows), jnp.int32(0)
+
+  params, written, keys, index = jax.eval_shape(abstract, jax.random.key(0))
+  by_rows, by_heads = batch_sharding(mesh), NamedSharding(mesh, P(batch_axes, None, "tensor", None))
+  shardings = (
+    {"prior": unstacked_shardings(mesh, "prior", params["prior"])},
+    dataclasses.replace(
+      jax.tree.map(lambda _: by_rows, written), caches=jax.tree.map(lambda _: by_heads, written.caches)
+    ),
+    by_rows,
+    NamedSharding(mesh, P()),
+  )
+
+  def step(params, written, keys, index):
+    return sample_token(omni, params, written, index, keys, settings.sampling, codes_only=True)
+
+  jitted = jax.jit(step, in_shardings=shardings, out_shardings=(shardings[1], by_rows), donate_argnums=1)
+  return jitted, jax.tree.map(_placed, (params, written, keys, index), shardings)
 
 
 def _placed(leaf, sharding) -> jax.ShapeDtypeStruct:
