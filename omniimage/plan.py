@@ -3,8 +3,8 @@
 The real step of a config and stage is compiled ahead of time by the TPU compiler, which runs on any Linux machine, for
 the real mesh; what its program needs is read off (`omniimage.planning`). Figures are for one chip, all its cores.
 
-  hbm_bytes_per_chip   of the compiler's allocation; outputs that take the place of donated arguments count once
-  fits                 the compiler refuses programs that do not; then the plan tells no more than that
+  hbm_bytes_per_chip   at most in use at one time; outputs that take the place of donated arguments count as arguments
+  fits                 the compiler refuses programs that do not; then the total is all that the plan tells
   flops_per_chip       of all matrix products and kernels of the program, recomputation included
   model_flops_per_chip what the model needs: `omniimage.planning.model_flops`
   collective_bytes_per_chip  received, by kind; kinds that cross slices begin with "dcn-"
@@ -45,10 +45,17 @@ from omniimage.training import sharded
 SAMPLE = "sample"
 MOST_ROWS = 4096  # for each part of the mesh; `fit` looks no further
 OPERATIONS = 30  # that a plan lists
+UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}  # of the compiler's messages
 
 
 class DoesNotFit(UserError):
   """The compiler refused a program for its memory."""
+
+  @property
+  def needed(self) -> float | None:
+    """Bytes a device, if the message tells."""
+    found = re.search(r"required for .*?\(([\d.]+)([KMGT])\)", str(self))
+    return float(found.group(1)) * UNITS[found.group(2)] if found else None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,7 +131,8 @@ class Planner:
     try:
       compiled, seconds = self._compile(rows)
     except DoesNotFit as error:
-      return Plan(record | {"fits": False, "notes": [str(error)]})
+      total = error.needed and error.needed * self.chip.devices
+      return Plan(record | {"hbm_bytes_per_chip": {"total": total}, "fits": False, "notes": [str(error)]})
     hlo, memory = program_text(compiled), self._memory(compiled.memory_analysis())
     record |= {"hbm_bytes_per_chip": memory, "fits": True, "compile_seconds": seconds}
     return Plan(record | self._priced(cost(hlo, self.chip), record["model_flops_per_chip"]), hlo)
@@ -209,13 +217,12 @@ class Planner:
     }
 
   def _memory(self, analysis: Any) -> dict[str, float]:
-    """Bytes a chip."""
-    sizes = {
-      "arguments": analysis.argument_size_in_bytes,
-      "outputs": analysis.output_size_in_bytes - analysis.alias_size_in_bytes,
-      "temporaries": analysis.temp_size_in_bytes,
-    }
-    return {name: size * self.chip.devices for name, size in (sizes | {"total": sum(sizes.values())}).items()}
+    """Bytes a chip. The total is the most that is in use at one time, which is what the compiler holds against the
+    memory there is; its own figure for temporaries adds up buffers that share a place."""
+    arguments, total = analysis.argument_size_in_bytes, analysis.peak_memory_in_bytes
+    outputs = analysis.output_size_in_bytes - analysis.alias_size_in_bytes
+    sizes = {"arguments": arguments, "outputs": outputs, "temporaries": total - arguments - outputs, "total": total}
+    return {name: size * self.chip.devices for name, size in sizes.items()}
 
   def _priced(self, priced: Cost, model_flops: float) -> dict[str, Any]:
     """What the program's text tells. `priced` is for one device, of which a chip may have two."""

@@ -24,9 +24,11 @@ def compiler(monkeypatch):
     compiled.append(rows)
     temporaries = rows // planner.chips * A_ROW
     if ARGUMENTS + temporaries > planner.chip.hbm_bytes:
-      raise DoesNotFit("Ran out of memory on HBM")
-    sizes = dict(argument=ARGUMENTS, output=ARGUMENTS + 64, alias=ARGUMENTS, temp=temporaries)
-    memory = types.SimpleNamespace(**{f"{name}_size_in_bytes": size for name, size in sizes.items()})
+      gigabytes = (ARGUMENTS + temporaries) / 2**30
+      raise DoesNotFit(f"Ran out of memory, the total memory required for HLO temporaries ({gigabytes:.2f}G) exceeds")
+    peak = ARGUMENTS + 64 + temporaries
+    sizes = dict(argument_size=ARGUMENTS, output_size=ARGUMENTS + 64, alias_size=ARGUMENTS, peak_memory=peak)
+    memory = types.SimpleNamespace(**{f"{name}_in_bytes": size for name, size in sizes.items()})
     return types.SimpleNamespace(memory_analysis=lambda: memory), 1.5
 
   monkeypatch.setattr(planning, "devices", lambda topology, num_slices: jax.devices())
@@ -78,7 +80,8 @@ def test_a_stage_is_chosen_by_name():
 
 def test_a_step_that_does_not_fit_has_a_plan_without_costs():
   record = plan(small.config(**{"stages.joint.rows": 8 * 64}), TOPOLOGY).record
-  assert record["fits"] is False and record["notes"] == ["Ran out of memory on HBM"]
+  assert record["fits"] is False and record["notes"][0].startswith("Ran out of memory")
+  assert record["hbm_bytes_per_chip"] == {"total": ARGUMENTS + 64 * A_ROW}
   assert record["step_seconds"] is None and record["model_flops_per_chip"] > 0
 
 
@@ -88,7 +91,7 @@ def test_fit_finds_the_largest_batch_and_reports_every_try(compiler):
   assert record["rows_per_chip"] == 29  # 1 GiB + 29 × ½ GiB of 15.75
   assert compiler == [8 * rows for rows in (1, 2, 4, 8, 16, 32, 24, 28, 30, 29)]
   assert [tried["rows"] for tried in record["tries"]] == compiler and len(said) == len(compiler)
-  assert "240 rows; 30 rows and 60 images a chip: does not fit" in said
+  assert "240 rows; 30 rows and 60 images a chip: does not fit, 17.18 of 16.91 GB a chip" in said
 
 
 def test_fit_keeps_whole_microbatches(compiler):

@@ -46,10 +46,12 @@ def sharded_splash(mesh: Mesh, interpret: bool = False) -> AttentionFn:
     queries, keys = _specs(mesh, q_BTHK.shape, k_BSGK.shape, TILE)
     rows, over_queries, over_heads, _ = queries
     heads, sequence = (mesh.shape[axis] if axis else 1 for axis in (over_heads, over_queries))
-    kernel = splash_kernel(
-      mask.pattern, T, k_BSGK.shape[1], H, head_shards=heads, query_shards=sequence, interpret=interpret
-    )
-    of_kernel = kernel.manual_sharding_spec(NamedSharding(mesh, P(over_heads, over_queries)))
+    S, shards = k_BSGK.shape[1], dict(head_shards=heads, interpret=interpret)
+    if mask.pattern.dense(T, S) is None:  # all queries see the same: one kernel does for every shard of them
+      kernel, over_mask = splash_kernel(mask.pattern, T // sequence, S, H, **shards), None
+    else:
+      kernel, over_mask = splash_kernel(mask.pattern, T, S, H, query_shards=sequence, **shards), over_queries
+    of_kernel = kernel.manual_sharding_spec(NamedSharding(mesh, P(over_heads, over_mask)))
     segments = () if mask.query_segments is None else (mask.query_segments, mask.key_segments)
     of_segments = (P(rows, over_queries), P(rows, None))[: len(segments)]
 

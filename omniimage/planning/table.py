@@ -10,7 +10,7 @@ ROWS = 16  # of the dearest operations
 def line(record: Mapping[str, Any]) -> str:
   """One try of a batch size."""
   if not record["fits"]:
-    return f"{_batch(record)}: does not fit"
+    return f"{_batch(record)}: {_memory(record)}"
   return (
     f"{_batch(record)}: {_memory(record)}; {record['step_seconds']['likely']:.3g} s, MFU {record['mfu']['likely']:.1%}"
   )
@@ -22,7 +22,7 @@ def table(record: Mapping[str, Any]) -> str:
     ("chips", f"{record['chips']:,} of {_topology(record)}, mesh {_mesh(record)}"),
     ("parameters", f"{record['parameters']:,}"),
     ("batch", _batch(record)),
-    ("memory", _memory(record) if record["fits"] else "does not fit"),
+    ("memory", _memory(record)),
   ]
   if record["fits"]:
     rows += _costs(record)
@@ -81,7 +81,9 @@ def _count(number: float, noun: str) -> str:
 
 
 def _memory(record: Mapping[str, Any]) -> str:
-  sizes = {name: size / GB for name, size in record["hbm_bytes_per_chip"].items()}
-  total = sizes.pop("total")
+  sizes = {name: size and size / GB for name, size in record["hbm_bytes_per_chip"].items()}
+  total, capacity = sizes.pop("total"), record["hbm_capacity"] / GB
+  if not record["fits"]:
+    return "does not fit" + (f", {total:.2f} of {capacity:.2f} GB a chip" if total else "")
   parts = ", ".join(f"{name} {size:.3g}" for name, size in sizes.items())
-  return f"{total:.2f} of {record['hbm_capacity'] / GB:.2f} GB a chip ({parts})"
+  return f"{total:.2f} of {capacity:.2f} GB a chip ({parts})"

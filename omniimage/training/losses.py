@@ -49,7 +49,7 @@ def _cross_entropy_forward(hidden, kernel, targets, weights, ids, z_weight, chun
 
   start = ((0.0, 0.0), jnp.zeros(kernel.shape, jnp.float32))
   (sums, d_kernel), d_hidden = jax.lax.scan(step, start, _chunks(chunk, hidden, targets, weights))
-  d_hidden = jnp.moveaxis(d_hidden, 0, 1).reshape(hidden.shape[0], -1, hidden.shape[2])[:, : hidden.shape[1]]
+  d_hidden = jnp.moveaxis(d_hidden, 0, 2).reshape(hidden.shape[0], -1, hidden.shape[2])[:, : hidden.shape[1]]
   return sums, (d_hidden, d_kernel.astype(kernel.dtype))
 
 
@@ -63,7 +63,11 @@ cross_entropy.defvjp(_cross_entropy_forward, _cross_entropy_backward)
 
 
 def _chunks(chunk: int, hidden, targets, weights):
-  """(B, L, …) arrays as (chunks, B, chunk, …), padded at the end with weight zero."""
+  """(B, L, …) arrays as (chunks, B, chunk, …), padded at the end with weight zero.
+
+  Chunk c holds positions c, c + count, c + 2·count, …: some of every shard of a divided sequence, so that all devices
+  work on each.
+  """
   B, L = targets.shape
   chunk = min(chunk, L)
   count = -(-L // chunk)
@@ -71,7 +75,7 @@ def _chunks(chunk: int, hidden, targets, weights):
 
   def split(x):
     x = jnp.pad(x, ((0, 0), (0, padding)) + ((0, 0),) * (x.ndim - 2))
-    return jnp.moveaxis(x.reshape(B, count, chunk, *x.shape[2:]), 1, 0)
+    return jnp.moveaxis(x.reshape(B, chunk, count, *x.shape[2:]), 2, 0)
 
   return split(hidden), split(targets), split(weights)
 

@@ -26,9 +26,7 @@ RECORD = {
   "operations": [{"path": "prior/layers/mlp/up", "kind": "backward", "seconds": 0.12, "share": 0.12, "count": 40}],
   "notes": ["1 × sort without the compiler's estimate, priced by its bytes"],
 }
-NOTHING_ELSE = dict.fromkeys(
-  ("hbm_bytes_per_chip", "flops_per_chip", "step_seconds", "mfu", "operations", "collective_bytes_per_chip")
-)
+UNKNOWN = ("flops_per_chip", "step_seconds", "mfu", "operations", "collective_bytes_per_chip")
 
 
 def test_the_table_tells_totals_and_the_dearest_operations():
@@ -48,9 +46,11 @@ def test_the_table_tells_totals_and_the_dearest_operations():
 
 
 def test_a_plan_that_does_not_fit_says_so_and_why():
-  record = RECORD | NOTHING_ELSE | {"fits": False, "notes": ["Ran out of memory"]}
+  found = {"hbm_bytes_per_chip": {"total": 2e10}, "fits": False, "notes": ["Ran out of memory"]}
+  record = RECORD | dict.fromkeys(UNKNOWN) | found
   assert "does not fit" in table(record) and "note: Ran out of memory" in table(record)
-  assert line(record) == "4,096 rows; 8 rows and 1 image a chip: does not fit"
+  assert line(record) == "4,096 rows; 8 rows and 1 image a chip: does not fit, 20.00 of 16.00 GB a chip"
+  assert line(record | {"hbm_bytes_per_chip": {"total": None}}).endswith("a chip: does not fit")
 
 
 def test_a_try_is_one_line():
