@@ -7,10 +7,10 @@ Millions of parameters, from `launch.plan`:
 
 | variant | image | tokenizer | prior | decoder | all | begins on |
 | --- | --- | --- | --- | --- | --- | --- |
-| 300m | 256² | 43 | 156 | 103 | 302 | v5e:2x4 |
-| 1b | 256² | 87 | 735 | 250 | 1,072 | v5e:16x16 |
-| 7b | 1024² | 309 | 4,401 | 2,172 | 6,882 | v5p:8x8x8 |
-| peer | | | 1,296 | | | v5e:16x16 |
+| 300m | 256² | 42 | 152 | 102 | 296 | v5e:2x4 |
+| 1b | 256² | 86 | 729 | 252 | 1,067 | v5e:16x16 |
+| 7b | 1024² | 310 | 4,390 | 2,202 | 6,901 | v5p:8x8x8 |
+| peer | text | | 1,297 | | | v5e:16x16 |
 
 They read the scenes until other data is named. Heads are 128 wide, the width of a TPU's vector unit.
 """

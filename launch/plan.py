@@ -30,6 +30,7 @@ WITHOUT_A_TPU = {
   "JAX_PLATFORMS": "cpu",
   "TPU_ACCELERATOR_TYPE": "v5litepod-4",  # any; without it and the next, libtpu complains on stderr
   "TPU_WORKER_HOSTNAMES": "localhost",
+  "JAX_ENABLE_COMPILATION_CACHE": "false",  # a program cannot be read back without its chips
   "ALLOW_MULTIPLE_LIBTPU_LOAD": "true",  # so that several plans can be made at once
 }
 
@@ -39,15 +40,17 @@ def main(argv: list[str]):
     raise UserError(f"{argv[1]!r} is not a flag; flags begin with --, as in --topology=v5e:16x16")
   if CONFIG.value is None or not TOPOLOGY.value or not OUT.value:
     raise UserError("give --config=configs/omni.py:1b, --topology=v5e:16x16 and --out=plan.json")
+  for path in (OUT.value, *([HLO.value] if HLO.value else [])):
+    _check_writable(Path(path))
   os.environ.update(WITHOUT_A_TPU)
 
   from omniimage.plan import plan  # after the flags, and after the environment that jax reads
   from omniimage.planning.table import table
 
   made = plan(CONFIG.value, TOPOLOGY.value, NUM_SLICES.value, STAGE.value, FIT.value, report=_report)
-  _write(OUT.value, json.dumps(made.record, indent=2) + "\n")
+  Path(OUT.value).write_text(json.dumps(made.record, indent=2) + "\n", encoding="utf-8")
   if HLO.value and made.hlo:
-    _write(HLO.value, made.hlo)
+    Path(HLO.value).write_text(made.hlo, encoding="utf-8")
   print(table(made.record))
   if not made.record["fits"]:
     raise UserError(f"{made.record['stage']} does not fit: give the stage fewer rows, recompute more (remat), or --fit")
@@ -57,9 +60,14 @@ def _report(text: str):
   print(text, file=sys.stderr, flush=True)
 
 
-def _write(path: str, text: str):
-  Path(path).parent.mkdir(parents=True, exist_ok=True)
-  Path(path).write_text(text, encoding="utf-8")
+def _check_writable(path: Path):
+  """Before the compiler runs for minutes."""
+  try:
+    path.parent.mkdir(parents=True, exist_ok=True)
+  except OSError as error:
+    raise UserError(f"{path} cannot be written: {error}") from None
+  if path.is_dir() or not os.access(path.parent, os.W_OK):
+    raise UserError(f"{path} cannot be written; give a file in a directory that can")
 
 
 if __name__ == "__main__":

@@ -19,9 +19,11 @@ def main(argv: list[str]):
   if CONFIG.value is None or not WORKDIR.value:
     raise UserError("give --config=configs/scenes.py and --workdir=runs/scenes")
 
-  from omniimage.training.loop import train  # after the flags: a wrong one should not wait for jax
+  from launch import processes  # after the flags: a wrong one should not wait for jax
+  from omniimage.training.loop import train
   from omniimage.workdir import Workdir
 
+  processes.initialize()
   state = train(CONFIG.value, WORKDIR.value)
   sheet = Workdir(WORKDIR.value).samples / "final.png"
   print(f"{WORKDIR.value} is trained, {int(state.step)} steps; what it draws: {sheet}")

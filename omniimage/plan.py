@@ -14,13 +14,15 @@ the real mesh; what its program needs is read off (`omniimage.planning`). Figure
 
 Assumed beyond that: rows are full; every step costs what the dearest of the decoder's chunk layouts costs; nobody waits
 for data, hosts or checkpoints; all chips are equally fast. `sample` is one token of every row, written to caches as
-long as a packed row and read in full, without guidance; one row for each part that the mesh divides rows into.
+long as a packed row and read in full, without guidance; one row for each part that the mesh divides rows into. It also
+has hbm_traffic_needed_per_chip, the bytes of weights and caches that no program can do without.
 """
 
 import dataclasses
 import functools
 import importlib.metadata
 import importlib.util
+import math
 import re
 import time
 from collections.abc import Callable, Mapping
@@ -28,6 +30,7 @@ from typing import Any
 
 import jax
 from jax.experimental import topologies
+from jax.tree_util import keystr
 
 from omniimage.data.text import TextTokenizer
 from omniimage.distributed.mesh import batch_ways, check_rows, make_mesh
@@ -44,6 +47,7 @@ from omniimage.training import sharded
 
 SAMPLE = "sample"
 MOST_ROWS = 4096  # for each part of the mesh; `fit` looks no further
+MEMORY = ("arguments", "outputs", "temporaries", "total")
 OPERATIONS = 30  # that a plan lists
 UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}  # of the compiler's messages
 
@@ -131,11 +135,15 @@ class Planner:
     try:
       compiled, seconds = self._compile(rows)
     except DoesNotFit as error:
-      total = error.needed and error.needed * self.chip.devices
-      return Plan(record | {"hbm_bytes_per_chip": {"total": total}, "fits": False, "notes": [str(error)]})
+      memory = dict.fromkeys(MEMORY) | {"total": error.needed and error.needed * self.chip.devices}
+      return Plan(record | {"hbm_bytes_per_chip": memory, "fits": False, "notes": [str(error)]})
     hlo, memory = program_text(compiled), self._memory(compiled.memory_analysis())
     record |= {"hbm_bytes_per_chip": memory, "fits": True, "compile_seconds": seconds}
-    return Plan(record | self._priced(cost(hlo, self.chip), record["model_flops_per_chip"]), hlo)
+    record |= self._priced(cost(hlo, self.chip), record["model_flops_per_chip"])
+    if self.stage == SAMPLE:
+      params, written = self._step(rows)[1][:2]
+      record["hbm_traffic_needed_per_chip"] = needed_bytes(params["prior"], written.caches) * self.chip.devices
+    return Plan(record, hlo)
 
   def largest(self, report: Callable[[str], None]) -> Plan:
     """The plan of the most rows that fit."""
@@ -170,7 +178,7 @@ class Planner:
 
   def _model_flops(self, rows: int) -> float:
     if self.stage == SAMPLE:
-      return rows * token_flops(self.settings, self.text_size, self.settings.data.sequence_length)
+      return rows * token_flops(self.settings, self.text_size, self.settings.data.sequence_length, kinds=("image",))
     return step_flops(self.settings, dataclasses.replace(self.settings.stages[self.stage], rows=rows), self.text_size)
 
   def _compile(self, rows: int) -> tuple[jax.stages.Compiled, float]:
@@ -221,8 +229,8 @@ class Planner:
     memory there is; its own figure for temporaries adds up buffers that share a place."""
     arguments, total = analysis.argument_size_in_bytes, analysis.peak_memory_in_bytes
     outputs = analysis.output_size_in_bytes - analysis.alias_size_in_bytes
-    sizes = {"arguments": arguments, "outputs": outputs, "temporaries": total - arguments - outputs, "total": total}
-    return {name: size * self.chip.devices for name, size in sizes.items()}
+    sizes = (arguments, outputs, total - arguments - outputs, total)
+    return {name: size * self.chip.devices for name, size in zip(MEMORY, sizes)}
 
   def _priced(self, priced: Cost, model_flops: float) -> dict[str, Any]:
     """What the program's text tells. `priced` is for one device, of which a chip may have two."""
@@ -251,6 +259,16 @@ def devices(topology: str, num_slices: int) -> list[Any]:
     reason = str(error).splitlines()[0].removeprefix("INVALID_ARGUMENT: ")
     raise UserError(f"topology={topology!r}: the TPU compiler refuses it: {reason}") from None
   return list(found.devices)
+
+
+def needed_bytes(prior: Any, caches: Any) -> int:
+  """What a device must read to write one code: its part of the layers, of the codes' head and of the caches."""
+  leaves = {keystr(path, simple=True, separator="/"): x for path, x in jax.tree.leaves_with_path((prior, caches))}
+  tied = not any(name.startswith("0/head/") for name in leaves)
+  lookups = ("0/embed/text", "0/head/text", *(() if tied else ("0/embed/image",)))  # a row each, or not at all
+  return sum(
+    math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for name, x in leaves.items() if name not in lookups
+  )
 
 
 def program_text(compiled: jax.stages.Compiled) -> str:

@@ -78,10 +78,20 @@ def test_a_stage_is_chosen_by_name():
   assert record["model_flops_per_chip"] < plan(small.config(), TOPOLOGY).record["model_flops_per_chip"]
 
 
+def test_sampling_is_one_token_of_a_row_on_each_part_of_the_mesh_and_tells_what_it_must_read():
+  record = plan(small.config(), TOPOLOGY, stage="sample").record
+  assert (record["stage"], record["rows"], record["images_per_chip"]) == ("sample", 8, 0)
+  layer = 4 * 32 * 32 + 3 * 32 * 64 + 2 * 32 + 2 * 16  # attention, MLP, their norms, norms of queries and keys
+  head, cache = 32 * 128, 2 * 64 * 2 * 16  # of 64 codes, padded; keys and values of 64 places
+  assert record["hbm_traffic_needed_per_chip"] == 4 * (2 * (layer + cache) + 32 + head)
+
+
 def test_a_step_that_does_not_fit_has_a_plan_without_costs():
   record = plan(small.config(**{"stages.joint.rows": 8 * 64}), TOPOLOGY).record
   assert record["fits"] is False and record["notes"][0].startswith("Ran out of memory")
-  assert record["hbm_bytes_per_chip"] == {"total": ARGUMENTS + 64 * A_ROW}
+  assert record["hbm_bytes_per_chip"] == {
+    "arguments": None, "outputs": None, "temporaries": None, "total": ARGUMENTS + 64 * A_ROW
+  }  # fmt: skip
   assert record["step_seconds"] is None and record["model_flops_per_chip"] > 0
 
 

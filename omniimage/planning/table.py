@@ -32,20 +32,23 @@ def table(record: Mapping[str, Any]) -> str:
 
 
 def _costs(record: Mapping[str, Any]) -> list[tuple[str, str]]:
-  received = record["collective_bytes_per_chip"]
-  kinds = ", ".join(f"{kind} {size / GB:.3g}" for kind, size in sorted(received.items(), key=lambda x: -x[1]) if size)
+  received = sorted(record["collective_bytes_per_chip"].items(), key=lambda item: -item[1])
+  kinds = ", ".join(f"{kind} {size / GB:.3g}" for kind, size in received if size)
+  total = f"{sum(size for _, size in received) / GB:.3g} GB a chip"
   flops, of_model = record["flops_per_chip"] / TERA, record["model_flops_per_chip"] / TERA
   return [
     ("FLOPs", f"{flops:.4g} TFLOP a chip; {of_model:.4g} of the model"),
-    ("HBM traffic", f"{record['hbm_traffic_per_chip'] / GB:.4g} GB a chip"),
-    (
-      "received",
-      f"{sum(received.values()) / GB:.3g} GB a chip ({kinds}), {record['synchronous_share']:.0%} synchronous",
-    ),
+    ("HBM traffic", _traffic(record)),
+    ("received", f"{total} ({kinds}), {record['synchronous_share']:.0%} synchronous" if kinds else "nothing"),
     ("step", " · ".join(f"{level} {seconds:.4g} s" for level, seconds in record["step_seconds"].items())),
     ("MFU", " · ".join(f"{level} {share:.1%}" for level, share in record["mfu"].items())),
     ("compiled in", f"{record['compile_seconds']:.0f} s"),
   ]
+
+
+def _traffic(record: Mapping[str, Any]) -> str:
+  moved, needed = record["hbm_traffic_per_chip"], record.get("hbm_traffic_needed_per_chip")
+  return f"{moved / GB:.4g} GB a chip" + (f", {moved / needed:.2f} × weights and caches" if needed else "")
 
 
 def _operations(record: Mapping[str, Any]) -> str:

@@ -12,6 +12,7 @@ from omniimage.distributed.attention import attention_for
 from omniimage.distributed.fsdp import HandGathered, scatter_at_once, scatter_by_halves
 from omniimage.distributed.mesh import batch_axes, batch_sharding
 from omniimage.distributed.sharding import state_shardings, unstacked_shardings
+from omniimage.distributed.xla_flags import compiler_options
 from omniimage.models.omni import Omni
 from omniimage.sampling.autoregressive import Written, sample_token
 from omniimage.sampling.grammar import Grammar
@@ -20,6 +21,7 @@ from omniimage.training.optimizer import make_optimizer
 from omniimage.training.state import TrainState, enter_stage, fresh_state
 from omniimage.training.step import make_train_step
 
+CHIPS = {"TPU v5 lite": "v5e", "TPU v5": "v5p"}  # by JAX's name, those with compiler options of their own
 SLOW_SCATTER = ("TPU v5 lite",)  # no sparse cores: a reduce-scatter holds up the core
 
 
@@ -41,6 +43,7 @@ def jitted_step(omni: Omni, stage: str, start: int, mesh: Mesh, state: TrainStat
     in_shardings=(shardings, batch_sharding(mesh)),
     out_shardings=(shardings, None),
     donate_argnums=0,
+    compiler_options=compiler_options(CHIPS.get(mesh.devices.flat[0].device_kind, "")) or None,
   )
 
 

@@ -55,6 +55,7 @@ def test_a_shape_that_the_compiler_refuses_is_one_line(tmp_path):
     ([TINY, "--topology=v9:2x4", "--out=plan.json"], "no chip 'v9'"),
     ([TINY, "--topology=v5e:2x4", "--out=plan.json", "--config.prior.depht=1"], "did you mean depth"),
     ([TINY, "v5e:2x4", "--out=plan.json"], "'v5e:2x4' is not a flag"),
+    ([TINY, "--topology=v5e:2x4", "--out=tests"], "tests cannot be written"),
   ],
 )
 def test_wrong_flags_are_one_line(flags, words):

@@ -45,6 +45,11 @@ def test_the_table_tells_totals_and_the_dearest_operations():
   assert "prior/layers/mlp/up backward 120.000 12.0% 40" in " ".join(text.split())
 
 
+def test_traffic_of_sampling_is_set_against_what_it_needs_and_silence_of_the_network_is_said():
+  text = table(RECORD | {"hbm_traffic_needed_per_chip": 1.6e11, "collective_bytes_per_chip": {}})
+  assert "200 GB a chip, 1.25 × weights and caches" in text and "received    nothing" in text
+
+
 def test_a_plan_that_does_not_fit_says_so_and_why():
   found = {"hbm_bytes_per_chip": {"total": 2e10}, "fits": False, "notes": ["Ran out of memory"]}
   record = RECORD | dict.fromkeys(UNKNOWN) | found
