@@ -7,6 +7,7 @@ the real mesh; what its program needs is read off (`omniimage.planning`). Figure
   fits                 the compiler refuses programs that do not; then the total is all that the plan tells
   flops_per_chip       of all matrix products and kernels of the program, recomputation included
   model_flops_per_chip what the model needs: `omniimage.planning.model_flops`
+  hbm_traffic_per_chip of cores and copies; what the network reads and writes by itself is not counted
   collective_bytes_per_chip  received, by kind; kinds that cross slices begin with "dcn-"
   synchronous_share    of the received bytes: those that the chip stands still for
   step_seconds         low, likely, high: `omniimage.planning.cost` says what each assumes
@@ -189,9 +190,7 @@ class Planner:
       try:
         compiled = lowered.compile(compiler_options=compiler_options(self.chip.name))
       except jax.errors.JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" not in str(error):
-          raise
-        raise DoesNotFit(_memory_message(str(error))) from None
+        raise (does_not_fit(str(error)) or error) from None
     return compiled, time.monotonic() - started
 
   def _known(self, rows: int) -> dict[str, Any]:
@@ -294,7 +293,7 @@ def most_that_fits(fits: Callable[[int], bool], start: int, limit: int) -> int:
   return good
 
 
-def _memory_message(error: str) -> str:
-  """The sentence about memory in what the compiler says."""
-  found = re.search(r"Ran out of memory.*?(?=\. |\.?\n|$)", error)
-  return found.group() if found else error.splitlines()[0]
+def does_not_fit(message: str) -> DoesNotFit | None:
+  """The sentence about device memory in an error of the compiler, if that is what it is about."""
+  found = re.search(r"Ran out of memory on HBM.*?(?=\. |\.?\n|\.?$)", message)
+  return DoesNotFit(found.group()) if found else None

@@ -7,7 +7,7 @@ import pytest
 
 from omniimage import plan as planning
 from omniimage.errors import UserError
-from omniimage.plan import DoesNotFit, Planner, most_that_fits, plan
+from omniimage.plan import DoesNotFit, Planner, does_not_fit, most_that_fits, plan
 from tests import small
 from tests.planning.snippets import OPERANDS, module, product
 
@@ -114,6 +114,19 @@ def test_fit_says_when_nothing_fits(monkeypatch):
   monkeypatch.setattr("tests.test_plan.ARGUMENTS", 2**35)
   record = plan(small.config(**{"stages.joint.rows": 32}), TOPOLOGY, fit=True).record
   assert record["fits"] is False and record["rows"] == 8
+
+
+@pytest.mark.parametrize("ending", [".", ". HLO module: jit_step.\nSee https://openxla.org/xla/errors/error_1000"])
+def test_the_compiler_s_error_tells_how_much_was_needed(ending):
+  words = (
+    "Ran out of memory on HBM, the total memory required for HLO temporaries (16.50G) exceeds available HBM (15.75G)"
+  )
+  error = does_not_fit(f"RESOURCE_EXHAUSTED: E1000: CompileTimeHbmOom: {words}{ending}")
+  assert str(error) == words and error.needed == 16.5 * 2**30
+
+
+def test_a_kernel_that_is_too_large_for_the_chip_s_own_memory_is_not_taken_for_a_large_batch():
+  assert does_not_fit("RESOURCE_EXHAUSTED: Ran out of memory in memory space vmem. Used 20M of 16M vmem") is None
 
 
 @pytest.mark.parametrize("start", [1, 3, 20, 64])

@@ -82,8 +82,8 @@ def test_every_field_has_a_reader(read, monkeypatch, tmp_path):
   trainer.checkpoints.close()
   trainer = dataclasses.replace(trainer, checkpoints=Nothing(), sheets=Nothing())
 
-  def traced_step(self, *args):
-    step = functools.partial(jax.eval_shape, loop.make_train_step(self.omni, *args[1:]))
+  def traced_step(self, state, stage, start):
+    step = functools.partial(jax.eval_shape, loop.jitted_step(self.omni, stage, start, self.mesh, state))
     return lambda state, batch: (state.replace(step=state.step + 1), dict.fromkeys(step(state, batch)[1], 0.0))
 
   monkeypatch.setattr(loop.Trainer, "compile_step", traced_step)
@@ -154,7 +154,7 @@ def test_a_whole_number_will_do_where_a_fraction_is_asked_for():
   [
     ({"seed": -1}, "seed=-1 is negative"),
     ({"compute_dtype": "float16"}, "compute_dtype='float16': float32 or bfloat16"),
-    ({"remat": "some"}, "remat='some': none or full"),
+    ({"remat": "some"}, "remat='some': none, projections, mlp, attention, full, offload"),
     ({"data.image_size": 30}, "data.image_size=30 must be a multiple of decoder.pixels_per_token=8"),
     ({"data.drop_text": 1.0}, "data.drop_text=1.0 must be in [0, 1)"),
     ({"data.packing_rows": 0}, "data.packing_rows=0 must be positive"),

@@ -1,9 +1,9 @@
 """What a compiled TPU program costs: FLOPs, bytes, and the seconds that its schedule takes.
 
-The instructions of each computation are run in the compiler's order on four resources: the core, which does one thing
-at a time, and beside it the network of the slice, the network between slices, and the copies to and from HBM. An
-asynchronous start queues its transfer on a resource and costs the core nothing; its done waits for it; a synchronous
-collective holds up the core. Loops multiply their body. Every operation has three durations:
+The instructions of each computation are run in the compiler's order on five resources: the core, which does one thing
+at a time, and beside it the network of the slice, the network between slices, copies to and from HBM, and those to and
+from the host. An asynchronous start queues its transfer on a resource and costs the core nothing; its done waits for
+it; a synchronous collective holds up the core. Loops multiply their body. Every operation has three durations:
 
   low     FLOPs at peak or HBM bytes at full bandwidth, whichever takes longer
   likely  the compiler's estimate for matrix products; memory-bound work, whose estimates run high, at its HBM bytes or
@@ -11,7 +11,8 @@ collective holds up the core. Loops multiply their body. Every operation has thr
   high    the compiler's estimate
 
 Assumed, for nothing in the text prices them: collectives take their received bytes over `Chip.ici_bandwidth` or
-`Chip.dcn_bandwidth`, without latency; Pallas kernels reach KERNEL_EFFICIENCY of the peak.
+`Chip.dcn_bandwidth`, without latency; Pallas kernels reach KERNEL_EFFICIENCY of the peak; what is kept in the host's
+memory goes there and back at HOST_BANDWIDTH.
 """
 
 import dataclasses
@@ -21,12 +22,13 @@ import numpy as np
 
 from omniimage.planning.chips import Chip
 from omniimage.planning.flops import KERNELS, KernelFlops, matmul_flops
-from omniimage.planning.hlo import Computation, Instruction, Module, parse
+from omniimage.planning.hlo import HOST, Computation, Instruction, Module, parse
 from omniimage.planning.paths import UNNAMED, module_path
 from omniimage.planning.schedule import LEVELS, LIKELY, Ledger, Schedule
-from omniimage.planning.traffic import COLLECTIVES, across_slices, collective, hbm_bytes, rendezvous
+from omniimage.planning.traffic import COLLECTIVES, across_slices, collective, copied_bytes, hbm_bytes, rendezvous
 
 KERNEL_EFFICIENCY = 0.5  # of the peak, for Pallas kernels
+HOST_BANDWIDTH = 1.6e10  # bytes/s between a device and its host: PCIe 3.0 × 16
 VECTOR_ELEMENTS = 1024  # of one vector register, 8 × 128
 NOTEWORTHY = 2**16  # bytes of HBM from which an operation without the compiler's estimate is noted
 
@@ -211,23 +213,23 @@ class _Reader:
     if collectives:
       self._collectives(start, collectives, schedule, times, asynchronous=True)
     else:
-      self._copy(start, self._copied(start, times), schedule, times)
+      self._copy(start, schedule, times)
 
-  def _copied(self, instruction: Instruction, times: int) -> float:
-    """HBM bytes of an asynchronous copy or slice, or of what a wrapper writes."""
-    called = self.module.called(instruction)
+  def _copy(self, start: Instruction, schedule: Schedule, times: int):
+    """An asynchronous copy, slice or update in place, or what another unit of the chip does."""
+    path, _ = self._path(start)
+    called = self.module.called(start)
     if called is not None:
-      self.ledger.notes[f"{instruction.opcode} of another unit, priced by the bytes of its result"] += times
-      return sum(shape.bytes for shape in called.root.shapes)
-    if any(shape.memory_space == 5 for shape in instruction.shapes):
-      self.ledger.notes["copy to or from the host's memory, priced as HBM"] += times
-    if instruction.opcode == "copy-start":
-      return sum(shape.hbm_bytes for shape in instruction.shapes[:2])
-    return instruction.shapes[1].bytes if len(instruction.shapes) > 1 else instruction.shapes[0].bytes
-
-  def _copy(self, instruction: Instruction, copied: float, schedule: Schedule, times: int):
-    self.ledger.hbm_bytes += copied * times
-    schedule.start(instruction.name, "copy", copied / self.chip.hbm_bandwidth, "copy", self._path(instruction)[0])
+      self.ledger.notes[f"{start.opcode} of another unit, priced by the bytes of its result"] += times
+      moved = in_hbm = sum(shape.bytes for shape in called.root.shapes)
+    else:
+      moved, in_hbm = copied_bytes(start)
+    self.ledger.hbm_bytes += in_hbm * times
+    if any(shape.memory_space == HOST for shape in start.shapes):
+      self.ledger.notes[f"copy to or from the host's memory, at {HOST_BANDWIDTH / 1e9:g} GB/s"] += times
+      schedule.start(start.name, "host", moved / HOST_BANDWIDTH, "host copy", path)
+    else:
+      schedule.start(start.name, "copy", in_hbm / self.chip.hbm_bandwidth, "copy", path)
 
   def _done(self, computation: Computation, instruction: Instruction, schedule: Schedule, times: int):
     start = self._origin(computation, instruction, schedule)

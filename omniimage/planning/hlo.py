@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 
 BITS = {"pred": 8, "token": 0, "opaque": 0}  # of the types whose name does not say it
+HOST = 5  # the memory space
 MAX_TRIPS = 100_000  # a loop that a scalar run does not leave within these has no known trip count
 
 _SHAPE = re.compile(r"\b([a-z]+\d*\w*)\[([\d,<=]*)\](?:\{([^{}]*)\})?")

@@ -92,6 +92,19 @@ def hbm_bytes(module: Module, computation: Computation, instruction: Instruction
   return _in_hbm(instruction.shapes) + _in_hbm(computation.operand_shapes(instruction))
 
 
+def copied_bytes(start: Instruction) -> tuple[float, float]:
+  """What an asynchronous copy, slice or update in place moves, and what of it passes to and from HBM, where both ends
+  may lie. Its shapes are those of its operands and its result; a copy's result comes first."""
+  shapes = start.shapes
+  if start.opcode == "copy-start":
+    source, target, moved = shapes[1], shapes[0], shapes[0]
+  elif start.opcode == "dynamic-update-slice-start":
+    source, target, moved = shapes[1], shapes[0], shapes[1]
+  else:
+    source, target, moved = shapes[0], shapes[len(start.operands)], shapes[len(start.operands)]
+  return moved.bytes, moved.bytes * ((source.memory_space == 0) + (target.memory_space == 0))
+
+
 def _in_hbm(shapes: tuple[Shape, ...]) -> float:
   return sum(shape.hbm_bytes for shape in shapes)
 

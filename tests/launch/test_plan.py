@@ -38,7 +38,8 @@ def test_a_small_config_is_planned_for_a_host_of_tpus(tmp_path):
   assert plan["mfu"]["low"] <= plan["mfu"]["likely"] <= plan["mfu"]["high"]
   assert any(operation["path"].startswith("prior/layers") for operation in plan["operations"])
   assert "prior on v5e:2x4" in done.stdout and "prior/layers" in done.stdout
-  assert hlo.read_text().startswith("HloModule")
+  text = hlo.read_text()
+  assert text.startswith("HloModule") and "{...}" not in text  # masks' tables included
 
 
 @needs_libtpu

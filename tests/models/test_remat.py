@@ -1,5 +1,7 @@
 """What the backward pass recomputes changes memory and time, never gradients."""
 
+import itertools
+
 import jax
 import numpy as np
 import pytest
@@ -39,4 +41,4 @@ def test_every_policy_gives_the_same_gradients(all_saved, remat):
 def test_policies_save_more_and_more():
   assert list(REMAT[1:-1]) == list(SAVED)[::-1]
   names = list(SAVED.values())
-  assert all(set(fewer) < set(more) for fewer, more in zip(names, names[1:]))
+  assert all(set(fewer) < set(more) for fewer, more in itertools.pairwise(names))

@@ -186,6 +186,13 @@ def test_a_copy_to_the_chip_overlaps_with_products_and_the_network():
   assert (microseconds(cost), cost.hbm_bytes) == (5, 1000)
 
 
+def test_what_is_kept_at_the_host_takes_a_way_of_its_own_and_is_noted():
+  away = "%c = (f32[25000000]{0:S(5)}, f32[25000000]{0}, u32[]) copy-start(%shard)\n%d = f32[1] copy-done(%c)"
+  cost = priced(OPERANDS + away)
+  assert (microseconds(cost), cost.hbm_bytes) == (1e8 / 1.6e10 * 1e6, 1e8)
+  assert cost.operations[0].kind == "host copy wait" and "the host's memory" in cost.notes[0]
+
+
 def test_a_sum_between_slices_runs_from_its_send_to_the_end_of_its_recv():
   transfer = (
     'is_host_transfer=true, frontend_attributes={_xla_host_transfer_rendezvous="sum",'

@@ -2,7 +2,15 @@
 
 import pytest
 
-from omniimage.planning.traffic import across_slices, collective, group_size, hbm_bytes, received_bytes, rendezvous
+from omniimage.planning.traffic import (
+  across_slices,
+  collective,
+  copied_bytes,
+  group_size,
+  hbm_bytes,
+  received_bytes,
+  rendezvous,
+)
 from tests.planning.snippets import found
 
 
@@ -179,3 +187,20 @@ def test_a_buffer_that_a_fusion_hands_on_to_a_collective_is_not_read_by_the_core
       %s = f32[25] negate(%p1)
       ROOT %r = (f32[25], f32[1000]) tuple(%s, %p0)"""
   assert fused("(f32[25], f32[1000])", body) == 100 + 100
+
+
+@pytest.mark.parametrize(
+  ("shapes", "operation", "expected"),
+  [
+    ("f32[25]{0:S(1)}, f32[25]{0}, u32[]", "copy-start(%a)", (100, 100)),  # onto the chip
+    ("f32[25]{0}, f32[25]{0}, u32[]", "copy-start(%a)", (100, 200)),  # within HBM: read and written
+    ("f32[25]{0:S(5)}, f32[25]{0}, u32[]", "copy-start(%a)", (100, 100)),  # to the host
+    ("(f32[99]{0}), f32[25]{0:S(1)}, s32[]", "slice-start(%a)", (100, 100)),
+    ("(f32[99]{0:S(5)}, s32[]), f32[25]{0}, u32[]", "dynamic-slice-start(%a, %i)", (100, 100)),
+    ("(f32[99]{0:S(5)}, f32[25]{0}, s32[]), f32[99]{0}, u32[]", "dynamic-update-slice-start(%a, %b, %i)", (100, 100)),
+  ],
+)
+def test_an_asynchronous_copy_moves_what_it_takes_and_costs_hbm_where_an_end_lies_there(shapes, operation, expected):
+  operands = "%a = f32[99] parameter(0)\n%b = f32[25] parameter(1)\n%i = s32[] parameter(2)"
+  _, _, x = found(f"{operands}\n%x = ({shapes}) {operation}", "x")
+  assert copied_bytes(x) == expected
