@@ -77,7 +77,7 @@ def large(config: ConfigDict):
   config.tokenizer.encoder_depth = config.tokenizer.decoder_depth = 12
   transformer(config.prior, width=4096, mlp_width=11008, kv_heads=8, depth=24)
   transformer(config.decoder, width=2048, mlp_width=5632, kv_heads=8, depth=36)
-  config.prior.text_rows = 4096  # 64 a slice: the compiler cannot reduce slices that end inside a tile
+  config.prior.text_rows = 4096  # 64 a slice, whole tiles
   config.mesh.fsdp = 64
   config.remat = "attention"
   stages(config, rows=512, prior_rate=2e-4)
