@@ -84,7 +84,7 @@ def test_a_stack_of_layers_gets_its_leading_none_by_itself():
   assert specs["layers"]["attention"]["query"]["kernel"] == P(None, "fsdp", "tensor", None)
   assert specs["layers"]["attention"]["out"]["kernel"] == P(None, "tensor", None, "fsdp")
   assert specs["layers"]["attention_norm"]["scale"] == P()
-  assert specs["embed"]["text"] == P("tensor", "fsdp")
+  assert specs["embed"]["text"] == P(("fsdp", "tensor"), None)
 
 
 def test_optimizer_state_and_averages_lie_like_their_parameter(mesh):
@@ -156,9 +156,9 @@ def test_a_spec_of_another_rank_is_an_error_that_names_the_path_and_its_rule():
 
 
 def test_a_dimension_that_does_not_divide_names_path_shape_axis_and_size(mesh):
-  message = r"prior/embed/text \(64, 15\): dimension 1 is 15, which does not divide over mesh.fsdp=2"
+  message = r"prior/head/text \(15, 64\): dimension 0 is 15, which does not divide over mesh.fsdp=2"
   with pytest.raises(SettingsError, match=message):
-    state_shardings(mesh, a_state(optax.sgd(1e-3), prior={"embed": {"text": array(64, 15)}}))
+    state_shardings(mesh, a_state(optax.sgd(1e-3), prior={"head": {"text": array(15, 64)}}))
 
 
 def test_optimizer_state_that_follows_no_parameter_is_an_error(mesh):

@@ -72,13 +72,20 @@ def test_gather_params_sees_the_parameters_of_one_layer_and_changes_nothing_by_d
   s = small.settings()
   seen = []
 
-  def gather(variables):
-    seen.append(jax.tree.map(jnp.shape, variables["params"])["mlp"]["down"]["kernel"])
-    return jax.tree.map(lambda x: x * 1.0, variables)
+  class Gather:
+    def layer(self, part, params):
+      seen.append((part, params["mlp"]["down"]["kernel"].shape))
+      return jax.tree.map(lambda x: x * 1.0, params)
 
-  plain, gathered = small.omni(s, scan=True), small.omni(s, scan=True, gather_params=gather)
+    def rest(self, part, params):
+      seen.append((part, params["layers"]["mlp"]["down"]["kernel"].shape if part == "prior" else None))
+      return params
+
+  plain, gathered = small.omni(s, scan=True), small.omni(s, scan=True, gather_params=Gather())
   params, batch = small.params(plain), small.batch(s)
   assert jax.tree.structure(jax.eval_shape(gathered.init, jax.random.key(0))) == jax.tree.structure(params)
   args = (batch["tokens"], batch["positions"], batch["segments"])
-  np.testing.assert_allclose(gathered.hidden(params, *args), plain.hidden(params, *args), rtol=1e-6, atol=1e-6)
-  assert (64, 32) in seen
+  np.testing.assert_allclose(
+    gathered.hidden(gathered.view(params), *args), plain.hidden(params, *args), rtol=1e-6, atol=1e-6
+  )
+  assert {("prior", (64, 32)), ("prior", (s.prior.depth, 64, 32)), ("decoder", None)} <= set(seen)

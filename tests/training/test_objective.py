@@ -235,11 +235,11 @@ def _accumulated(microbatches: int):
 
   @jax.jit
   def run(params, batch, keys):
-    def of_last(last, batch, keys):
-      return loss_fn({**params, "decoder": {**params["decoder"], **last}}, batch, keys, jnp.int32(0), total)
+    def of_last(last, rest, batch, keys):
+      return loss_fn({**rest, "decoder": {**rest["decoder"], **last}}, batch, keys, jnp.int32(0), total)
 
     total, last = _total(batch), {name: params["decoder"][name] for name in ("pixels", "final_modulation")}
-    return accumulated(jax.value_and_grad(of_last, has_aux=True), microbatches)(last, batch, keys)
+    return accumulated(jax.value_and_grad(of_last, has_aux=True), microbatches)(last, params, batch, keys)
 
   weights = np.random.default_rng(0).uniform(0, 3, (ROWS, 1)).astype(np.float32)  # microbatches weigh differently
   return run(_params(), dict(_batch(), loss_weights=_batch()["loss_weights"] * weights), _keys())
