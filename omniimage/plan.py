@@ -188,7 +188,7 @@ class Planner:
     with jax.set_mesh(self.mesh):
       lowered, started = step.lower(*arguments), time.monotonic()
       try:
-        compiled = lowered.compile(compiler_options=compiler_options(self.chip.name))
+        compiled = lowered.compile()
       except jax.errors.JaxRuntimeError as error:
         raise (does_not_fit(str(error)) or error) from None
     return compiled, time.monotonic() - started
