@@ -13,11 +13,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
-from omniimage.distributed.mesh import batch_axes
+from omniimage.distributed.mesh import batch_axes, num_slices
 from omniimage.distributed.sharding import layer_specs, param_specs
 
 Scatter = Callable[[Array], Array]  # (n·m, …) on each of n devices → this one's m of their sum
@@ -47,8 +48,21 @@ def scatter_by_halves(x: Array) -> Array:
   return slices[0]
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
-def gather(shard: Array, dimension: int, dtype: Any, scatter: Scatter) -> Array:
+def sum_over_data(x: Array, slices: int) -> Array:
+  """The sum over `data`, which spans so many TPU slices: within each, then between them.
+
+  In one all-reduce over both, libtpu 0.0.50 takes thin arrays apart by rows that it then cannot compile.
+  """
+  if slices == 1:
+    return lax.psum(x, "data")
+  within = lax.axis_size("data") // slices
+  places = np.arange(slices * within).reshape(slices, within)
+  x = lax.psum(x, "data", axis_index_groups=places.tolist())
+  return lax.psum(x, "data", axis_index_groups=places.T.tolist())
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3, 4))
+def gather(shard: Array, dimension: int, dtype: Any, scatter: Scatter, slices: int) -> Array:
   """A slice along `dimension` → the whole parameter, in `dtype`. Its gradient returns summed over all devices,
   sliced."""
   # Always along the first dimension: a reduce-scatter along the last one would become an all-reduce.
@@ -56,13 +70,13 @@ def gather(shard: Array, dimension: int, dtype: Any, scatter: Scatter) -> Array:
   return jnp.moveaxis(lax.all_gather(first, "fsdp", tiled=True), 0, dimension)
 
 
-def _gather_forward(shard, dimension, dtype, scatter):
-  return gather(shard, dimension, dtype, scatter), None
+def _gather_forward(shard, dimension, dtype, scatter, slices):
+  return gather(shard, dimension, dtype, scatter, slices), None
 
 
-def _gather_backward(dimension, dtype, scatter, _, gradient):
+def _gather_backward(dimension, dtype, scatter, slices, _, gradient):
   scattered = scatter(jnp.moveaxis(gradient, dimension, 0))
-  return (jnp.moveaxis(lax.psum(scattered.astype(jnp.float32), "data"), 0, dimension),)
+  return (jnp.moveaxis(sum_over_data(scattered.astype(jnp.float32), slices), 0, dimension),)
 
 
 gather.defvjp(_gather_forward, _gather_backward)
@@ -87,7 +101,9 @@ class HandGathered:
   def _gather(self, params: dict, specs: dict) -> dict:
     def whole(param, spec):
       sliced = [dimension for dimension, axis in enumerate(spec) if "fsdp" in _names(axis)]
-      return gather(param, sliced[0], jnp.dtype(self.dtype), self.scatter) if sliced else param
+      if not sliced:
+        return param
+      return gather(param, sliced[0], jnp.dtype(self.dtype), self.scatter, num_slices(self.mesh.devices.flat))
 
     return jax.tree.map(whole, params, specs)
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jax
@@ -20,7 +20,7 @@ def make_mesh(settings: MeshSettings, devices: Sequence[jax.Device] | None = Non
   """The devices (all of them by default) as a (data, fsdp, tensor, sequence) mesh; `data` is what spans slices."""
   devices = list(jax.devices() if devices is None else devices)
   shape = _mesh_shape(settings, len(devices))
-  slices = len({getattr(device, "slice_index", 0) for device in devices})
+  slices = num_slices(devices)
   if slices == 1:
     grid = mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
   else:
@@ -28,6 +28,11 @@ def make_mesh(settings: MeshSettings, devices: Sequence[jax.Device] | None = Non
     within, across = (shape[0] // slices, *shape[1:]), (slices, 1, 1, 1)
     grid = mesh_utils.create_hybrid_device_mesh(within, across, devices, allow_split_physical_axes=True)
   return Mesh(grid, axes, axis_types=(AxisType.Auto,) * len(axes))
+
+
+def num_slices(devices: Iterable[jax.Device]) -> int:
+  """TPU slices, each with fast links inside, that the devices belong to; 1 where there are none."""
+  return len({getattr(device, "slice_index", 0) for device in devices})
 
 
 def _mesh_shape(settings: MeshSettings, devices: int) -> tuple[int, ...]:

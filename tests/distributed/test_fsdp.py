@@ -24,28 +24,27 @@ def test_each_device_gets_its_slice_of_the_sum(scatter, ways):
   np.testing.assert_allclose(scattered, of_devices.sum(0), rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("dimension", [0, 1])
-def test_a_gathered_parameter_is_whole_and_its_gradient_the_sum_over_all_devices(dimension):
+@pytest.mark.parametrize(("slices", "dimension"), [(1, 0), (1, 1), (2, 0)])
+def test_a_gathered_parameter_is_whole_and_its_gradient_the_sum_over_all_devices(slices, dimension):
   param = np.random.default_rng(1).standard_normal((8, 8)).astype(np.float32)
   per_device = np.random.default_rng(2).standard_normal((8, 8, 8)).astype(np.float32)
   spec = P(*(("fsdp", None) if dimension == 0 else (None, "fsdp")))
 
   def local(shard, weights):
     def loss(shard):
-      return jnp.sum(gather(shard, dimension, jnp.float32, scatter_by_halves) * weights[0])
+      return jnp.sum(gather(shard, dimension, jnp.float32, scatter_by_halves, slices) * weights[0])
 
     return jax.grad(loss)(shard)
 
-  gradient = over_fsdp(local, 4, (spec, P(("data", "fsdp"))), spec)(param, per_device)
+  gradient = over_fsdp(local, 2, (spec, P(("data", "fsdp"))), spec)(param, per_device)
   np.testing.assert_allclose(gradient, per_device.sum(0), rtol=1e-5, atol=1e-5)
-  whole = over_fsdp(lambda x: gather(x, dimension, jnp.float32, scatter_at_once), 4, spec, P())(param)
+  whole = over_fsdp(lambda x: gather(x, dimension, jnp.float32, scatter_at_once, slices), 2, spec, P())(param)
   np.testing.assert_array_equal(whole, param)
 
 
 def test_parameters_travel_in_the_compute_type():
   spec = P("fsdp", None)
-  jaxpr = str(
-    jax.make_jaxpr(over_fsdp(lambda x: gather(x, 0, jnp.bfloat16, scatter_at_once), 8, spec, P()))(jnp.zeros((8, 8)))
-  )
+  whole = over_fsdp(lambda x: gather(x, 0, jnp.bfloat16, scatter_at_once, 1), 8, spec, P())
+  jaxpr = str(jax.make_jaxpr(whole)(jnp.zeros((8, 8))))
   gathered = next(line for line in jaxpr.splitlines() if "all_gather[" in line)
   assert "bf16[8,8]" in gathered, gathered
