@@ -53,13 +53,12 @@ def measure(config) -> dict:
   """{stage: {"seconds", "images", "shares"}} of each stage's step, from fresh parameters."""
   import jax
 
-  from omniimage.settings import from_config
   from omniimage.training.loop import Trainer
   from omniimage.workdir import Workdir
 
-  settings = from_config(config)
   with tempfile.TemporaryDirectory() as folder:
-    trainer = Trainer.prepare(settings, Workdir(folder))
+    trainer = Trainer.prepare(config, Workdir(folder))
+    settings = trainer.settings
     params = jax.device_get(jax.jit(trainer.omni.init)(jax.random.key(settings.seed)))
     stages = STAGES.value or settings.schedule
     return {name: measure_stage(trainer, params, name, Path(folder) / "trace" / name) for name in stages}

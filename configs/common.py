@@ -9,6 +9,7 @@ def base() -> ConfigDict:
   config.compute_dtype = "float32"  # of activations; weights are always float32
   config.scan_layers = False  # unrolled layers are faster on CPU; large models compile faster scanned
   config.gather_params = "compiler"  # of layers over mesh.fsdp; "hand" is faster on large meshes
+  config.fuse_gathers = False  # on v5e, with elementwise work too: faster, where the compiler survives it
   config.remat = "none"  # what the backward pass recomputes: projections, mlp, attention, full, or none; or offload
 
   config.data = data = ConfigDict()
@@ -40,8 +41,14 @@ def base() -> ConfigDict:
   mesh.tensor = 1
   mesh.sequence = 1
 
+  config.faults = faults = ConfigDict()
+  faults.spike_score = 10.0  # deviations above the median of the last losses
+  faults.skip_spikes = False  # early in training the losses of good batches jump
+  faults.roll_back_after = 10  # steps in a row without a finite loss and gradient
+
   config.run = run = ConfigDict()
-  run.keep_checkpoints = 2
+  run.keep_checkpoints = 2  # the last so many
+  run.keep_every = 0  # steps; 0 keeps no others
   run.log_every = 10  # steps
   return config
 

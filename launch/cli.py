@@ -1,8 +1,10 @@
 """What the commands share: absl flags, quiet libraries, and errors that a person can mend as one line.
 
-Such an error is printed as `error: …` on stderr, without a traceback, and the command ends with exit code 2.
+Such an error is printed as `error: …` on stderr, without a traceback, and the command ends with its exit code: 2, or 75
+where nothing is wrong but the same command should be run again.
 """
 
+import os
 import re
 import sys
 from collections.abc import Callable
@@ -25,7 +27,15 @@ EXPECTED = (
 
 def run(main: Main):
   """`app.run` with the errors of this module."""
-  app.run(mendable(main), flags_parser=parse)
+  try:
+    app.run(mendable(main), flags_parser=parse)
+  except SystemExit as end:
+    if not end.code:
+      raise
+    # At once: threads that a full disk has stopped would otherwise be torn down with tracebacks of their own.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(end.code if isinstance(end.code, int) else 1)
 
 
 def mendable(main: Main) -> Main:
@@ -35,7 +45,7 @@ def mendable(main: Main) -> Main:
     try:
       return main(argv)
     except UserError as error:
-      _stop(str(error))
+      _stop(str(error), error.exit_code)
     except KeyboardInterrupt:
       _stop("interrupted", code=130)
 

@@ -3,3 +3,9 @@
 
 class UserError(ValueError):
   """What was given, what was expected and what to do, in one line."""
+
+  exit_code = 2  # of a command that ends with it
+
+
+class CheckpointError(UserError):
+  """A checkpoint that cannot be written or read. The message is one line: what, where, what to do."""

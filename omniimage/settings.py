@@ -273,14 +273,28 @@ class MeshSettings:
 
 
 @dataclasses.dataclass(frozen=True)
+class FaultSettings:
+  """What happens to updates that must not count, `omniimage.training.health`."""
+
+  spike_score: float  # deviations above the median of the losses before that make a spike, which is logged
+  skip_spikes: bool  # their updates change nothing
+  roll_back_after: int  # updates in a row that changed nothing: back to the last checkpoint before them
+
+  def __post_init__(self):
+    positive(self, "faults.", "spike_score", "roll_back_after")
+
+
+@dataclasses.dataclass(frozen=True)
 class RunSettings:
   checkpoint_every: int  # steps
-  keep_checkpoints: int
+  keep_checkpoints: int  # the last so many
+  keep_every: int  # and those at multiples of so many steps; 0: none
   log_every: int  # steps
   sample_every: int  # steps between sample sheets; 0: only at the end of a stage
 
   def __post_init__(self):
     positive(self, "run.", "checkpoint_every", "keep_checkpoints", "log_every")
+    require(self.keep_every >= 0, f"run.keep_every={self.keep_every} is negative; 0 keeps the last ones alone")
     require(self.sample_every >= 0, f"run.sample_every={self.sample_every} is negative; 0 draws at the end of stages")
 
 
@@ -290,6 +304,7 @@ class Settings:
   compute_dtype: str  # of activations; weights are float32
   scan_layers: bool  # one compiled layer looped over (large models) or all unrolled (faster on CPU)
   gather_params: str  # how layers get their parameters over mesh.fsdp: "compiler" or, over rows alone, by "hand"
+  fuse_gathers: bool  # on v5e, with elementwise work too, `omniimage.distributed.xla_flags`
   remat: str  # what the backward pass finds saved, a name of `models.layers.SAVED`; "none": nothing is recomputed
   data: DataSettings
   tokenizer: TokenizerSettings
@@ -300,6 +315,7 @@ class Settings:
   optimizer: OptimizerSettings
   sampling: SamplingSettings
   mesh: MeshSettings
+  faults: FaultSettings
   run: RunSettings
 
   def __post_init__(self):

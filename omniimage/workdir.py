@@ -1,19 +1,23 @@
-"""A run is a folder: config.json, checkpoints/, metrics/, samples/, report.html. This file knows its names."""
+"""A run is a folder: config.json, checkpoints/, metrics/, samples/, report.html, and tokenizer.json where the text
+vocabulary is not the one that ships with the package. This file knows its names.
+"""
 
 import dataclasses
 import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
-from ml_collections import ConfigDict
 
 from omniimage.checkpoint import Checkpoints
 from omniimage.data.text import TextTokenizer
 from omniimage.errors import UserError
 from omniimage.models.omni import Omni, Params
 from omniimage.settings import Settings, from_config
+
+BUILTIN_VOCABULARY = "builtin"
 
 
 class Workdir:
@@ -23,6 +27,10 @@ class Workdir:
   @property
   def config(self) -> Path:
     return self.path / "config.json"
+
+  @property
+  def vocabulary(self) -> Path:
+    return self.path / "tokenizer.json"
 
   @property
   def checkpoints(self) -> Path:
@@ -41,14 +49,37 @@ class Workdir:
     try:
       for folder in (self.checkpoints, self.metrics, self.samples):
         folder.mkdir(parents=True, exist_ok=True)
-      probe = self.path / ".writable"
+      probe = self.path / f".writable.{jax.process_index()}"
       probe.touch()
       probe.unlink()
     except OSError as error:
       raise UserError(f"cannot write to the workdir {self.path}: {error.strerror}; choose another --workdir") from None
 
-  def write_config(self, config: ConfigDict):
-    self.config.write_text(json.dumps(config.to_dict(), indent=2) + "\n")
+  def write_config(self, config: Mapping[str, Any]):
+    if jax.process_index() == 0:
+      _write(self.config, json.dumps(config, indent=2) + "\n")
+
+  def keep_vocabulary(self, path: str):
+    """Copies a vocabulary into the workdir, which then needs nothing outside. UserError if it holds another one."""
+    if path == BUILTIN_VOCABULARY:
+      return
+    text = Path(path).read_text(encoding="utf-8")
+    if self.vocabulary.exists() and self.vocabulary.read_text(encoding="utf-8") != text:
+      raise UserError(f"data.vocabulary={path!r} is not the one that {self.path} was trained with, {self.vocabulary}")
+    if jax.process_index() == 0:
+      _write(self.vocabulary, text)
+
+  def load_vocabulary(self, settings: Settings) -> TextTokenizer:
+    """The run's own vocabulary, whatever path its config names."""
+    builtin = settings.data.vocabulary == BUILTIN_VOCABULARY
+    return TextTokenizer.load(BUILTIN_VOCABULARY if builtin else str(self.vocabulary))
+
+
+def _write(path: Path, text: str):
+  """At once: a kill must not leave half a file."""
+  fresh = path.with_name(f"{path.name}.new")
+  fresh.write_text(text, encoding="utf-8")
+  fresh.replace(path)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,9 +111,9 @@ def load_run(path: str | os.PathLike) -> Run:
   except (OSError, ValueError):
     raise UserError(f"{workdir.config} cannot be read; the command that trained the run writes it again") from None
   settings = from_config(config)
-  text_tokenizer = TextTokenizer.load(settings.data.vocabulary)
+  text_tokenizer = workdir.load_vocabulary(settings)
   checkpoints = Checkpoints(workdir.checkpoints)
-  step = checkpoints.latest()
+  step = checkpoints.newest_good()
   if step is None:
     raise UserError(f"{path} has no checkpoint yet; let the training run reach run.checkpoint_every steps")
   params = jax.eval_shape(Omni(settings, text_tokenizer.size).init, jax.random.key(0))

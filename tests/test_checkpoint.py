@@ -1,8 +1,11 @@
 import contextlib
+import json
 import os
 import pathlib
 import resource
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -16,7 +19,8 @@ import pytest
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from omniimage.checkpoint import CheckpointError, Checkpoints, _checksums
+from omniimage import checkpoint, manifests
+from omniimage.checkpoint import CheckpointError, Checkpoints
 
 orbax_leaves_tasks_behind = pytest.mark.filterwarnings(
   "ignore::pytest.PytestUnraisableExceptionWarning", "ignore:coroutine .* was never awaited:RuntimeWarning"
@@ -92,14 +96,18 @@ def test_a_state_comes_back_to_the_bit_on_another_mesh_under_set_mesh(checkpoint
     assert got.sharding.mesh.axis_types == (AxisType.Auto, AxisType.Auto)
 
 
-def test_a_state_may_be_donated_as_soon_as_save_returns(checkpoints):
+@pytest.mark.parametrize("reserved", [False, True])
+def test_a_state_may_be_donated_as_soon_as_save_returns(checkpoints, reserved):
   step = jax.jit(lambda state: jax.tree.map(lambda leaf: leaf + 1, state), donate_argnums=0)
   state = {"big": jax.device_put(jnp.zeros((512, 512)), NamedSharding(a_mesh(8), P("fsdp")))}
   wanted = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), state)
+  if reserved:
+    checkpoints.reserve(state)
   for count in range(2):
     checkpoints.save(count, state, {})
     state = step(state)
-    checkpoints.wait()
+  checkpoints.wait()
+  for count in range(2):
     assert (np.asarray(checkpoints.restore(count, wanted)["big"]) == count).all()
 
 
@@ -133,6 +141,13 @@ def test_only_the_last_checkpoints_are_kept(checkpoints):
     saved(checkpoints, step)
   assert checkpoints.steps() == [10, 30] and checkpoints.latest() == 30
   assert sorted(os.listdir(checkpoints._directory)) == ["10", "30"]
+
+
+def test_multiples_of_keep_every_are_kept_for_good(tmp_path):
+  checkpoints = Checkpoints(tmp_path, keep=2, keep_every=10)
+  for step in (5, 10, 15, 20, 25, 26):
+    saved(checkpoints, step)
+  assert checkpoints.steps() == [10, 20, 25, 26]
 
 
 def test_a_deletion_cut_short_leaves_no_half_of_a_checkpoint(checkpoints, monkeypatch):
@@ -180,52 +195,140 @@ def test_another_dtype_is_told_apart_instead_of_cast(checkpoints):
     saved(checkpoints).restore_params(3, wanted)
 
 
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.int32, jnp.bool_])
-def test_a_checksum_sees_every_bit_and_no_mesh(dtype):
-  values = np.random.default_rng(0).integers(0, 2, (4, 6, 2)).astype(dtype)
-  sums = {name: jax.device_put(values, where) for name, where in several_shardings().items()}
-  (expected,) = set(_checksums(sums).values())
-  bits = values.view(np.uint8).reshape(-1)
-  for position in range(0, bits.size, 7):
-    bits[position] ^= 1
-    assert _checksums({"flipped": jnp.asarray(values)})["flipped"] != expected
-    bits[position] ^= 1
-
-
-def several_shardings() -> dict:
-  two, eight = a_mesh(2), a_mesh(8)
-  specs = {"rows": (eight, P("data")), "inner": (eight, P(None, "fsdp")), "both": (eight, P("data", None, "fsdp"))}
-  placed = {name: NamedSharding(mesh, spec) for name, (mesh, spec) in specs.items()}
-  return {**placed, "replicated": NamedSharding(two, P()), "one": jax.devices()[3]}
-
-
-def test_a_bit_flipped_among_the_weights_is_noticed_and_named(checkpoints):
-  """Orbax itself returns such weights without a word."""
-  state = {"noise": jax.random.normal(jax.random.key(0), (256, 256)), "ones": jnp.ones(3)}
-  checkpoints.save(3, state, {})
-  checkpoints.wait()
-  file = max(data_files(checkpoints), key=lambda file: file.stat().st_size)
-  for share in (0.3, 0.5, 0.7):
-    position = int(file.stat().st_size * share)
-    with flipped_bit(file, position), pytest.raises(CheckpointError, match="noise differs from what was saved"):
-      checkpoints.restore(3, state)
-  assert_same_bits(checkpoints.restore(3, state), state)
-
-
-@orbax_leaves_tasks_behind
-def test_a_flipped_bit_in_any_file_is_harmless_or_an_error_of_one_line(checkpoints):
-  saved(saved(checkpoints, 2))
-  state, rng, noticed = a_state(), np.random.default_rng(0), 0
-  for file in step_directory(checkpoints, 3).rglob("*"):
-    if file.is_file() and file.stat().st_size:
+def test_a_bit_flipped_in_any_file_is_noticed_and_named(checkpoints):
+  """Orbax itself returns flipped weights without a word."""
+  saved(checkpoints)
+  rng = np.random.default_rng(0)
+  for file in files_of(checkpoints, 3):
+    if file.stat().st_size:
       with flipped_bit(file, rng.integers(file.stat().st_size)):
-        try:
-          assert checkpoints.metadata(3) == {"width": 8}
-          assert_same_bits(checkpoints.restore(3, abstract(state, a_mesh(2))), state)
-        except CheckpointError as error:
-          noticed += 1
-          assert "\n" not in str(error) and f"{step_directory(checkpoints, 3)}" in str(error)
-  assert noticed > 0
+        assert checkpoints.damage(3) == f"{name_of(file, 3)} differs from what was saved"
+  assert checkpoints.damage(3) == ""
+
+
+def test_bytes_all_over_the_small_files_count(checkpoints):
+  saved(checkpoints)
+  for file in step_directory(checkpoints, 3).glob("*.json"):
+    for position in range(0, file.stat().st_size, 7):
+      with flipped_bit(file, position):
+        assert checkpoints.damage(3) == f"{file.name} differs from what was saved"
+
+
+def test_what_is_missing_truncated_or_added_is_named(checkpoints):
+  saved(checkpoints)
+  place = step_directory(checkpoints, 3)
+  for file in files_of(checkpoints, 3):
+    name, intact = name_of(file, 3), file.read_bytes()
+    if file.name != "complete.json":
+      if intact:
+        file.write_bytes(intact[:-1])
+        assert checkpoints.damage(3) == f"{name} is truncated: {len(intact) - 1} of {len(intact)} bytes"
+      file.unlink()
+      assert checkpoints.damage(3) == f"{name} is missing"
+    file.write_bytes(intact)
+  (place / "state" / "d" / "more").write_text("")
+  assert checkpoints.damage(3) == "state/d/more was not there when it was saved"
+
+
+def test_no_file_outside_a_checkpoint_is_read_in_its_place(checkpoints, tmp_path):
+  saved(checkpoints)
+  place = step_directory(checkpoints, 3)
+  file = data_files(checkpoints)[0]
+  shutil.move(file, tmp_path / "elsewhere")
+  file.symlink_to(tmp_path / "elsewhere")
+  assert checkpoints.damage(3) == f"{name_of(file, 3)} is a symbolic link"
+  file.unlink()
+  shutil.move(tmp_path / "elsewhere", file)
+  shutil.move(place / "state", tmp_path / "state")
+  (place / "state").symlink_to(tmp_path / "state")
+  assert "state was not there when it was saved" in checkpoints.damage(3)
+
+
+@pytest.mark.parametrize("outside", ["../{}", "{}"])
+def test_a_manifest_cannot_name_a_file_outside_its_checkpoint(checkpoints, tmp_path, outside):
+  """Even one that a forger has hashed anew throughout."""
+  saved(checkpoints)
+  place = step_directory(checkpoints, 3)
+  (tmp_path / "checkpoints" / "secret").write_text("secret")
+  name = outside.format("secret" if ".." in outside else tmp_path / "checkpoints" / "secret")
+  manifest = place / "manifest.0-of-1.json"
+  entries = json.loads(manifest.read_text())
+  entries[name] = manifests.entry_of(place.parent / "secret")
+  manifest.write_bytes(manifests.to_json(entries))
+  small = {file: manifests.entry_of(place / file) for file in ("about.json", manifest.name)}
+  (place / "complete.json").write_bytes(manifests.sealed(small))
+  assert checkpoints.damage(3) == f"{name} is missing"
+
+
+def test_a_damaged_checkpoint_is_not_restored_and_the_error_names_the_others(checkpoints):
+  saved(saved(checkpoints, 2))
+  state = a_state()
+  for file in (step_directory(checkpoints, 3) / "about.json", data_files(checkpoints)[0]):
+    with flipped_bit(file, 0), pytest.raises(CheckpointError) as error:
+      checkpoints.restore(3, abstract(state, a_mesh(2)))
+    place, name = step_directory(checkpoints, 3), name_of(file, 3)
+    others = "the other steps there are [2]"
+    assert str(error.value) == f"{place} cannot be restored ({others}): {name} differs from what was saved"
+  assert_same_bits(checkpoints.restore(3, abstract(state, a_mesh(2))), state)
+
+
+def test_a_checkpoint_is_verified_once(checkpoints, monkeypatch):
+  state, reads = a_state(), []
+  saved(checkpoints)
+  hashing = manifests.entry_of
+  monkeypatch.setattr(manifests, "entry_of", lambda path: reads.append(path.name) or hashing(path))
+  assert checkpoints.newest_good() == 3 and len(reads) > 5
+  reads.clear()
+  checkpoints.restore(3, abstract(state, a_mesh(2)))
+  assert set(reads) == {"about.json"}
+
+
+@pytest.fixture
+def warnings(monkeypatch):
+  told = []
+  monkeypatch.setattr(checkpoint.logging, "warning", lambda form, *args: told.append(form % args))
+  return told
+
+
+def test_the_newest_good_checkpoint_is_taken_and_damaged_ones_are_set_aside(tmp_path, warnings):
+  checkpoints = Checkpoints(tmp_path, keep=5)
+  for step in (1, 2, 3, 4):
+    saved(checkpoints, step)
+  flip(step_directory(checkpoints, 3) / "state" / "_METADATA")
+  flip(step_directory(checkpoints, 4) / "complete.json")
+  reader = Checkpoints(tmp_path)
+  assert reader.newest_good() == 2 and reader.steps() == [1, 2, 3, 4], "a reader changes nothing"
+  warnings.clear()
+  assert checkpoints.newest_good(most=1) == 1 and not warnings
+  assert checkpoints.newest_good() == 2 == checkpoints.latest()
+  assert warnings == [
+    f"{tmp_path}/4 is damaged: complete.json differs from what was saved; falls back to step 2",
+    f"{tmp_path}/3 is damaged: state/_METADATA differs from what was saved; falls back to step 2",
+  ]
+  for times in range(2):  # an older damaged checkpoint of that step gives way
+    saved(checkpoints, 3)
+    flip(step_directory(checkpoints, 3) / "about.json")
+    assert checkpoints.newest_good() == 2
+    assert sorted(os.listdir(tmp_path)) == ["1", "2", "damaged.3", "damaged.4"], times
+
+
+def test_without_any_good_checkpoint_there_is_none(checkpoints, warnings):
+  flip(step_directory(saved(checkpoints), 3) / "about.json")
+  assert checkpoints.newest_good() is None and checkpoints.steps() == []
+  assert len(warnings) == 1 and warnings[0].endswith("no older one is whole")
+
+
+def test_a_step_is_saved_again_after_what_came_later_is_dropped(checkpoints):
+  saved(saved(checkpoints, 5), 7)
+  assert checkpoints.damage(7) == ""
+  checkpoints.drop_after(5)
+  assert os.listdir(checkpoints._directory) == ["5"]
+  saved(checkpoints, 7)
+  flip(data_files(checkpoints)[0])
+  with pytest.raises(CheckpointError, match="differs"):  # what was known of the earlier step 7 does not count
+    checkpoints.restore(7, abstract(a_state(step=7), a_mesh(2)))
+  with pytest.raises(CheckpointError, match="opened to be read"):
+    Checkpoints(checkpoints._directory).drop_after(5)
 
 
 def test_an_unwritable_directory_is_named_before_anything_is_saved(tmp_path):
@@ -241,26 +344,81 @@ def test_an_existing_directory_without_write_permission_is_named(tmp_path, monke
     Checkpoints(tmp_path, keep=1)
 
 
-@orbax_leaves_tasks_behind
-def test_a_save_that_fails_in_the_background_is_raised_by_wait(checkpoints):
+@contextlib.contextmanager
+def full_disk():
+  """Any file of more than 64 KiB ends in an error, in the middle."""
   soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-  resource.setrlimit(resource.RLIMIT_FSIZE, (2**16, hard))  # as a full disk would, in the middle of a file
+  resource.setrlimit(resource.RLIMIT_FSIZE, (2**16, hard))
   try:
-    checkpoints.save(3, {"noise": jax.random.normal(jax.random.key(0), (256, 256))}, {})
-    with pytest.raises(CheckpointError, match=f"could not be written to {checkpoints._directory}: ") as error:
-      checkpoints.wait()
+    yield
   finally:
     resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-  assert "\n" not in str(error.value) and checkpoints.latest() is None
+
+
+@orbax_leaves_tasks_behind
+@pytest.mark.parametrize("report", ["wait", "check"])
+def test_a_save_that_fails_in_the_background_is_reported_and_leaves_nothing(checkpoints, report):
+  saved(checkpoints, 2)
+  big = {"noise": jax.random.normal(jax.random.key(0), (256, 256))}
+  with full_disk(), pytest.raises(CheckpointError, match=r"of step 3 could not be written to .*: ") as error:
+    checkpoints.save(3, big, {})
+    for _ in range(1000):
+      getattr(checkpoints, report)()
+      time.sleep(0.01)
+  assert "\n" not in str(error.value)
+  assert os.listdir(checkpoints._directory) == ["2"] and checkpoints.newest_good() == 2
+  checkpoints.save(3, big, {})
+  checkpoints.wait()
+  assert checkpoints.newest_good() == 3
+
+
+def test_a_save_whose_files_cannot_be_hashed_is_reported_and_leaves_nothing(checkpoints, monkeypatch):
+  def unreadable(path):
+    raise OSError(5, "Input/output error")
+
+  with monkeypatch.context() as broken, pytest.raises(CheckpointError, match=r"step 3 could .* Input/output error"):
+    broken.setattr(manifests, "entry_of", unreadable)
+    saved(checkpoints, 3)
+  assert os.listdir(checkpoints._directory) == []
+
+
+def test_metadata_are_json(checkpoints):
+  with pytest.raises(CheckpointError, match=r"3 cannot be written: .*not JSON serializable"):
+    checkpoints.save(3, a_state(a_mesh(2)), {"tokenizer": object()})
+  assert os.listdir(checkpoints._directory) == []
 
 
 def test_a_save_cut_short_is_not_a_checkpoint_and_the_next_writer_clears_it(tmp_path):
-  (tmp_path / "7.orbax-checkpoint-tmp" / "state").mkdir(parents=True)
-  (tmp_path / "deleted.5" / "state").mkdir(parents=True)
+  for left in ("saving.7.orbax-checkpoint-tmp", "saving.8", "deleted.5", "6.orbax-checkpoint-tmp"):
+    (tmp_path / left / "state").mkdir(parents=True)
   assert Checkpoints(tmp_path).latest() is None
-  assert len(os.listdir(tmp_path)) == 2, "a reader beside a running trainer must not delete what it is writing"
+  assert len(os.listdir(tmp_path)) == 4, "a reader beside a running trainer must not delete what it is writing"
   saved(Checkpoints(tmp_path, keep=1), 9).close()
   assert os.listdir(tmp_path) == ["9"]
+
+
+def test_a_directory_without_its_marker_is_no_checkpoint_and_does_not_stand_in_the_way(tmp_path, warnings):
+  saved(saved(Checkpoints(tmp_path, keep=2), 3), 4).close()
+  (tmp_path / "4" / "complete.json").unlink()
+  reader = Checkpoints(tmp_path)
+  assert reader.steps() == [3] == [reader.newest_good()] and (tmp_path / "4").exists()
+  saved(Checkpoints(tmp_path, keep=2), 4).close()
+  assert warnings == [f"{tmp_path}/4 has no complete.json and is set aside"]
+  assert Checkpoints(tmp_path).steps() == [3, 4] and Checkpoints(tmp_path).damage(4) == ""
+
+
+def test_where_nothing_can_be_renamed_the_marker_alone_decides(checkpoints, monkeypatch, warnings):
+  """As in an object store."""
+  checkpoints._local = False
+  saved(saved(saved(checkpoints, 1), 2), 3)
+  assert checkpoints.steps() == [2, 3] and sorted(os.listdir(checkpoints._directory)) == ["2", "3"]
+  (step_directory(checkpoints, 3) / "complete.json").unlink()
+  saved(checkpoints, 3)
+  assert_same_bits(checkpoints.restore(3, abstract(a_state(), a_mesh(2))), a_state())
+  flip(data_files(checkpoints)[0])
+  assert checkpoints.newest_good() == 2 and checkpoints.steps() == [2]
+  checkpoints.drop_after(1)
+  assert os.listdir(checkpoints._directory) == ["damaged.3"]
 
 
 SAVER = """
@@ -296,8 +454,97 @@ def test_a_killed_process_leaves_only_whole_checkpoints(tmp_path):
     last = reader.latest()
 
 
+PEER = """
+import sys
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec as P
+
+directory, port, index = sys.argv[1], sys.argv[2], int(sys.argv[3])
+jax.config.update("jax_cpu_collectives_implementation", "gloo")
+jax.distributed.initialize(f"127.0.0.1:{port}", num_processes=2, process_id=index)
+
+from omniimage.checkpoint import Checkpoints
+
+mesh = Mesh(np.array(jax.devices()).reshape(2, 2), ("data", "fsdp"), axis_types=(AxisType.Auto, AxisType.Auto))
+placed = {"rows": NamedSharding(mesh, P("data")), "grid": NamedSharding(mesh, P("data", "fsdp")),
+          "replicated": NamedSharding(mesh, P())}
+
+def bits(array):
+  return [np.asarray(shard.data).tobytes() for shard in array.addressable_shards]
+
+with jax.set_mesh(mesh):
+  checkpoints = Checkpoints(directory, keep=3)
+  assert checkpoints.steps() == [1, 2]
+  damage = checkpoints.damage(2)
+  assert checkpoints.newest_good() == 1
+  wanted = {name: jax.ShapeDtypeStruct((8, 64), np.float32, sharding=placed[name]) for name in placed}
+  state = checkpoints.restore(1, wanted)
+  expected = np.random.default_rng(1).standard_normal((8, 64), np.float32)
+  for name, array in state.items():
+    assert array.sharding == placed[name]
+    assert bits(array) == [expected[shard.index].tobytes() for shard in array.addressable_shards]
+  add = jax.jit(lambda state, n: jax.tree.map(lambda x: x + n, state), donate_argnums=0)
+  for step in (2, 3):
+    state = add(state, 1)
+    checkpoints.save(step, state, {"step": step})
+  state = add(state, 1)
+  checkpoints.close()
+  assert checkpoints.steps() == [1, 2, 3] and checkpoints.newest_good() == 3
+  print(damage)
+"""
+
+
+def test_two_processes_and_one_restore_what_the_other_saved_to_the_bit(tmp_path):
+  values = np.random.default_rng(1).standard_normal((8, 64), np.float32)
+  state = {name: jnp.asarray(values) for name in ("rows", "grid", "replicated")}
+  alone = Checkpoints(tmp_path, keep=2)
+  for step in (1, 2):
+    alone.save(step, state, {})
+  alone.close()
+  flip(data_files(alone)[0])
+  (step_directory(alone, 2) / "state" / "_METADATA").unlink()
+  with socket.socket() as free:
+    free.bind(("127.0.0.1", 0))
+    port = free.getsockname()[1]
+  environment = {name: value for name, value in os.environ.items() if name != "JAX_COMPILATION_CACHE_DIR"}
+  environment["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2"
+  command = [sys.executable, "-c", PEER, str(tmp_path), str(port)]
+  peers = [
+    subprocess.Popen([*command, str(i)], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    for i in range(2)
+  ]
+  told = [peer.communicate(timeout=60) for peer in peers]
+  assert [peer.returncode for peer in peers] == [0, 0], "\n".join(errors for _, errors in told)
+  first, second = (out.splitlines()[-1] for out, _ in told)
+  assert first == second and "_METADATA is missing" in first and "differs from what was saved" in first
+  assert sorted(os.listdir(tmp_path)) == ["1", "2", "3", "damaged.2"]
+  assert len(list((tmp_path / "3").glob("manifest.*-of-2.json"))) == 2
+  reader = Checkpoints(tmp_path)
+  for step in (2, 3):
+    assert reader.metadata(step) == {"step": step} and reader.damage(step) == ""
+    values = values + np.float32(1)
+    for array in reader.restore(step, state).values():
+      assert np.asarray(array).tobytes() == values.tobytes()
+
+
 def step_directory(checkpoints: Checkpoints, step: int) -> pathlib.Path:
   return pathlib.Path(checkpoints._directory) / str(step)
+
+
+def files_of(checkpoints: Checkpoints, step: int) -> list[pathlib.Path]:
+  return [file for file in sorted(step_directory(checkpoints, step).rglob("*")) if file.is_file()]
+
+
+def name_of(file: pathlib.Path, step: int) -> str:
+  """As a checkpoint calls it: state/d/abc."""
+  return str(file).rsplit(f"/{step}/", 1)[1]
+
+
+def flip(file: pathlib.Path):
+  content = bytearray(file.read_bytes())
+  content[len(content) // 2] ^= 8
+  file.write_bytes(content)
 
 
 @contextlib.contextmanager

@@ -78,9 +78,9 @@ class Nothing:
 def test_every_field_has_a_reader(read, monkeypatch, tmp_path):
   """A run, from its config over a stage to a drawing, traced and not compiled, reads every field of the settings."""
   config = small.config(**small.SHALLOW, **{"schedule": ("joint",), "stages.joint.weights.text": 1.0})
-  trainer = loop.Trainer.prepare(from_config(config), Workdir(tmp_path))
+  trainer = loop.Trainer.prepare(config, Workdir(tmp_path))
   trainer.checkpoints.close()
-  trainer = dataclasses.replace(trainer, checkpoints=Nothing(), sheets=Nothing())
+  trainer = dataclasses.replace(trainer, checkpoints=Nothing(), sheets=Nothing(), metrics=Nothing())
 
   def traced_step(self, state, stage, start):
     step = functools.partial(jax.eval_shape, loop.jitted_step(self.omni, stage, start, self.mesh, state))
@@ -89,7 +89,7 @@ def test_every_field_has_a_reader(read, monkeypatch, tmp_path):
   monkeypatch.setattr(loop.Trainer, "compile_step", traced_step)
   monkeypatch.setattr(loop.Trainer, "_pass_on", lambda self, state: state)
   params = small.params(trainer.omni)
-  trainer.run_stage(trainer._enter(fresh_state(params), "joint"), "joint", {}, Nothing())
+  trainer.run_stage(trainer._enter(fresh_state(params), "joint"), "joint", lambda step: False)
 
   generator = Generator(trainer.settings, params, small.text_tokenizer())
   generator._draw = lambda *args, sampling: jax.eval_shape(
@@ -209,7 +209,7 @@ def test_an_impossible_combination_is_one_line_that_names_what_to_change(changes
     ("decoder.chunk_row", "config.decoder.chunk_row is not a setting; did you mean config.decoder.chunk_rows?"),
     ("stages.joint.weights.pixels", "did you mean config.stages.joint.weights.pixel?"),
     ("data.source.name_", "config.data.source.name_ is not a setting; did you mean config.data.source.name?"),
-    ("run.colour", "config.run.colour is not a setting; the keys are checkpoint_every, keep_checkpoints, log_every"),
+    ("run.colour", "config.run.colour is not a setting; the keys are checkpoint_every, keep_checkpoints, keep_every"),
   ],
 )
 def test_an_unknown_key_is_named_with_the_nearest_there_is(key, said):

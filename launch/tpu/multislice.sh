@@ -71,7 +71,7 @@ train() {
   [[ $workdir == gs://?*/?* ]] ||
     fail "--workdir=$workdir is not in a bucket; give gs://BUCKET/FOLDER with the cluster's bucket"
   run xpk workload create "${where[@]}" --workload="$workload" --tpu-type="$(xpk_type)" --num-slices="$slices" \
-    --docker-image="$image" --storage="$storage" --max-restarts="$max_restarts" --restart-on-exit-codes=1 \
+    --docker-image="$image" --storage="$storage" --max-restarts="$max_restarts" --restart-on-exit-codes=1,75 \
     --command="python -m launch.train $(
       line --config="$config" --workdir="/gcs/${workdir#gs://}" ${overrides[@]+"${overrides[@]}"}
     )"

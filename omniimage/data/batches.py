@@ -4,7 +4,7 @@ A batch is a function of (seed, batch index, rows): no iterator state, the same 
 was read before. Grain reads and decodes ahead in threads.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TypedDict
 
 import grain
@@ -66,13 +66,13 @@ class Batches:
       seed=seed,
     )
 
-  def batch(self, batch_index: int, rows: int, *, process_index: int = 0, process_count: int = 1) -> Batch:
-    """This process's rows of batch `batch_index`, which has `rows` rows over all processes."""
-    own = _process_rows(batch_index, rows, process_index, process_count)
+  def batch(self, batch_index: int, rows: int, own: Sequence[int] | None = None) -> Batch:
+    """Batch `batch_index`, which has `rows` rows over all processes: those of a process, or all."""
+    own = range(rows) if own is None else own
     batch = empty_batch(len(own), self._data, self._vocabulary)
     for row, place in enumerate(own):
       start = slot = 0
-      for segment, (epoch, record) in enumerate(self._stream.row(place), start=1):
+      for segment, (epoch, record) in enumerate(self._stream.row(batch_index * rows + int(place)), start=1):
         encoded = self._read_or_skip(epoch, record)
         if encoded is not None:
           _write(batch, encoded, row, segment, start, slot)
@@ -85,24 +85,23 @@ class Batches:
     start_index: int,
     stop_index: int,
     rows: int,
+    own: Sequence[int] | None = None,
     *,
-    process_index: int = 0,
-    process_count: int = 1,
     num_threads: int = 2,
     prefetch: int = 4,
   ) -> Iterator[tuple[int, Batch]]:
-    """(batch index, batch) from `start_index` up to `stop_index`, read ahead by `num_threads` threads."""
-    _process_rows(start_index, rows, process_index, process_count)  # a wrong number of rows fails here, not in a thread
+    """(batch index, `batch`) from `start_index` up to `stop_index`, read ahead by `num_threads` threads."""
 
     def read(batch_index: int) -> tuple[int, Batch]:
-      return batch_index, self.batch(batch_index, rows, process_index=process_index, process_count=process_count)
+      return batch_index, self.batch(batch_index, rows, own)
 
     ahead = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=prefetch)
     return iter(grain.MapDataset.range(start_index, stop_index).map(read).to_iter_dataset(ahead))
 
   def record_ids(self, batch_index: int, rows: int) -> list[list[int]]:
     """The records in each row of the whole batch, in order, the bad ones included."""
-    return [[record for _, record in self._stream.row(place)] for place in _process_rows(batch_index, rows, 0, 1)]
+    first = batch_index * rows
+    return [[record for _, record in self._stream.row(place)] for place in range(first, first + rows)]
 
   def statistics(self, batch_index: int, rows: int) -> dict[str, float]:
     """For the log: how full the block of the batch is, by the records' bounds, what it dropped, what was unreadable."""
@@ -158,17 +157,6 @@ class Batches:
       except Exception as raised:
         error = raised
     raise error
-
-
-def _process_rows(batch_index: int, rows: int, process_index: int, process_count: int) -> range:
-  """Which rows of the endless stream a process reads for a batch."""
-  if rows % process_count:
-    raise ValueError(
-      f"a batch of {rows} rows does not divide over {process_count} processes; make rows a multiple of {process_count}"
-    )
-  own = rows // process_count
-  first = batch_index * rows + process_index * own
-  return range(first, first + own)
 
 
 def empty_batch(rows: int, data: DataSettings, vocabulary: Vocabulary) -> Batch:

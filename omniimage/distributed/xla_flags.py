@@ -10,16 +10,20 @@ SPARSE_CORES = {  # v5p and later chips have cores that can run collectives whil
   "xla_tpu_enable_sparse_core_collective_offload_3d_all_gather": "true",
 }
 
-FUSED = {  # v5e has no such cores: there a gather is cut into steps, each fused with work that runs meanwhile
-  # Elementwise work may carry a step too: without it a sixth of the gathers finds nothing to hide behind.
-  "xla_tpu_enable_async_collective_fusion_fuse_kloop_fusions": "true",
+STEPPED = {  # v5e has no such cores: there a gather is cut into steps, each fused with work that runs meanwhile
   # A gather written as an all-reduce of padded slices would hold up the core.
   "xla_tpu_prefer_async_allgather_to_allreduce": "true",
 }
 
-OPTIONS: dict[str, dict[str, str]] = {"v5e": FUSED, "v5p": SPARSE_CORES}
+FUSED = {
+  # Elementwise work may carry a step too: without it a sixth of the gathers finds nothing to hide behind. libtpu 0.0.50
+  # dies of an illegal instruction on some models where it is set.
+  "xla_tpu_enable_async_collective_fusion_fuse_kloop_fusions": "true",
+}
+
+OPTIONS: dict[str, dict[str, str]] = {"v5e": STEPPED, "v5p": SPARSE_CORES}
 
 
-def compiler_options(chip: str) -> dict[str, str]:
+def compiler_options(chip: str, fuse_gathers: bool) -> dict[str, str]:
   """Options for a chip's name as `omniimage.planning.chips` has it; none for a chip that needs none."""
-  return dict(OPTIONS.get(chip, {}))
+  return {**OPTIONS.get(chip, {}), **(FUSED if fuse_gathers and chip == "v5e" else {})}

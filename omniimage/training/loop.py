@@ -1,23 +1,33 @@
 """The training loop: stages in order, data read ahead, checkpoints, metrics, sample sheets; resumable at any step."""
 
+import contextlib
 import dataclasses
+import errno
+import json
 import sys
-import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from omniimage.checkpoint import Checkpoints
 from omniimage.data.batches import Batches
 from omniimage.data.sources import open_source
 from omniimage.data.text import TextTokenizer
-from omniimage.distributed.mesh import batch_sharding, check_rows, global_batch, make_mesh
+from omniimage.distributed import preemption
+from omniimage.distributed.mesh import batch_sharding, check_rows, global_batch, local_rows, make_mesh
 from omniimage.distributed.sharding import state_shardings
 from omniimage.errors import UserError
 from omniimage.models.omni import Omni
 from omniimage.settings import Settings, StageSettings, from_config
-from omniimage.training.metrics import MetricsWriter, Progress
+from omniimage.training.accounts import Accounts, Rate
+from omniimage.training.continuing import check_config
+from omniimage.training.faults import FaultLog, RollBack
+from omniimage.training.metrics import MetricsWriter, Progress, last_wall_seconds
 from omniimage.training.optimizer import learning_rate, make_optimizer
 from omniimage.training.samples import SampleSheets
 from omniimage.training.sharded import jitted_step, model_for
@@ -29,38 +39,58 @@ from omniimage.workdir import Workdir
 def train(config: ConfigDict, workdir: str) -> TrainState:
   """Trains every stage of the schedule that the workdir has not yet trained, and returns the final state.
 
-  Raises UserError, before anything is compiled, where config, data, devices or workdir cannot work.
+  Raises UserError, before anything is compiled, where config, data, devices or workdir cannot work; later where the
+  disk is full or the run diverges for good. Raises `preemption.Preempted` once it has stopped as it was asked to.
   """
-  trainer = Trainer.prepare(from_config(config), Workdir(workdir))
-  state, seconds = trainer.restore_or_init()
-  first = int(state.step)
-  trainer.workdir.write_config(config)
-  writer = MetricsWriter(trainer.workdir.metrics, int(state.step))
-  try:
+  trainer = Trainer.prepare(config, Workdir(workdir))
+  with _disk_errors(workdir), contextlib.closing(trainer), preemption.notice() as asked_to_stop:
+    state = trainer.restore_or_init()
+    trainer.checkpoints.reserve(state)
+    first = int(state.step)
     while (stage := stage_at(trainer.settings, int(state.step))[0]) is not None:
-      state = trainer.run_stage(state, stage, seconds, writer)
-  finally:
-    writer.close()
-    trainer.checkpoints.close()
-  if int(state.step) > first or not (trainer.workdir.samples / "final.png").exists():
-    trainer.sheets.write(state, "final")
+      try:
+        state = trainer.run_stage(state, stage, asked_to_stop)
+      except RollBack as why:
+        state = trainer.go_back(why)
+    trainer.checkpoints.wait()
+    if int(state.step) > first or not (trainer.workdir.samples / "final.png").exists():
+      trainer.sheets.write(state, "final")
   return state
+
+
+@contextlib.contextmanager
+def _disk_errors(workdir: str) -> Iterator[None]:
+  """A full or read-only disk is something a person can mend."""
+  try:
+    yield
+  except OSError as error:
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM):
+      raise
+    raise UserError(
+      f"cannot write to the workdir {workdir}: {error.strerror}; mend that, and the same command goes on from the last "
+      "checkpoint"
+    ) from None
 
 
 @dataclasses.dataclass(frozen=True)
 class Trainer:
   """What a run needs beside its state."""
 
+  config: dict[str, Any]
   settings: Settings
   workdir: Workdir
   omni: Omni
-  mesh: jax.sharding.Mesh
+  mesh: Mesh
   batches: Batches
   checkpoints: Checkpoints
   sheets: SampleSheets
+  accounts: Accounts
+  metrics: MetricsWriter
+  faults: FaultLog
 
   @classmethod
-  def prepare(cls, settings: Settings, workdir: Workdir) -> "Trainer":
+  def prepare(cls, config: ConfigDict, workdir: Workdir) -> "Trainer":
+    accounts, settings = Accounts(), from_config(config)
     mesh = make_mesh(settings.mesh)
     for name in settings.schedule:
       check_rows(settings.stages[name].rows, settings.stages[name].accumulate, mesh, name)
@@ -72,73 +102,97 @@ class Trainer:
     ]
     batches = Batches(sources[0], settings.data, omni.vocabulary, text_tokenizer, settings.token_grid, settings.seed)
     workdir.create()
-    checkpoints = Checkpoints(workdir.checkpoints, settings.run.keep_checkpoints)
-    sheets = SampleSheets(settings, text_tokenizer, sources, workdir.samples)
-    return cls(settings, workdir, omni, mesh, batches, checkpoints, sheets)
+    workdir.keep_vocabulary(settings.data.vocabulary)
+    return cls(
+      config=json.loads(json.dumps(config.to_dict())),
+      settings=settings,
+      workdir=workdir,
+      omni=omni,
+      mesh=mesh,
+      batches=batches,
+      checkpoints=Checkpoints(workdir.checkpoints, settings.run.keep_checkpoints, settings.run.keep_every),
+      sheets=SampleSheets(settings, text_tokenizer, sources, workdir.samples),
+      accounts=accounts,
+      metrics=MetricsWriter(workdir.metrics),
+      faults=FaultLog(workdir.metrics / "faults.jsonl", settings.faults, batches),
+    )
 
-  def restore_or_init(self) -> tuple[TrainState, dict[str, float]]:
-    """The last checkpoint, or fresh parameters in the first stage; and the seconds each stage has taken.
+  def close(self):
+    try:
+      self.metrics.close()
+    finally:
+      self.checkpoints.close()
+
+  def restore_or_init(self) -> TrainState:
+    """The state of the last undamaged checkpoint, or fresh parameters in the first stage.
 
     A run whose schedule was over goes on with the stages that a longer one adds.
     """
-    step = self.checkpoints.latest()
-    stage, start = stage_at(self.settings, step or 0)
-    finished = step is not None and not any(path.startswith("ema/") for path in self.checkpoints.shapes(step))
-    if finished and stage is not None and step != start:
-      raise UserError(
-        f"the run had ended at step {step}, and its optimizer with it; {stage} cannot go on in the middle. "
-        "Put another stage behind the last one instead, or take another workdir"
-      )
+    step = self.checkpoints.newest_good()
+    if step is not None:
+      about = self.checkpoints.metadata(step)
+      check_config(about["config"], self.config, f"{self.workdir.checkpoints / str(step)}")
+      self._check_schedule(step)
+      lost = (last_wall_seconds(self.workdir.metrics) or 0.0) - sum(about["wall"].values())
+      self.accounts.go_on(about["wall"], about["seconds"], max(0.0, lost))
+    state = self._state_of(step)
+    self.workdir.write_config(self.config)
+    if step is not None:
+      print(f"goes on from step {step} of {self.settings.total_steps}", file=sys.stderr, flush=True)
+    return state
 
-    def init(key):
-      state = fresh_state(self.omni.init(key))
-      return state if stage is None or finished else self._enter(state, stage)
+  def go_back(self, why: RollBack) -> TrainState:
+    """The last checkpoint before the updates that did not count; its next batch is the first behind them."""
+    self.accounts.turn_to("checkpoint")
+    self.checkpoints.wait()
+    step = self.checkpoints.newest_good(why.step)
+    self.faults.went_back(why, step)
+    about = {"wall": {}, "seconds": {}} if step is None else self.checkpoints.metadata(step)
+    self.accounts.go_back(about["wall"], about["seconds"])
+    self.checkpoints.drop_after(step or 0)
+    state = self._state_of(step)
+    return state.replace(batch_index=jax.device_put(np.int32(why.batch_index), state.batch_index.sharding))
 
-    key = jax.random.key(self.settings.seed)
-    abstract = jax.eval_shape(init, key)
-    shardings = state_shardings(self.mesh, abstract)
-    if step is None:
-      with jax.set_mesh(self.mesh):
-        return jax.jit(init, out_shardings=shardings)(key), {}
-    placed = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), abstract, shardings)
-    state = self.checkpoints.restore(step, placed)
-    print(f"goes on from step {step} of {self.settings.total_steps}", file=sys.stderr, flush=True)
-    return self._pass_on(state) if finished and stage else state, self.checkpoints.metadata(step)["seconds"]
-
-  def run_stage(self, state: TrainState, name: str, seconds: dict, writer: MetricsWriter) -> TrainState:
-    """From wherever the state is in the stage to its end, where it passes on to the next."""
+  def run_stage(self, state: TrainState, name: str, asked_to_stop: Callable[[int], bool]) -> TrainState:
+    """From wherever the state is in the stage to its end, where it passes on to the next. Raises RollBack."""
     stage, (_, start) = self.settings.stages[name], stage_at(self.settings, int(state.step))
-    stop, run = start + stage.steps, self.settings.run
+    stop, run, sharding = start + stage.steps, self.settings.run, batch_sharding(self.mesh)
+    index, step, accounts = int(state.batch_index), int(state.step), self.accounts
+    self.metrics.begin(step)
+    accounts.enter(name)
+    accounts.turn_to("compile")
     step_fn = self.compile_step(state, name, start)
-    index, step = int(state.batch_index), int(state.step)
-    batches = self.batches.iterate(
-      index,
-      index + stop - step,
-      stage.rows,
-      process_index=jax.process_index(),
-      process_count=jax.process_count(),
-    )
-    progress, clock, previous = Progress(name, step - start, stage.steps), Clock(), None
-    for _, batch in batches:
-      images = int(np.sum(batch["image_mask"])) * jax.process_count()
-      state, metrics = step_fn(state, global_batch(batch, batch_sharding(self.mesh)))
-      step += 1
-      # Waiting for the step before keeps the device busy with this one meanwhile.
-      loss = None if previous is None else float(previous["loss"])
-      previous = metrics
-      progress.update(loss, clock.tick(images))
-      if step % run.log_every == 0 or step == stop:
-        writer.write(step, name, self._logged(metrics, stage, step - start - 1, clock))
-      if step == stop:
-        break
-      if step % run.checkpoint_every == 0:
-        self._save(state, seconds, name, clock)
-      if run.sample_every and step % run.sample_every == 0:
-        self.sheets.write(state, f"{step:06d}")
-    progress.close()
-    state = self._pass_on(state)
-    self._save(state, seconds, name, clock)
-    self.sheets.write(state, f"{step:06d}")
+    own = local_rows(stage.rows, sharding)
+    batches = self.batches.iterate(index, index + stop - step, stage.rows, own)
+    unseen, rate, last_loss, counted = deque(), Rate(), None, True
+    with Progress(name, step - start, stage.steps) as progress:
+      for index, batch in batches:
+        state, metrics = step_fn(state, global_batch(batch, sharding))
+        accounts.turn_to("steps")
+        step += 1
+        unseen.append((step, index, stage.rows, metrics))
+        stopping = asked_to_stop(step)
+        due = step == stop or stopping or step % run.checkpoint_every == 0
+        # Waiting for the step before keeps the device busy with this one meanwhile.
+        while len(unseen) > (0 if due else 1):
+          last_loss, counted = self.faults.see(*unseen.popleft())
+        self.checkpoints.check()
+        progress.update(last_loss, rate.tick(batch["image_mask"].sum() * stage.rows / len(own)))
+        if step % run.log_every == 0 or step == stop:
+          self.metrics.write(step, name, self._logged(metrics, stage, step - start - 1, rate))
+        if step == stop:
+          accounts.turn_to("compile")
+          state = self._pass_on(state)
+        # Not between updates that do not count: it would push out the checkpoint to go back to.
+        if due and (counted or stopping or step == stop):
+          self._save(state)
+        if stopping:
+          self.checkpoints.wait()
+          raise preemption.Preempted(step)
+        if step == stop or (run.sample_every and step % run.sample_every == 0):
+          accounts.turn_to("evaluation")
+          self.sheets.write(state, f"{step:06d}")
+        accounts.turn_to("input")
     return state
 
   def compile_step(self, state: TrainState, stage: str, start: int) -> StepFn:
@@ -150,6 +204,37 @@ class Trainer:
         return step(state, batch)
 
     return on_mesh
+
+  def _check_schedule(self, step: int):
+    """A run that had ended has no optimizer to go on with in the middle of a stage."""
+    stage, start = stage_at(self.settings, step)
+    if self._had_ended(step) and stage is not None and step != start:
+      raise UserError(
+        f"the run had ended at step {step}, and its optimizer with it; {stage} cannot go on in the middle. "
+        "Put another stage behind the last one instead, or take another workdir"
+      )
+
+  def _had_ended(self, step: int) -> bool:
+    return not any(path.startswith("ema/") for path in self.checkpoints.shapes(step))
+
+  def _state_of(self, step: int | None) -> TrainState:
+    """The state of a checkpoint, or the one that a run begins with."""
+    stage, _ = stage_at(self.settings, step or 0)
+    had_ended = step is not None and self._had_ended(step)
+
+    def init(key):
+      state = fresh_state(self.omni.init(key))
+      return state if stage is None or had_ended else self._enter(state, stage)
+
+    key = jax.random.key(self.settings.seed)
+    abstract = jax.eval_shape(init, key)
+    shardings = state_shardings(self.mesh, abstract)
+    if step is None:
+      with jax.set_mesh(self.mesh):
+        return jax.jit(init, out_shardings=shardings)(key)
+    placed = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), abstract, shardings)
+    state = self.checkpoints.restore(step, placed)
+    return self._pass_on(state) if had_ended and stage else state
 
   def _enter(self, state: TrainState, stage: str) -> TrainState:
     row = self.settings.stages[stage]
@@ -167,32 +252,15 @@ class Trainer:
     with jax.set_mesh(self.mesh):
       return jax.jit(pass_on, out_shardings=shardings)(state)
 
-  def _save(self, state: TrainState, seconds: dict, stage: str, clock: "Clock"):
-    seconds[stage] = seconds.get(stage, 0.0) + clock.since_saved()
-    self.checkpoints.save(int(state.step), state, {"seconds": dict(seconds)})
+  def _save(self, state: TrainState):
+    self.accounts.turn_to("checkpoint")
+    about = {"seconds": self.accounts.stages, "wall": self.accounts.kinds, "config": self.config}
+    self.checkpoints.save(int(state.step), state, about)
 
-  def _logged(self, metrics, stage: StageSettings, stage_step: int, clock: "Clock") -> dict[str, float]:
+  def _logged(self, metrics, stage: StageSettings, stage_step: int, rate: Rate) -> dict[str, float]:
     rates = {
       f"learning_rate/{part}": learning_rate(self.settings.optimizer, stage, stage.rate(part))(stage_step)
       for part in stage.moves
     }
-    return {name: float(value) for name, value in {**metrics, **rates, "images_per_second": clock.rate}.items()}
-
-
-class Clock:
-  """Images a second, smoothed, and the time since the last save."""
-
-  def __init__(self):
-    self._last = self._saved = time.monotonic()
-    self.rate = 0.0
-
-  def tick(self, images: int) -> float:
-    now = time.monotonic()
-    rate, self._last = images / max(now - self._last, 1e-9), now
-    self.rate = rate if not self.rate else 0.9 * self.rate + 0.1 * rate
-    return self.rate
-
-  def since_saved(self) -> float:
-    now = time.monotonic()
-    elapsed, self._saved = now - self._saved, now
-    return elapsed
+    values = {**metrics, **rates, "images_per_second": rate.value, **self.accounts.metrics()}
+    return {name: float(value) for name, value in values.items()}

@@ -63,14 +63,16 @@ cross_entropy.defvjp(_cross_entropy_forward, _cross_entropy_backward)
 
 
 def _chunks(chunk: int, hidden, targets, weights):
-  """(B, L, …) arrays as (chunks, B, chunk, …), padded at the end with weight zero.
+  """(B, L, …) arrays as (chunks, B, positions, …), padded at the end with weight zero if so many chunks do not divide
+  them: libtpu 0.0.50 cannot compile much of it.
 
   Chunk c holds positions c, c + count, c + 2·count, …: some of every shard of a divided sequence, so that all devices
   work on each.
   """
   B, L = targets.shape
-  chunk = min(chunk, L)
-  count = -(-L // chunk)
+  fewest = -(-L // chunk)
+  count = next((count for count in range(fewest, 2 * fewest) if L % count == 0), fewest)
+  chunk = -(-L // count)
   padding = count * chunk - L
 
   def split(x):

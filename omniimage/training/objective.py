@@ -70,10 +70,11 @@ def objective(
 
   z_loss = 0.0
   if weights.text:
-    is_text = tokens[:, 1:] < omni.vocabulary.codes
+    is_text = batch["loss_weights"] * (tokens < omni.vocabulary.codes)
+    following, text_weights = (jnp.pad(x[:, 1:], ((0, 0), (0, 1))) for x in (tokens, is_text / total["text"]))
     text_total, metrics["text"] = losses.cross_entropy(
-      hidden[:, :-1], omni.head(params, "text"), jnp.where(is_text, tokens[:, 1:], 0),
-      batch["loss_weights"][:, 1:] * is_text / total["text"], omni.vocabulary.text_and_specials, weights.z,
+      hidden, omni.head(params, "text"), jnp.where(text_weights > 0, following, 0), text_weights,
+      omni.vocabulary.text_and_specials, weights.z,
     )  # fmt: skip
     z_loss += weights.text * (text_total - metrics["text"])
 

@@ -10,6 +10,7 @@ from jax import Array
 
 from omniimage.models.omni import Params
 from omniimage.settings import Settings
+from omniimage.training.health import Health, fresh_health
 
 
 @flax.struct.dataclass
@@ -22,6 +23,7 @@ class TrainState:
     params: {tokenizer, prior, decoder}.
     ema: moving averages of the parts that move in this stage.
     opt_state: {part: optimizer state} of the same parts.
+    health: what tells a bad update from a good one.
   """
 
   step: Array
@@ -29,6 +31,7 @@ class TrainState:
   params: Params
   ema: Params
   opt_state: Any
+  health: Health
 
   @property
   def averaged(self) -> Params:
@@ -37,7 +40,7 @@ class TrainState:
 
 
 def fresh_state(params: Params) -> TrainState:
-  return TrainState(jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32), params, {}, {})
+  return TrainState(jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32), params, {}, {}, fresh_health())
 
 
 def enter_stage(state: TrainState, moves: tuple[str, ...], optimizer: optax.GradientTransformation) -> TrainState:
@@ -48,8 +51,10 @@ def enter_stage(state: TrainState, moves: tuple[str, ...], optimizer: optax.Grad
 
 
 def leave_stage(state: TrainState) -> TrainState:
-  """The moved parts take their averages, so that the next stage learns on what will be sampled with."""
-  return state.replace(params=state.averaged, ema={}, opt_state={})
+  """The moved parts take their averages, so that the next stage learns on what will be sampled with.
+  Its losses are compared with none of this one's; updates skipped in a row are counted on."""
+  health = fresh_health().replace(skipped_in_a_row=state.health.skipped_in_a_row)
+  return state.replace(params=state.averaged, ema={}, opt_state={}, health=health)
 
 
 def stage_at(settings: Settings, step: int) -> tuple[str | None, int]:

@@ -10,6 +10,7 @@ import optax
 
 from omniimage.models.omni import Omni, Params
 from omniimage.settings import Settings, StageSettings
+from omniimage.training.health import judge
 from omniimage.training.objective import Batch, Metrics, objective, totals
 from omniimage.training.optimizer import make_optimizer
 from omniimage.training.state import TrainState
@@ -30,7 +31,8 @@ class OverRows(Protocol):
 def make_train_step(omni: Omni, stage: StageSettings, stage_start: int, over_rows: OverRows | None = None) -> StepFn:
   """The step of a stage that began at update `stage_start`: (state, batch) → (state, metrics).
 
-  Pure: the same state and batch give the same state, on any mesh. `over_rows` belongs to an `omni` that gathers its
+  Pure: the same state and batch give the same state, on any mesh. An update that `health.judge` finds bad changes
+  nothing but the counters. `over_rows` belongs to an `omni` that gathers its
   parameters by hand.
   """
   settings, optimizer = omni.settings, make_optimizer(omni.settings.optimizer, stage)
@@ -56,15 +58,24 @@ def make_train_step(omni: Omni, stage: StageSettings, stage_start: int, over_row
     updates, opt_state = optimizer.update(grads, state.opt_state, moving)
     moved = optax.apply_updates(moving, updates)
     ema = average(state.ema, moved, settings, state.step - stage_start)
+
+    norms = {f"grad_norm/{part}": optax.tree.norm(grads[part]) for part in stage.moves}
+    good, health, judged = judge(state.health, loss, norms, settings.faults)
+    before = (moving, state.ema, state.opt_state)
+    moved, ema, opt_state = jax.tree.map(functools.partial(jnp.where, good), (moved, ema, opt_state), before)
     params = {**state.params, **moved}
 
-    metrics = {"loss": loss, **metrics}
-    metrics |= {f"grad_norm/{part}": optax.tree.norm(grads[part]) for part in stage.moves}
+    metrics = {"loss": loss, **metrics, **norms, **judged}
     if "tokenizer" in moved and (stage.weights.image or stage.weights.diffusion):
       changed = changed_fn(*({"tokenizer": p["tokenizer"]} for p in (state.params, params)), batch)
       metrics["codes_changed"] = changed / total["pixel"]
     state = state.replace(
-      step=state.step + 1, batch_index=state.batch_index + 1, params=params, ema=ema, opt_state=opt_state
+      step=state.step + 1,
+      batch_index=state.batch_index + 1,
+      params=params,
+      ema=ema,
+      opt_state=opt_state,
+      health=health,
     )
     return state, metrics
 

@@ -41,7 +41,7 @@ ROWS = 8
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
   """The trainer of a small run; each of its stages takes ten steps."""
-  trainer = Trainer.prepare(small.settings(**small.SHALLOW), Workdir(tmp_path_factory.mktemp("run")))
+  trainer = Trainer.prepare(small.config(**small.SHALLOW), Workdir(tmp_path_factory.mktemp("run")))
   yield trainer
   trainer.checkpoints.close()
 
@@ -163,7 +163,7 @@ def test_parameters_averages_and_optimizer_state_stay_divided_over_the_devices(t
 
 def test_a_run_begins_with_the_same_parameters_on_every_mesh(prepared):
   trainer = on(prepared, *MESHES["fsdp 2, tensor 2, sequence 2"])
-  begun = trainer.restore_or_init()[0]
+  begun = trainer.restore_or_init()
   expected = jax.jit(small.omni(prepared.settings).init)(jax.random.key(prepared.settings.seed))
   assert jax.tree.structure(begun.params) == jax.tree.structure(expected) and set(begun.ema) == {"tokenizer"}
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-7), begun.params, expected)

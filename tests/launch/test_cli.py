@@ -65,7 +65,7 @@ def run_of_zeros(tmp_path_factory):
   """The workdir of a run with one checkpoint, in its first stage, whose parameters are all zero."""
   config, workdir = small.config(), Workdir(tmp_path_factory.mktemp("run"))
   workdir.create()
-  workdir.write_config(config)
+  workdir.write_config(config.to_dict())
   settings = from_config(config)
   stage = settings.stages["tokenizer"]
 
@@ -75,7 +75,8 @@ def run_of_zeros(tmp_path_factory):
 
   shapes = jax.eval_shape(init, jax.random.key(0))
   checkpoints = Checkpoints(workdir.checkpoints, keep=1)
-  checkpoints.save(4, jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes), {"seconds": {}})
+  about = {"seconds": {}, "wall": {}, "config": json.loads((workdir.config).read_text())}
+  checkpoints.save(4, jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes), about)
   checkpoints.close()
   return workdir.path
 
@@ -140,7 +141,7 @@ def test_a_workdir_that_cannot_be_written_is_named(refused, tmp_path):
 
 def test_a_checkpoint_of_another_model_is_named(refused, run_of_zeros, tmp_path):
   said = refused("train", TINY, f"--workdir={run_of_zeros}")
-  assert str(run_of_zeros) in said and "holds another model than the config describes" in said
+  assert str(run_of_zeros) in said and "was trained with another model: " in said
   config = json.loads((run_of_zeros / "config.json").read_text())
   config["prior"]["mlp_width"] = 128
   other = Workdir(tmp_path)
@@ -176,7 +177,7 @@ def test_a_workdir_that_is_no_run_is_named(refused, tmp_path):
   for command, *rest in (("sample", "--prompt=a star", f"--out={tmp_path}/star.png"), ("evaluate",)):
     assert f"{tmp_path} is not a run" in refused(command, f"--workdir={tmp_path}", *rest)
   Workdir(tmp_path).create()
-  Workdir(tmp_path).write_config(small.config())
+  Workdir(tmp_path).write_config(small.config().to_dict())
   assert "has no checkpoint yet" in refused("evaluate", f"--workdir={tmp_path}")
   Workdir(tmp_path).config.write_text('{"seed": 0,')
   assert "config.json cannot be read" in refused("evaluate", f"--workdir={tmp_path}")

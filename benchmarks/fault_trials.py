@@ -1,0 +1,445 @@
+"""The trials of `benchmarks.faults`: what is done to a run, and how it ends."""
+
+import atexit
+import contextlib
+import dataclasses
+import functools
+import json
+import os
+import random
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.faulty import EVERY, STEPS
+
+ROOT = Path(__file__).resolve().parents[1]
+LAST = 4 * STEPS  # the step of the last checkpoint
+RUN_AGAIN = 75  # exit code
+PATIENCE = 300  # seconds that any process may take
+NOTICED = 60  # seconds within which the processes left alone must have stopped
+RTOL = 1e-5  # of losses on another mesh
+
+
+@dataclasses.dataclass
+class Outcome:
+  """Attributes:
+  survived: the same command ended the run, and said what it should on the way.
+  times: that the fault was done to this run.
+  lost: steps that had to be made again, each time.
+  bitwise: whether it ended as the reference; None where it cannot.
+  note: for the table.
+  """
+
+  survived: bool
+  times: int = 1
+  lost: list[int] = dataclasses.field(default_factory=list)
+  bitwise: bool | None = None
+  note: str = ""
+
+
+class Run:
+  """A workdir and the processes that train it."""
+
+  def __init__(self, workdir: Path, logs: Path | None = None, **environment: str):
+    self.workdir, self.processes, self._logs_beside = workdir, [], logs or workdir
+    self._environment = environment
+
+  def start(self, processes: int = 1, devices: int = 1, mesh: Mapping[str, int] | None = None):
+    """Starts the command, on each of so many processes with so many devices."""
+    workdir_flag = [f"--workdir={self.workdir}", *(f"--config.mesh.{axis}={n}" for axis, n in (mesh or {}).items())]
+    command = [sys.executable, "-m", "launch.train", "--config=benchmarks/faulty.py", *workdir_flag]
+    flags = " ".join(flag for flag in os.environ.get("XLA_FLAGS", "").split() if "device_count" not in flag)
+    environment = {**os.environ, **self._environment, "JAX_PLATFORMS": "cpu"}
+    environment["XLA_FLAGS"] = f"{flags} --xla_force_host_platform_device_count={devices}"
+    environment.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".pytest_cache" / "jax"))
+    environment.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+    address = f"127.0.0.1:{_free_port()}"
+    self.processes, self.logs = [], []
+    for index in range(processes):
+      if processes > 1:
+        environment |= {
+          "JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": str(processes), "JAX_PROCESS_ID": str(index)
+        }  # fmt: skip
+      log = self._logs_beside.with_name(f"{self._logs_beside.name}.{index}.log")
+      with log.open("a") as file:
+        self.processes.append(subprocess.Popen(command, env=environment, cwd=ROOT, stdout=file, stderr=file))
+        atexit.register(self.processes[-1].kill)
+      self.logs.append((log, log.stat().st_size))
+
+  def wait(self) -> list[int]:
+    """The exit codes, when all processes have ended."""
+    try:
+      return [process.wait(PATIENCE) for process in self.processes]
+    except subprocess.TimeoutExpired:
+      self.kill()
+      return [process.wait() for process in self.processes]
+
+  def kill(self):
+    for process in self.processes:
+      process.kill()
+
+  def said(self, index: int = 0) -> str:
+    """What a process printed, of those that `start` has started last."""
+    log, begin = self.logs[index]
+    return log.read_bytes()[begin:].decode(errors="replace")
+
+  def alive(self) -> bool:
+    return any(process.poll() is None for process in self.processes)
+
+  def wait_for(self, step: int) -> bool:
+    """Whether the metrics of a step came while the processes lived."""
+    while self.alive():
+      if self.last_step() >= step:
+        return True
+      time.sleep(0.01)
+    return False
+
+  def last_step(self) -> int:
+    lines = self.metrics()
+    return lines[-1]["step"] if lines else 0
+
+  def metrics(self) -> list[dict]:
+    path = self.workdir / "metrics" / "metrics.jsonl"
+    text = path.read_text() if path.exists() else ""
+    return [json.loads(line) for line in text.splitlines() if line.endswith("}")]
+
+  def losses(self) -> dict[int, float]:
+    return {line["step"]: line["loss"] for line in self.metrics()}
+
+  def steps_saved(self) -> list[int]:
+    from omniimage.checkpoint import Checkpoints
+
+    return Checkpoints(self.workdir / "checkpoints").steps()
+
+  def resumed_at(self) -> int:
+    found = re.search(r"goes on from step (\d+)", self.said())
+    return int(found[1]) if found else 0
+
+  def arrays(self) -> dict[str, np.ndarray]:
+    """Every array of the last checkpoint."""
+    from omniimage.checkpoint import Checkpoints
+
+    checkpoints = Checkpoints(self.workdir / "checkpoints")
+    nested = {}
+    for path, shape in checkpoints.shapes(LAST).items():
+      *groups, name = path.split("/")
+      functools.reduce(lambda tree, group: tree.setdefault(group, {}), groups, nested)[name] = shape
+    leaves, _ = _jax().tree.flatten_with_path(checkpoints.restore(LAST, nested))
+    return {str(path): np.asarray(leaf) for path, leaf in leaves}
+
+
+def _jax():
+  import jax
+
+  return jax
+
+
+def _free_port() -> int:
+  with socket.socket() as found:
+    found.bind(("127.0.0.1", 0))
+    return found.getsockname()[1]
+
+
+@dataclasses.dataclass(frozen=True)
+class Reference:
+  """The run that nothing was done to.
+
+  Attributes:
+    start_seconds: from the start of a process to its first step, when all is compiled.
+    seconds: from the start of a process to its end.
+  """
+
+  run: Run
+  arrays: dict[str, np.ndarray]
+  start_seconds: float
+  seconds: float
+
+  @classmethod
+  def make(cls, workdir: Path) -> "Reference":
+    for name in ("first", "second"):  # which finds all compiled
+      run, began = Run(workdir / name), time.monotonic()
+      run.workdir.mkdir(parents=True)
+      run.start()
+      run.wait_for(1)
+      start_seconds = time.monotonic() - began
+      if run.wait() != [0]:
+        raise RuntimeError(f"the run that nothing is done to fails: {run.said()[-2000:]}")
+    return cls(run, run.arrays(), start_seconds, time.monotonic() - began)
+
+  def same_bits(self, run: Run) -> bool:
+    found = run.arrays()
+    bits = lambda array: (array.dtype, array.shape, array.tobytes())  # noqa: E731
+    same = found.keys() == self.arrays.keys() and all(bits(found[k]) == bits(self.arrays[k]) for k in found)
+    return same and run.losses() == self.run.losses()
+
+  def loss_difference(self, run: Run) -> float:
+    """Relative, the largest of all steps; infinite if a step is missing."""
+    mine, theirs = self.run.losses(), run.losses()
+    if mine.keys() != theirs.keys():
+      return float("inf")
+    return max(abs(theirs[step] - loss) / abs(loss) for step, loss in mine.items())
+
+  def ended(self, run: Run, codes: list[int], **outcome) -> Outcome:
+    """The outcome of a run that should have ended with the bits of the reference."""
+    if codes != [0]:
+      return Outcome(False, bitwise=False, **{**outcome, "note": run.said()[-300:]})
+    return Outcome(bitwise=self.same_bits(run), survived=True, **outcome)
+
+
+def killed(reference: Reference, workdir: Path, rng: random.Random) -> Outcome:
+  run, lost, saving, last = Run(workdir), [], 0, None
+  while True:
+    run.start()
+    moment = rng.uniform(0.8 * reference.start_seconds, reference.seconds)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+      run.processes[0].wait(moment)
+    if last is not None and "goes on from step" in run.said():
+      lost.append(last - run.resumed_at())
+    if not run.alive():
+      break
+    run.kill()
+    run.wait()
+    last = run.last_step()
+    unfinished = [path for path in _checkpoint_folders(run.workdir) if path.name not in map(str, run.steps_saved())]
+    saving += bool(unfinished)
+    lost_twice = len(lost) > 200
+    if lost_twice:
+      return Outcome(False, times=len(lost), lost=lost, note="never ended")
+  kills = max(1, len(lost))
+  return reference.ended(run, run.wait(), times=kills, lost=lost, note="")
+
+
+def _checkpoint_folders(workdir: Path) -> list[Path]:
+  folder = workdir / "checkpoints"
+  return [path for path in folder.iterdir() if path.is_dir()] if folder.exists() else []
+
+
+def terminated(reference: Reference, workdir: Path, rng: random.Random) -> Outcome:
+  run = Run(workdir)
+  run.start()
+  run.wait_for(rng.randrange(1, LAST - 1))
+  run.processes[0].send_signal(signal.SIGTERM)
+  codes = run.wait()
+  last = run.last_step()
+  run.start()
+  ended = run.wait()
+  outcome = reference.ended(run, ended, lost=[last - run.resumed_at()])
+  return dataclasses.replace(outcome, survived=outcome.survived and codes == [RUN_AGAIN] and outcome.lost == [0])
+
+
+def stopped_at(run: Run, step: int, **start):
+  """A run that is asked to stop after a step."""
+  run.start(**start)
+  run.wait_for(step)
+  run.processes[0].send_signal(signal.SIGTERM)
+  if set(run.wait()) != {RUN_AGAIN}:
+    raise RuntimeError(f"the run did not stop as asked: {run.said()[-500:]}")
+
+
+def damaged(how: str) -> Callable:
+  def trial(reference: Reference, workdir: Path, rng: random.Random) -> Outcome:
+    run = Run(workdir)
+    stopped_at(run, rng.randrange(3 * EVERY, LAST - 1))
+    before, last = run.steps_saved()[-2:]
+    folder = workdir / "checkpoints" / str(last)
+    file = rng.choice(sorted(path for path in folder.rglob("*") if path.is_file() and path.stat().st_size))
+    whole = file.read_bytes()
+    if how == "removed":
+      file.unlink()
+    elif how == "truncated":
+      file.write_bytes(whole[: rng.randrange(len(whole))])
+    else:
+      place = rng.randrange(len(whole))
+      file.write_bytes(whole[:place] + bytes([whole[place] ^ rng.randrange(1, 256)]) + whole[place + 1 :])
+    run.start()
+    codes = run.wait()
+    outcome = reference.ended(run, codes, lost=[last - run.resumed_at()])
+    noticed = run.resumed_at() == before and (str(last) in run.said())
+    outcome.note = outcome.note if noticed else f"{file.name} {how}: not noticed"
+    return dataclasses.replace(outcome, survived=outcome.survived and noticed)
+
+  return trial
+
+
+def disk_full(reference: Reference, workdir: Path, rng: random.Random) -> Outcome:
+  """Room for two checkpoints and a part of a third. The command must say so, and go on when there is room."""
+  one = sum(path.stat().st_size for path in (reference.run.workdir / "checkpoints" / str(LAST - EVERY)).rglob("*"))
+  disk = workdir.with_name(f"{workdir.name}-disk")
+  with small_disk(disk, int(rng.uniform(2.2, 2.9) * one) + 2**17) as resize:
+    run = Run(disk / "run", logs=workdir)
+    run.start()
+    codes, said, last = run.wait(), run.said(), run.last_step()
+    saved = run.steps_saved()
+    resize(40 * one)
+    run.start()
+    outcome = reference.ended(run, run.wait(), lost=[last - run.resumed_at()], note=_error(said))
+    clean = codes == [2] and re.search("^error: .*(space|RESOURCE_EXHAUSTED)", said, re.MULTILINE)
+    went_on = bool(saved) and run.resumed_at() == saved[-1]
+    return dataclasses.replace(outcome, survived=outcome.survived and bool(clean) and went_on)
+
+
+@contextlib.contextmanager
+def small_disk(folder: Path, size: int) -> Iterator[Callable[[int], None]]:
+  """A file system of so many bytes; yields what changes its size. Needs root."""
+  folder.mkdir(parents=True)
+  command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
+  subprocess.run(command, check=True, capture_output=True)
+  try:
+    yield lambda size: subprocess.run(["mount", "-o", f"remount,size={size}", str(folder)], check=True)
+  finally:
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def read_only(reference: Reference, workdir: Path, rng: random.Random) -> Outcome:
+  """All of the workdir refuses writing, from some step on. A read-only mount would need it to have no open files."""
+  run = Run(workdir)
+  run.start()
+  run.wait_for(rng.randrange(1, LAST - 5))
+  immutable(workdir, "+i")
+  codes, said, last = run.wait(), run.said(), run.last_step()
+  run.start()
+  again, said_again = run.wait(), run.said()
+  immutable(workdir, "-i")
+  run.start()
+  outcome = reference.ended(run, run.wait(), lost=[last - run.resumed_at()], note=_error(said))
+  clean = codes == again == [2] and all(
+    re.search("^error: .*not permitted", s, re.MULTILINE) for s in (said, said_again)
+  )
+  return dataclasses.replace(outcome, survived=outcome.survived and clean)
+
+
+def immutable(folder: Path, flag: str):
+  """Needs root, and a file system that can do it."""
+  subprocess.run(["chattr", "-R", "-f", flag, str(folder)], check=False)
+
+
+def _error(said: str) -> str:
+  found = re.findall(r"^error: (.*)$", said, re.MULTILINE)
+  return re.sub(r"/\S*/", "…/", found[-1])[:160] if found else "no error was printed"
+
+
+def other_mesh(first: tuple[int, dict], then: tuple[int, dict]) -> Callable:
+  """The run goes on from its middle with other devices and axes: (devices, mesh)."""
+
+  def trial(reference: Reference, workdir: Path, rng: random.Random) -> Outcome:
+    run = Run(workdir)
+    stopped_at(run, LAST // 2 + rng.randrange(-5, 5), devices=first[0], mesh=first[1])
+    run.start(devices=then[0], mesh=then[1])
+    return _compared(reference, run, run.wait())
+
+  return trial
+
+
+def other_hosts(first: int, then: int) -> Callable:
+  """The run goes on from its middle with another number of processes; each reads its own rows alone."""
+
+  def trial(reference: Reference, workdir: Path, rng: random.Random) -> Outcome:
+    notes = workdir.with_name(f"{workdir.name}-records")
+    notes.mkdir()
+    run = Run(workdir, RECORDS=str(notes))
+    stopped_at(run, LAST // 2 + rng.randrange(-5, 5), processes=first, devices=4 // first)
+    run.start(processes=then, devices=4 // then)
+    outcome = _compared(reference, run, run.wait())
+    same = _same_records(reference, notes, run)
+    note = f"{outcome.note}, records {'the same' if same else 'DIFFER'}"
+    return dataclasses.replace(outcome, survived=outcome.survived and same, note=note)
+
+  return trial
+
+
+def _same_records(reference: Reference, notes: Path, run: Run) -> bool:
+  """Each batch was read whole by some group of processes, each row with the reference's records."""
+  expected = _expected_records()
+  rows: dict[int, set] = {}
+  for file in notes.glob("*.jsonl"):
+    for line in file.read_text().splitlines():
+      batch_index, read = json.loads(line)
+      for row, records in read.items():
+        if records != expected(batch_index)[int(row)]:
+          return False
+        rows.setdefault(batch_index, set()).add(int(row))
+  return all(rows.get(index) == set(range(8)) for index in range(LAST))
+
+
+@functools.cache
+def _expected_records() -> Callable[[int], list[list[int]]]:
+  from benchmarks.faulty import get_config
+  from omniimage.data.batches import Batches
+  from omniimage.data.sources import open_source
+  from omniimage.data.text import TextTokenizer
+  from omniimage.models.omni import Omni
+  from omniimage.settings import from_config
+
+  s, text_tokenizer = from_config(get_config()), TextTokenizer.load()
+  vocabulary = Omni(s, text_tokenizer.size).vocabulary
+  source = open_source(s.data, "train", s.token_grid, text_tokenizer, vocabulary)
+  batches = Batches(source, s.data, vocabulary, text_tokenizer, s.token_grid, s.seed)
+  return functools.cache(lambda index: batches.record_ids(index, 8))
+
+
+def _compared(reference: Reference, run: Run, codes: list[int]) -> Outcome:
+  if set(codes) != {0}:
+    return Outcome(False, note=f"exit codes {codes}: {run.said()[-300:]}")
+  difference = reference.loss_difference(run)
+  return Outcome(difference <= RTOL, note=f"losses within {difference:.0e}")
+
+
+def one_dies(count: int) -> Callable:
+  """One of several processes is killed; the others must stop and name it, and one process fewer goes on."""
+
+  def trial(reference: Reference, workdir: Path, rng: random.Random) -> Outcome:
+    run = Run(workdir)
+    run.start(processes=count, devices=4 // count)
+    run.wait_for(rng.randrange(EVERY + 1, LAST - 5))
+    victim, began = rng.randrange(count), time.monotonic()
+    run.processes[victim].kill()
+    codes = run.wait()
+    seconds, last = time.monotonic() - began, run.last_step()
+    others = [index for index in range(count) if index != victim]
+    told = all(codes[i] == RUN_AGAIN and re.search(rf"process {victim}\b", run.said(i)) for i in others)
+    run.start(processes=count // 2, devices=8 // count)
+    outcome = _compared(reference, run, run.wait())
+    good = outcome.survived and told and seconds < NOTICED
+    note = f"{outcome.note}, process {victim} of {count}: others stopped after {seconds:.1f} s"
+    return dataclasses.replace(outcome, survived=good, lost=[last - run.resumed_at()], note=note)
+
+  return trial
+
+
+def not_finite(count: int) -> Callable:
+  """Gradients that are not finite, and a kill after them: the run must end as one with the same faults and no kill."""
+
+  def trial(reference: Reference, workdir: Path, rng: random.Random) -> Outcome:
+    first = rng.randrange(STEPS, 2 * STEPS - 1)
+    runs = [Run(workdir.with_name(f"{workdir.name}-{name}"), NAN_BATCHES=f"{first}:{count}") for name in ("a", "b")]
+    runs[0].start()
+    codes = runs[0].wait()
+    runs[1].start()
+    runs[1].wait_for(first + rng.randrange(count + 2))
+    runs[1].kill()
+    runs[1].wait()
+    runs[1].start()
+    codes += runs[1].wait()
+    if codes != [0, 0]:
+      return Outcome(False, note=f"exit codes {codes}: {runs[0].said()[-300:]}")
+    whole = runs[0].arrays()
+    again = runs[1].arrays()
+    bitwise = all(whole[name].tobytes() == again[name].tobytes() for name in whole)
+    faults = [json.loads(line) for line in (runs[0].workdir / "metrics" / "faults.jsonl").read_text().splitlines()]
+    skipped = [fault["batch_index"] for fault in faults if fault["fault"] == "not finite"]
+    back = [fault for fault in faults if fault["fault"] == "roll back"]
+    stretch = whole["batch_index"] - whole["step"] if "batch_index" in whole else 0
+    right = skipped == list(range(first, first + count)) and len(back) == (count >= 10)
+    finite = all(np.isfinite(array).all() for name, array in whole.items() if "losses" not in name)
+    note = f"batches {first}–{first + count - 1} skipped" + (f", back to step {back[0]['checkpoint']}" if back else "")
+    return Outcome(bool(right and finite), bitwise=bitwise, note=f"{note}, {int(stretch)} batches stepped over")
+
+  return trial

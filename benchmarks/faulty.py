@@ -1,0 +1,90 @@
+"""The config of a run of forty steps in four stages, and what `benchmarks.faults` does to it by the environment:
+
+NAN_BATCHES=FIRST:COUNT   the gradients of these batches are not finite
+RECORDS=FOLDER            each process notes there which rows of which batch it reads, and their records
+"""
+
+import json
+import os
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from configs import scenes
+from omniimage.data.batches import Batches
+from omniimage.training import sharded
+from omniimage.training import step as step_module
+from omniimage.training.samples import SampleSheets
+
+STEPS = 10  # a stage
+EVERY = 2  # steps between checkpoints
+
+
+def get_config() -> ConfigDict:
+  config = scenes.get_config("tiny")
+  config.data.image_size = 16
+  config.data.source.max_objects = 2
+  config.data.sequence_length = 64
+  config.data.packing_rows = 16
+  for part in (config.tokenizer, config.prior, config.decoder):
+    part.width, part.heads, part.mlp_width = 32, 2, 64
+  config.prior.kv_heads, config.prior.head_width, config.decoder.kv_heads = 2, 16, 2
+  config.prior.depth = config.decoder.depth = 1
+  config.tokenizer.levels = (8, 8)
+  config.decoder.text_length = 24
+  for stage in config.stages.values():
+    stage.rows, stage.steps, stage.warmup_steps = 8, STEPS, 0
+  config.run.checkpoint_every, config.run.keep_checkpoints, config.run.log_every = EVERY, 3, 1
+  SampleSheets.write = lambda *_: None  # takes long to compile, and nothing of the state depends on it
+  if batches := os.environ.get("NAN_BATCHES"):
+    first, count = map(int, batches.split(":"))
+    _poison(first, first + count)
+  if folder := os.environ.get("RECORDS"):
+    _note_records(Path(folder))
+  return config
+
+
+def _poison(first: int, stop: int):
+  """The losses of batches first … stop − 1 stay as they are, but none of their gradients is finite."""
+  objective, make_train_step = step_module.objective, sharded.make_train_step
+  batch_index = None  # of the step that is being traced
+
+  @jax.custom_vjp
+  def poison(loss, poisoned):
+    return loss
+
+  poison.defvjp(
+    lambda loss, poisoned: (loss, poisoned), lambda poisoned, gradient: (jnp.where(poisoned, jnp.nan, gradient), None)
+  )
+
+  def poisoned_objective(*args):
+    loss, metrics = objective(*args)
+    return poison(loss, (first <= batch_index) & (batch_index < stop)), metrics
+
+  def make(*args):
+    train_step = make_train_step(*args)
+
+    def step(state, batch):
+      nonlocal batch_index
+      batch_index = state.batch_index
+      return train_step(state, batch)
+
+    return step
+
+  step_module.objective, sharded.make_train_step = poisoned_objective, make
+
+
+def _note_records(folder: Path):
+  read = Batches.batch
+
+  def read_and_note(self, batch_index, rows, own=None):
+    records = self.record_ids(batch_index, rows)
+    own = [int(row) for row in (range(rows) if own is None else own)]
+    line = json.dumps([batch_index, {row: records[row] for row in own}])
+    with open(folder / f"{os.getpid()}.jsonl", "a") as file:
+      file.write(line + "\n")
+    return read(self, batch_index, rows, own)
+
+  Batches.batch = read_and_note

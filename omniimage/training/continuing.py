@@ -1,0 +1,40 @@
+"""Going on with a run under a changed config: what may change, and what may not."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from absl import logging
+
+from omniimage.errors import UserError
+
+MODEL = ("tokenizer.", "prior.", "decoder.", "data.image_size", "data.vocabulary")  # what the parameters mean
+
+
+def check_config(stored: Mapping[str, Any], given: Mapping[str, Any], where: str):
+  """Logs how the given config differs from the stored one. Raises UserError if the model is another."""
+  changes = list(_differences(stored, given))
+  model = [text for path, text in changes if path.startswith(MODEL)]
+  if model:
+    raise UserError(
+      f"{where} was trained with another model: {'; '.join(model[:3])}"
+      f"{f' and {len(model) - 3} more' if len(model) > 3 else ''}. Use its config, or another workdir"
+    )
+  for _, text in changes:
+    logging.warning("goes on with another config: %s", text)
+
+
+def _differences(stored: Any, given: Any, path: str = "") -> Iterator[tuple[str, str]]:
+  """(path, in words) of each value that differs, by dotted path."""
+  if isinstance(stored, Mapping) and isinstance(given, Mapping):
+    for key in (*stored, *(key for key in given if key not in stored)):
+      inner = f"{path}.{key}" if path else key
+      if key not in stored or key not in given:
+        yield inner, f"{inner} is {_only(stored, key)} there and {_only(given, key)} here"
+      else:
+        yield from _differences(stored[key], given[key], inner)
+  elif stored != given:
+    yield path, f"{path} is {stored!r} there and {given!r} here"
+
+
+def _only(config: Mapping[str, Any], key: str) -> str:
+  return repr(config[key]) if key in config else "not set"
