@@ -18,11 +18,11 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.faulty import EVERY, STEPS
+from benchmarks.faulty import EVERY
 
 ROOT = Path(__file__).resolve().parents[1]
-LAST = 4 * STEPS  # the step of the last checkpoint
 RUN_AGAIN = 75  # exit code
+MOST_KILLS = 200  # of one run
 PATIENCE = 300  # seconds that any process may take
 NOTICED = 60  # seconds within which the processes left alone must have stopped
 RTOL = 1e-5  # of losses on another mesh
@@ -34,6 +34,7 @@ class Outcome:
   survived: the same command ended the run, and said what it should on the way.
   times: that the fault was done to this run.
   lost: steps that had to be made again, each time.
+  during_saves: kills that found a checkpoint half written.
   bitwise: whether it ended as the reference; None where it cannot.
   note: for the table.
   """
@@ -41,6 +42,7 @@ class Outcome:
   survived: bool
   times: int = 1
   lost: list[int] = dataclasses.field(default_factory=list)
+  during_saves: int = 0
   bitwise: bool | None = None
   note: str = ""
 
@@ -48,14 +50,15 @@ class Outcome:
 class Run:
   """A workdir and the processes that train it."""
 
-  def __init__(self, workdir: Path, logs: Path | None = None, **environment: str):
+  def __init__(self, workdir: Path, flags: tuple[str, ...] = (), logs: Path | None = None, **environment: str):
     self.workdir, self.processes, self._logs_beside = workdir, [], logs or workdir
-    self._environment = environment
+    self._flags, self._environment = flags, environment
 
   def start(self, processes: int = 1, devices: int = 1, mesh: Mapping[str, int] | None = None):
     """Starts the command, on each of so many processes with so many devices."""
-    workdir_flag = [f"--workdir={self.workdir}", *(f"--config.mesh.{axis}={n}" for axis, n in (mesh or {}).items())]
-    command = [sys.executable, "-m", "launch.train", "--config=benchmarks/faulty.py", *workdir_flag]
+    axes = [f"--config.mesh.{axis}={size}" for axis, size in (mesh or {}).items()]
+    command = [sys.executable, "-m", "launch.train", "--config=benchmarks/faulty.py", f"--workdir={self.workdir}"]
+    command += [*self._flags, *axes]
     flags = " ".join(flag for flag in os.environ.get("XLA_FLAGS", "").split() if "device_count" not in flag)
     environment = {**os.environ, **self._environment, "JAX_PLATFORMS": "cpu"}
     environment["XLA_FLAGS"] = f"{flags} --xla_force_host_platform_device_count={devices}"
@@ -128,11 +131,11 @@ class Run:
     from omniimage.checkpoint import Checkpoints
 
     checkpoints = Checkpoints(self.workdir / "checkpoints")
-    nested = {}
-    for path, shape in checkpoints.shapes(LAST).items():
+    last, nested = checkpoints.latest(), {}
+    for path, shape in checkpoints.shapes(last).items():
       *groups, name = path.split("/")
       functools.reduce(lambda tree, group: tree.setdefault(group, {}), groups, nested)[name] = shape
-    leaves, _ = _jax().tree.flatten_with_path(checkpoints.restore(LAST, nested))
+    leaves, _ = _jax().tree.flatten_with_path(checkpoints.restore(last, nested))
     return {str(path): np.asarray(leaf) for path, leaf in leaves}
 
 
@@ -153,26 +156,35 @@ class Reference:
   """The run that nothing was done to.
 
   Attributes:
+    flags: of its command.
+    last: its last step.
     start_seconds: from the start of a process to its first step, when all is compiled.
     seconds: from the start of a process to its end.
   """
 
   run: Run
+  flags: tuple[str, ...]
+  last: int
   arrays: dict[str, np.ndarray]
   start_seconds: float
   seconds: float
 
   @classmethod
-  def make(cls, workdir: Path) -> "Reference":
+  def make(cls, workdir: Path, flags: tuple[str, ...] = ()) -> "Reference":
     for name in ("first", "second"):  # which finds all compiled
-      run, began = Run(workdir / name), time.monotonic()
+      run, began = Run(workdir / name, flags), time.monotonic()
       run.workdir.mkdir(parents=True)
       run.start()
       run.wait_for(1)
       start_seconds = time.monotonic() - began
       if run.wait() != [0]:
         raise RuntimeError(f"the run that nothing is done to fails: {run.said()[-2000:]}")
-    return cls(run, run.arrays(), start_seconds, time.monotonic() - began)
+    seconds = time.monotonic() - began
+    return cls(run, flags, run.last_step(), run.arrays(), start_seconds, seconds)
+
+  def again(self, workdir: Path, logs: Path | None = None, **environment: str) -> Run:
+    """The same command, in another workdir."""
+    return Run(workdir, self.flags, logs, **environment)
 
   def same_bits(self, run: Run) -> bool:
     found = run.arrays()
@@ -195,7 +207,7 @@ class Reference:
 
 
 def killed(reference: Reference, workdir: Path, rng: random.Random) -> Outcome:
-  run, lost, saving, last = Run(workdir), [], 0, None
+  run, lost, last, kills, saving = reference.again(workdir), [], None, 0, 0
   while True:
     run.start()
     moment = rng.uniform(0.8 * reference.start_seconds, reference.seconds)
@@ -208,24 +220,17 @@ def killed(reference: Reference, workdir: Path, rng: random.Random) -> Outcome:
     run.kill()
     run.wait()
     last = run.last_step()
-    unfinished = [path for path in _checkpoint_folders(run.workdir) if path.name not in map(str, run.steps_saved())]
-    saving += bool(unfinished)
-    lost_twice = len(lost) > 200
-    if lost_twice:
-      return Outcome(False, times=len(lost), lost=lost, note="never ended")
-  kills = max(1, len(lost))
-  return reference.ended(run, run.wait(), times=kills, lost=lost, note="")
-
-
-def _checkpoint_folders(workdir: Path) -> list[Path]:
-  folder = workdir / "checkpoints"
-  return [path for path in folder.iterdir() if path.is_dir()] if folder.exists() else []
+    saving += any((run.workdir / "checkpoints").glob("saving.*"))
+    kills += 1
+    if kills > MOST_KILLS:
+      return Outcome(False, times=kills, lost=lost, note="never ended")
+  return reference.ended(run, run.wait(), times=kills, lost=lost, during_saves=saving)
 
 
 def terminated(reference: Reference, workdir: Path, rng: random.Random) -> Outcome:
-  run = Run(workdir)
+  run = reference.again(workdir)
   run.start()
-  run.wait_for(rng.randrange(1, LAST - 1))
+  run.wait_for(rng.randrange(1, reference.last - 1))
   run.processes[0].send_signal(signal.SIGTERM)
   codes = run.wait()
   last = run.last_step()
@@ -246,8 +251,8 @@ def stopped_at(run: Run, step: int, **start):
 
 def damaged(how: str) -> Callable:
   def trial(reference: Reference, workdir: Path, rng: random.Random) -> Outcome:
-    run = Run(workdir)
-    stopped_at(run, rng.randrange(3 * EVERY, LAST - 1))
+    run = reference.again(workdir)
+    stopped_at(run, rng.randrange(3 * EVERY, reference.last - 1))
     before, last = run.steps_saved()[-2:]
     folder = workdir / "checkpoints" / str(last)
     file = rng.choice(sorted(path for path in folder.rglob("*") if path.is_file() and path.stat().st_size))
@@ -271,10 +276,12 @@ def damaged(how: str) -> Callable:
 
 def disk_full(reference: Reference, workdir: Path, rng: random.Random) -> Outcome:
   """Room for two checkpoints and a part of a third. The command must say so, and go on when there is room."""
-  one = sum(path.stat().st_size for path in (reference.run.workdir / "checkpoints" / str(LAST - EVERY)).rglob("*"))
+  one = sum(
+    path.stat().st_size for path in (reference.run.workdir / "checkpoints" / str(reference.last - EVERY)).rglob("*")
+  )
   disk = workdir.with_name(f"{workdir.name}-disk")
   with small_disk(disk, int(rng.uniform(2.2, 2.9) * one) + 2**17) as resize:
-    run = Run(disk / "run", logs=workdir)
+    run = reference.again(disk / "run", logs=workdir)
     run.start()
     codes, said, last = run.wait(), run.said(), run.last_step()
     saved = run.steps_saved()
@@ -300,9 +307,9 @@ def small_disk(folder: Path, size: int) -> Iterator[Callable[[int], None]]:
 
 def read_only(reference: Reference, workdir: Path, rng: random.Random) -> Outcome:
   """All of the workdir refuses writing, from some step on. A read-only mount would need it to have no open files."""
-  run = Run(workdir)
+  run = reference.again(workdir)
   run.start()
-  run.wait_for(rng.randrange(1, LAST - 5))
+  run.wait_for(rng.randrange(1, reference.last - 2))
   immutable(workdir, "+i")
   codes, said, last = run.wait(), run.said(), run.last_step()
   run.start()
@@ -330,8 +337,8 @@ def other_mesh(first: tuple[int, dict], then: tuple[int, dict]) -> Callable:
   """The run goes on from its middle with other devices and axes: (devices, mesh)."""
 
   def trial(reference: Reference, workdir: Path, rng: random.Random) -> Outcome:
-    run = Run(workdir)
-    stopped_at(run, LAST // 2 + rng.randrange(-5, 5), devices=first[0], mesh=first[1])
+    run = reference.again(workdir)
+    stopped_at(run, rng.randrange(reference.last // 4, reference.last * 3 // 4), devices=first[0], mesh=first[1])
     run.start(devices=then[0], mesh=then[1])
     return _compared(reference, run, run.wait())
 
@@ -344,8 +351,8 @@ def other_hosts(first: int, then: int) -> Callable:
   def trial(reference: Reference, workdir: Path, rng: random.Random) -> Outcome:
     notes = workdir.with_name(f"{workdir.name}-records")
     notes.mkdir()
-    run = Run(workdir, RECORDS=str(notes))
-    stopped_at(run, LAST // 2 + rng.randrange(-5, 5), processes=first, devices=4 // first)
+    run = reference.again(workdir, RECORDS=str(notes))
+    stopped_at(run, rng.randrange(reference.last // 4, reference.last * 3 // 4), processes=first, devices=4 // first)
     run.start(processes=then, devices=4 // then)
     outcome = _compared(reference, run, run.wait())
     same = _same_records(reference, notes, run)
@@ -366,7 +373,7 @@ def _same_records(reference: Reference, notes: Path, run: Run) -> bool:
         if records != expected(batch_index)[int(row)]:
           return False
         rows.setdefault(batch_index, set()).add(int(row))
-  return all(rows.get(index) == set(range(8)) for index in range(LAST))
+  return all(rows.get(index) == set(range(8)) for index in range(reference.last))
 
 
 @functools.cache
@@ -396,9 +403,9 @@ def one_dies(count: int) -> Callable:
   """One of several processes is killed; the others must stop and name it, and one process fewer goes on."""
 
   def trial(reference: Reference, workdir: Path, rng: random.Random) -> Outcome:
-    run = Run(workdir)
+    run = reference.again(workdir)
     run.start(processes=count, devices=4 // count)
-    run.wait_for(rng.randrange(EVERY + 1, LAST - 5))
+    run.wait_for(rng.randrange(EVERY + 1, reference.last - 2))
     victim, began = rng.randrange(count), time.monotonic()
     run.processes[victim].kill()
     codes = run.wait()
@@ -414,12 +421,14 @@ def one_dies(count: int) -> Callable:
   return trial
 
 
-def not_finite(count: int) -> Callable:
+def not_finite(count: int, roll_back_after: int = 10) -> Callable:
   """Gradients that are not finite, and a kill after them: the run must end as one with the same faults and no kill."""
+  flag = f"--config.faults.roll_back_after={roll_back_after}"
 
   def trial(reference: Reference, workdir: Path, rng: random.Random) -> Outcome:
-    first = rng.randrange(STEPS, 2 * STEPS - 1)
-    runs = [Run(workdir.with_name(f"{workdir.name}-{name}"), NAN_BATCHES=f"{first}:{count}") for name in ("a", "b")]
+    first = rng.randrange(EVERY + 1, reference.last - count - 1)
+    workdirs = [workdir.with_name(f"{workdir.name}-{name}") for name in ("whole", "killed")]
+    runs = [Run(folder, (*reference.flags, flag), NAN_BATCHES=f"{first}:{count}") for folder in workdirs]
     runs[0].start()
     codes = runs[0].wait()
     runs[1].start()
@@ -436,10 +445,9 @@ def not_finite(count: int) -> Callable:
     faults = [json.loads(line) for line in (runs[0].workdir / "metrics" / "faults.jsonl").read_text().splitlines()]
     skipped = [fault["batch_index"] for fault in faults if fault["fault"] == "not finite"]
     back = [fault for fault in faults if fault["fault"] == "roll back"]
-    stretch = whole["batch_index"] - whole["step"] if "batch_index" in whole else 0
-    right = skipped == list(range(first, first + count)) and len(back) == (count >= 10)
+    right = skipped == list(range(first, first + count)) and len(back) == (count >= roll_back_after)
     finite = all(np.isfinite(array).all() for name, array in whole.items() if "losses" not in name)
     note = f"batches {first}–{first + count - 1} skipped" + (f", back to step {back[0]['checkpoint']}" if back else "")
-    return Outcome(bool(right and finite), bitwise=bitwise, note=f"{note}, {int(stretch)} batches stepped over")
+    return Outcome(bool(right and finite), bitwise=bitwise, note=note)
 
   return trial

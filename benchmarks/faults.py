@@ -107,13 +107,15 @@ def _try(fault: Fault, times: int, reference: Reference, folder: Path, pool: Thr
 def _row(outcomes: list[Outcome]) -> dict:
   lost = [steps for outcome in outcomes for steps in outcome.lost]
   compared = [outcome for outcome in outcomes if outcome.bitwise is not None]
+  during = sum(outcome.during_saves for outcome in outcomes)
+  saves = [f"{during} times a save was under way"] if during else []
   bitwise = sum(outcome.times for outcome in compared if outcome.bitwise)
   return {
     "tried": sum(outcome.times for outcome in outcomes),
     "survived": sum(outcome.times for outcome in outcomes if outcome.survived),
     "lost": f"{sum(lost) / len(lost):.1f}, at most {max(lost)}" if lost else "",
     "bitwise": f"{bitwise} of {sum(outcome.times for outcome in compared)}" if compared else "",
-    "notes": "; ".join(dict.fromkeys(outcome.note for outcome in outcomes if outcome.note)),
+    "notes": "; ".join(dict.fromkeys([*saves, *(outcome.note for outcome in outcomes if outcome.note)])),
   }
 
 

@@ -17,7 +17,7 @@ from etils import epath
 from omniimage.errors import CheckpointError
 from omniimage.settings import require
 
-ABOUT, COMPLETE = "about.json", "complete.json"
+ABOUT, COMPLETE, MANIFEST = "about.json", "complete.json", "manifest."
 PATIENCE = 1200.0  # seconds that processes wait for each other's files
 THREADS = min(8, os.cpu_count() or 1)  # that hash, which does not hold the interpreter's lock
 Manifest = dict[str, list]  # {path below the checkpoint: [bytes, SHA-256]}
@@ -27,7 +27,8 @@ def seal(place: epath.Path, about: bytes):
   """Hashes this process's share of the files, and has process 0 write the marker once all have done so."""
   index, count = jax.process_index(), jax.process_count()
   wait_for(place.exists, f"{place} by process 0")
-  own = [name for name in _files(place) if _hashed_by(name, count) == index]
+  # But for the manifests that other processes are writing meanwhile.
+  own = [n for n in _files(place) if not n.startswith(MANIFEST) and _hashed_by(n, count) == index]
   with ThreadPoolExecutor(2 * THREADS) as pool:
     flushed = pool.map(lambda name: flush(place / name), own)
     entries = dict(zip(own, pool.map(lambda name: entry_of(place / name), own)))
@@ -95,7 +96,7 @@ def _hashed_by(name: str, count: int) -> int:
 
 
 def _manifest_name(process: int, count: int) -> str:
-  return f"manifest.{process}-of-{count}.json"
+  return f"{MANIFEST}{process}-of-{count}.json"
 
 
 def entry_of(path: epath.Path) -> list:
