@@ -20,6 +20,7 @@ import numpy as np
 
 from benchmarks.faulty import EVERY
 
+os.environ.setdefault("JAX_PLATFORMS", "cpu")  # of the process that compares what the runs have left
 ROOT = Path(__file__).resolve().parents[1]
 RUN_AGAIN = 75  # exit code
 MOST_KILLS = 200  # of one run

@@ -9,7 +9,7 @@
 #   --config         a config of the commit that setup.sh has installed, with its variant
 #   --config.KEY     changes a setting, as with launch.train
 #   --workdir        gs://BUCKET/FOLDER, which the hosts mount, or a path from / on a file system that all of them share
-#   --stop           kills the training instead; needs neither --config nor --workdir
+#   --stop           has the training save and end instead; needs neither --config nor --workdir
 #   --dry_run        prints the commands and runs nothing
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=common.sh
@@ -20,7 +20,7 @@ parse_flags "name project zone config workdir" "stop" "$@"
 require name project zone
 
 if [ -n "$stop" ]; then
-  on_workers all "pkill --signal KILL --full '[-]m launch[.]train' || echo 'nothing to stop'"
+  on_workers all "pkill --signal TERM --full '[-]m launch[.]train' || echo 'nothing to stop'"
   exit
 fi
 require config workdir

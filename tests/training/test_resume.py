@@ -83,6 +83,13 @@ def test_every_step_is_in_the_metrics_once_with_the_same_losses(runs):
   assert _metrics(often) == _metrics(never)
 
 
+def test_what_a_kill_makes_a_run_do_again_is_in_its_accounts_as_lost(runs):
+  for workdir, lost in zip(runs[:2], (False, True)):
+    last = json.loads((workdir / "metrics" / "metrics.jsonl").read_text().splitlines()[-1])
+    shares = [value for name, value in last.items() if name.startswith("goodput/")]
+    assert sum(shares) == pytest.approx(1) and (last["goodput/lost"] > 0) == lost and last["goodput/steps"] > 0
+
+
 def test_a_finished_run_does_nothing_again(runs):
   never, _, _ = runs
   files = lambda: {f: f.stat().st_mtime_ns for f in (never / "checkpoints").rglob("*") if f.is_file()}  # noqa: E731
