@@ -57,7 +57,7 @@ TABLE = (
   Fault("mesh fsdp-tensor", "fsdp 8, then fsdp 4 × tensor 2", 1, trials.other_mesh(*FSDP_TENSOR)),
   Fault("mesh 8-2", "8 devices, then 2", 1, trials.other_mesh((8, {}), (2, {}))),
   *(
-    Fault(f"hosts {a}-{b}", f"{a} processes, then {b}", 1, trials.other_hosts(a, b))
+    Fault(f"hosts {a}-{b}", f"{a} process{'es' * (a > 1)}, then {b}", 1, trials.other_hosts(a, b))
     for a, b in ((1, 2), (2, 1), (1, 4), (4, 1), (2, 4), (4, 2))
   ),
   Fault("dead 2", "one of 2 processes killed", 4, trials.one_dies(2)),

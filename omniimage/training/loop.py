@@ -158,6 +158,7 @@ class Trainer:
     stage, (_, start) = self.settings.stages[name], stage_at(self.settings, int(state.step))
     stop, run, sharding = start + stage.steps, self.settings.run, batch_sharding(self.mesh)
     index, step, accounts = int(state.batch_index), int(state.step), self.accounts
+    begun = step
     self.metrics.begin(step)
     accounts.enter(name)
     accounts.turn_to("compile")
@@ -167,6 +168,8 @@ class Trainer:
     unseen, rate, last_loss, counted = deque(), Rate(), None, True
     with Progress(name, step - start, stage.steps) as progress:
       for index, batch in batches:
+        if step > begun:  # the first one compiles
+          accounts.turn_to("steps")
         state, metrics = step_fn(state, global_batch(batch, sharding))
         accounts.turn_to("steps")
         step += 1
