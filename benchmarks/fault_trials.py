@@ -231,7 +231,7 @@ def killed(reference: Reference, workdir: Path, rng: random.Random) -> Outcome:
 def terminated(reference: Reference, workdir: Path, rng: random.Random) -> Outcome:
   run = reference.again(workdir)
   run.start()
-  run.wait_for(rng.randrange(1, reference.last - 1))
+  run.wait_for(rng.randrange(1, reference.last * 3 // 5))
   run.processes[0].send_signal(signal.SIGTERM)
   codes = run.wait()
   last = run.last_step()
@@ -253,7 +253,7 @@ def stopped_at(run: Run, step: int, **start):
 def damaged(how: str) -> Callable:
   def trial(reference: Reference, workdir: Path, rng: random.Random) -> Outcome:
     run = reference.again(workdir)
-    stopped_at(run, rng.randrange(3 * EVERY, reference.last - 1))
+    stopped_at(run, rng.randrange(2 * EVERY, reference.last * 3 // 5))
     before, last = run.steps_saved()[-2:]
     folder = workdir / "checkpoints" / str(last)
     file = rng.choice(sorted(path for path in folder.rglob("*") if path.is_file() and path.stat().st_size))
@@ -310,7 +310,7 @@ def read_only(reference: Reference, workdir: Path, rng: random.Random) -> Outcom
   """All of the workdir refuses writing, from some step on. A read-only mount would need it to have no open files."""
   run = reference.again(workdir)
   run.start()
-  run.wait_for(rng.randrange(1, reference.last - 2))
+  run.wait_for(rng.randrange(1, reference.last * 3 // 5))
   immutable(workdir, "+i")
   codes, said, last = run.wait(), run.said(), run.last_step()
   run.start()
@@ -319,7 +319,7 @@ def read_only(reference: Reference, workdir: Path, rng: random.Random) -> Outcom
   run.start()
   outcome = reference.ended(run, run.wait(), lost=[last - run.resumed_at()], note=_error(said))
   clean = codes == again == [2] and all(
-    re.search("^error: .*not permitted", s, re.MULTILINE) for s in (said, said_again)
+    re.search("^error: .*(not permitted|PERMISSION_DENIED)", s, re.MULTILINE) for s in (said, said_again)
   )
   return dataclasses.replace(outcome, survived=outcome.survived and clean)
 
@@ -406,7 +406,7 @@ def one_dies(count: int) -> Callable:
   def trial(reference: Reference, workdir: Path, rng: random.Random) -> Outcome:
     run = reference.again(workdir)
     run.start(processes=count, devices=4 // count)
-    run.wait_for(rng.randrange(EVERY + 1, reference.last - 2))
+    run.wait_for(rng.randrange(EVERY + 1, reference.last * 3 // 5))
     victim, began = rng.randrange(count), time.monotonic()
     run.processes[victim].kill()
     codes = run.wait()

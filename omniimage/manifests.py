@@ -156,7 +156,9 @@ def wait_for(happened: Callable[[], bool], what: str, seconds: float = PATIENCE)
 
 
 def first_line(error: Exception) -> str:
-  return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+  """Of a long one its beginning and its end, where the reason is."""
+  line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+  return line if len(line) <= 300 else f"{line[:180]} … {line[-120:]}"
 
 
 def some(names: Iterable[str], most: int = 3) -> str:
