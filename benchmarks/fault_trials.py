@@ -65,7 +65,7 @@ class Run:
     environment["XLA_FLAGS"] = f"{flags} --xla_force_host_platform_device_count={devices}"
     environment.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".pytest_cache" / "jax"))
     environment.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
-    address = f"127.0.0.1:{_free_port()}"
+    address = f"127.0.0.1:{free_port()}"
     self.processes, self.logs = [], []
     for index in range(processes):
       if processes > 1:
@@ -128,25 +128,17 @@ class Run:
     return int(found[1]) if found else 0
 
   def arrays(self) -> dict[str, np.ndarray]:
-    """Every array of the last checkpoint."""
+    """Every array of the last checkpoint, by its path."""
+    import jax
+
     from omniimage.checkpoint import Checkpoints
 
     checkpoints = Checkpoints(self.workdir / "checkpoints")
-    last, nested = checkpoints.latest(), {}
-    for path, shape in checkpoints.shapes(last).items():
-      *groups, name = path.split("/")
-      functools.reduce(lambda tree, group: tree.setdefault(group, {}), groups, nested)[name] = shape
-    leaves, _ = _jax().tree.flatten_with_path(checkpoints.restore(last, nested))
-    return {str(path): np.asarray(leaf) for path, leaf in leaves}
+    last = checkpoints.latest()
+    return jax.device_get(checkpoints.restore(last, checkpoints.shapes(last)))
 
 
-def _jax():
-  import jax
-
-  return jax
-
-
-def _free_port() -> int:
+def free_port() -> int:
   with socket.socket() as found:
     found.bind(("127.0.0.1", 0))
     return found.getsockname()[1]

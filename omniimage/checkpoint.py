@@ -30,12 +30,13 @@ from jax.tree_util import keystr
 from orbax.checkpoint import v1 as ocp
 
 from omniimage.errors import CheckpointError
+from omniimage.files import flush
 from omniimage.manifests import (
   ABOUT,
   COMPLETE,
+  THREADS,
   all_wrong,
   first_line,
-  flush,
   seal,
   some,
   to_json,
@@ -47,7 +48,6 @@ from omniimage.settings import require
 
 ARRAYS = "state"
 SAVING, DELETED, DAMAGED = "saving.", "deleted.", "damaged."  # prefixes of what is not, or no longer, a checkpoint
-THREADS = min(8, os.cpu_count() or 1)  # that copy, which does not hold the interpreter's lock
 
 
 class Checkpoints:

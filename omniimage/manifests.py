@@ -15,11 +15,12 @@ import jax
 from etils import epath
 
 from omniimage.errors import CheckpointError
+from omniimage.files import flush, write_whole
 from omniimage.settings import require
 
 ABOUT, COMPLETE, MANIFEST = "about.json", "complete.json", "manifest."
 PATIENCE = 1200.0  # seconds that processes wait for each other's files
-THREADS = min(8, os.cpu_count() or 1)  # that hash, which does not hold the interpreter's lock
+THREADS = min(8, os.cpu_count() or 1)  # that hash or copy, which does not hold the interpreter's lock
 Manifest = dict[str, list]  # {path below the checkpoint: [bytes, SHA-256]}
 
 
@@ -33,10 +34,10 @@ def seal(place: epath.Path, about: bytes):
     flushed = pool.map(lambda name: flush(place / name), own)
     entries = dict(zip(own, pool.map(lambda name: entry_of(place / name), own)))
     list(flushed)  # raises what went wrong
-  _write(place / _manifest_name(index, count), to_json(entries))
+  write_whole(place / _manifest_name(index, count), to_json(entries))
   if index > 0:
     return
-  _write(place / ABOUT, about)
+  write_whole(place / ABOUT, about)
   manifests = [_manifest_name(process, count) for process in range(count)]
   for name in manifests:
     wait_for((place / name).exists, f"{place / name}")
@@ -44,7 +45,7 @@ def seal(place: epath.Path, about: bytes):
   missed = set(_files(place)) - hashed - {ABOUT, *manifests}
   require(not missed, f"no process has hashed {some(missed)}")
   flush(*(place / folder for folder in {os.path.dirname(name) for name in hashed}))
-  _write(place / COMPLETE, sealed({name: entry_of(place / name) for name in (ABOUT, *manifests)}))
+  write_whole(place / COMPLETE, sealed({name: entry_of(place / name) for name in (ABOUT, *manifests)}))
 
 
 def all_wrong(place: epath.Path) -> list[str]:
@@ -122,29 +123,6 @@ def unsealed(place: epath.Path) -> Manifest:
 
 def to_json(content: Any) -> bytes:
   return json.dumps(content, separators=(",", ":")).encode()
-
-
-def _write(path: epath.Path, content: bytes):
-  """All of a file or nothing, and for good."""
-  if "://" in str(path):
-    path.write_bytes(content)
-    return
-  unfinished = path.with_name(f"{path.name}.tmp")
-  unfinished.write_bytes(content)
-  flush(unfinished)
-  unfinished.rename(path)
-  flush(path.parent)
-
-
-def flush(*paths: epath.Path):
-  """Has what was written to files or folders survive a power cut. Object stores do so by themselves."""
-  for path in paths:
-    if "://" not in str(path):
-      descriptor = os.open(path, os.O_RDONLY)
-      try:
-        os.fsync(descriptor)
-      finally:
-        os.close(descriptor)
 
 
 def wait_for(happened: Callable[[], bool], what: str, seconds: float = PATIENCE):

@@ -14,6 +14,7 @@ import jax
 from omniimage.checkpoint import Checkpoints
 from omniimage.data.text import TextTokenizer
 from omniimage.errors import UserError
+from omniimage.files import write_whole
 from omniimage.models.omni import Omni, Params
 from omniimage.settings import Settings, from_config
 
@@ -57,7 +58,7 @@ class Workdir:
 
   def write_config(self, config: Mapping[str, Any]):
     if jax.process_index() == 0:
-      _write(self.config, json.dumps(config, indent=2) + "\n")
+      write_whole(self.config, (json.dumps(config, indent=2) + "\n").encode())
 
   def keep_vocabulary(self, path: str):
     """Copies a vocabulary into the workdir, which then needs nothing outside. UserError if it holds another one."""
@@ -67,19 +68,12 @@ class Workdir:
     if self.vocabulary.exists() and self.vocabulary.read_text(encoding="utf-8") != text:
       raise UserError(f"data.vocabulary={path!r} is not the one that {self.path} was trained with, {self.vocabulary}")
     if jax.process_index() == 0:
-      _write(self.vocabulary, text)
+      write_whole(self.vocabulary, text.encode())
 
   def load_vocabulary(self, settings: Settings) -> TextTokenizer:
     """The run's own vocabulary, whatever path its config names."""
     builtin = settings.data.vocabulary == BUILTIN_VOCABULARY
     return TextTokenizer.load(BUILTIN_VOCABULARY if builtin else str(self.vocabulary))
-
-
-def _write(path: Path, text: str):
-  """At once: a kill must not leave half a file."""
-  fresh = path.with_name(f"{path.name}.new")
-  fresh.write_text(text, encoding="utf-8")
-  fresh.replace(path)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,7 +7,6 @@ step, `fork` starts a worker that outlives it; `mistakes` raises in every proces
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -18,15 +17,10 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
 
+from benchmarks.fault_trials import free_port
 from launch import cli, processes
 from omniimage.distributed import preemption, watch
 from omniimage.errors import UserError
-
-
-def free_port() -> int:
-  with socket.socket() as free:
-    free.bind(("127.0.0.1", 0))
-    return free.getsockname()[1]
 
 
 class Run:

@@ -44,7 +44,7 @@ def test_a_vocabulary_that_has_changed_is_refused(workdir, vocabulary):
 
 def test_what_is_written_into_a_workdir_is_whole_or_not_there(workdir, monkeypatch):
   workdir.write_config({"seed": 1})
-  monkeypatch.setattr(Path, "replace", lambda self, other: (_ for _ in ()).throw(KeyboardInterrupt))
+  monkeypatch.setattr(Path, "rename", lambda self, other: (_ for _ in ()).throw(KeyboardInterrupt))
   with pytest.raises(KeyboardInterrupt):
     workdir.write_config({"seed": 2})
   assert json.loads(workdir.config.read_text()) == {"seed": 1}

@@ -10,6 +10,8 @@ import jax
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
+from omniimage.files import write_whole
+
 
 class MetricsWriter:
   """`metrics.jsonl` and TensorBoard files in a folder; of several processes the first writes."""
@@ -24,9 +26,7 @@ class MetricsWriter:
       path = self._folder / "metrics.jsonl"
       if path.exists():
         kept = [line for line in path.read_text().splitlines() if _step_of(line) <= step]
-        fresh = path.with_suffix(".new")
-        fresh.write_text("".join(line + "\n" for line in kept))
-        fresh.replace(path)  # at once: a kill must not leave half of the lines
+        write_whole(path, "".join(line + "\n" for line in kept).encode())
       self._lines = path.open("a", buffering=1)
       self._board = SummaryWriter(str(self._folder), purge_step=step + 1, flush_secs=30)
 

@@ -1,6 +1,5 @@
 """A run killed in each of its four stages and started again by the same command is the run that was never killed."""
 
-import functools
 import json
 import os
 import signal
@@ -46,12 +45,7 @@ def runs(tmp_path_factory):
 def _arrays(workdir: Path, step: int) -> dict[str, np.ndarray]:
   """Every array of a checkpoint, by its path."""
   checkpoints = Checkpoints(workdir / "checkpoints")
-  shapes = checkpoints.shapes(step)
-  nested = {}
-  for path, shape in shapes.items():
-    *groups, name = path.split("/")
-    functools.reduce(lambda tree, group: tree.setdefault(group, {}), groups, nested)[name] = shape
-  return dict(jax.tree.leaves_with_path(jax.device_get(checkpoints.restore(step, nested))))
+  return jax.device_get(checkpoints.restore(step, checkpoints.shapes(step)))
 
 
 def _metrics(workdir: Path) -> list[dict]:

@@ -1,0 +1,29 @@
+"""Files that a kill or a power cut leaves whole, as they were or as they become."""
+
+import os
+from pathlib import Path
+
+from etils import epath
+
+
+def write_whole(path: Path | epath.Path, content: bytes):
+  """All of a file or nothing, and for good."""
+  if "://" in str(path):
+    path.write_bytes(content)
+    return
+  unfinished = path.with_name(f"{path.name}.tmp")
+  unfinished.write_bytes(content)
+  flush(unfinished)
+  unfinished.rename(path)
+  flush(path.parent)
+
+
+def flush(*paths: Path | epath.Path):
+  """Has what was written to files or folders survive a power cut. Object stores do so by themselves."""
+  for path in paths:
+    if "://" not in str(path):
+      descriptor = os.open(path, os.O_RDONLY)
+      try:
+        os.fsync(descriptor)
+      finally:
+        os.close(descriptor)
