@@ -16,6 +16,7 @@ from omniimage.data.conversation import Encoded, Tokenizer
 from omniimage.data.packing import RowStream
 from omniimage.data.sources import Source
 from omniimage.settings import DataSettings, SettingsError
+from omniimage.streams import Stream, generator
 from omniimage.vocabulary import Vocabulary
 
 # Axes: B rows, L tokens of a row, I image slots of a row, H and W pixels.
@@ -110,7 +111,7 @@ class Batches:
 
   def _read(self, epoch: int, record: int) -> Encoded:
     """One conversation as it is in this epoch. ValueError if it is larger than the source had promised."""
-    rng = np.random.default_rng((self._seed, epoch, record))
+    rng = generator(Stream.RECORDS, self._seed, epoch, record)
     without_text = rng.random() < self._data.drop_text
     turns = self._source.record(record, rng)
     if without_text:

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from omniimage.streams import Stream, generator
+
 # Axes: N records of the data set, W records of a block, R rows of a block.
 
 MAX_DROPPED = 0.01  # share of a block's records that may find no place; fewer leave the rows emptier
@@ -76,7 +78,7 @@ def block_records(tokens, images, rows: int, sequence_length: int, images_per_ro
 
 @functools.lru_cache(maxsize=8)
 def _permutation(num_records: int, seed: int, epoch: int) -> np.ndarray:
-  return np.random.default_rng((seed, epoch)).permutation(num_records)
+  return generator(Stream.ORDER, seed, epoch).permutation(num_records)
 
 
 def records_between(start: int, stop: int, num_records: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -123,6 +125,6 @@ class RowStream:
     packed = pack_block(self._tokens[records], self._images[records], *self._capacity)
     names = list(zip(epochs.tolist(), records.tolist()))
     # The last rows of a block are what was left to fill: shuffled, no batch gets all of them.
-    order = np.random.default_rng((self._seed, index)).permutation(self._rows)
+    order = generator(Stream.BLOCK_ROWS, self._seed, index).permutation(self._rows)
     rows = tuple(tuple(names[position] for position in packed.rows[row]) for row in order)
     return Block(rows, packed.dropped / self.block_records, packed.fill)

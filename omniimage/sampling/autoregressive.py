@@ -14,6 +14,7 @@ from omniimage.models.attention import AttentionMask, Causal, Full
 from omniimage.models.omni import Omni, Params
 from omniimage.sampling.grammar import Grammar
 from omniimage.settings import SamplingSettings
+from omniimage.streams import Stream, fold
 
 
 @flax.struct.dataclass
@@ -98,7 +99,7 @@ def sample_tokens(
   """
 
   def step(written, index):
-    fresh = jax.vmap(jax.random.fold_in, (0, None))(keys, index)
+    fresh = jax.vmap(lambda key: fold(key, Stream.TOKENS, index))(keys)
     return sample_token(omni, params, written, start + index, fresh, sampling, codes_only)
 
   _, tokens = jax.lax.scan(step, written, jnp.arange(new_tokens))

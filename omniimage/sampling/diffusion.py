@@ -12,6 +12,7 @@ from omniimage.models.attention import AttentionMask, Full
 from omniimage.models.layers import unpatchify
 from omniimage.models.omni import Omni, Params
 from omniimage.settings import SamplingSettings
+from omniimage.streams import Stream, fold
 from omniimage.training.losses import velocity
 
 
@@ -80,7 +81,7 @@ def paint(
       following = x + velocity(predicted, x, t) / sampling.diffusion_steps
       return (jnp.where(i == sampling.diffusion_steps - 1, predicted, following), caches), None
 
-    noise = jax.vmap(lambda key: jax.random.normal(jax.random.fold_in(key, chunk), (T, P)))(keys)
+    noise = jax.vmap(lambda key: jax.random.normal(fold(key, Stream.CHUNKS, chunk), (T, P)))(keys)
     (finished, caches), _ = jax.lax.scan(euler, (noise, caches), jnp.arange(sampling.diffusion_steps))
     _, caches = predict(chunk, finished, 1.0, caches)
     return caches, finished

@@ -16,6 +16,7 @@ from omniimage.models.omni import Omni, Params
 from omniimage.sampling.autoregressive import prefill, sample_tokens
 from omniimage.sampling.diffusion import paint
 from omniimage.settings import SamplingSettings, Settings
+from omniimage.streams import Stream, fold
 
 PROMPT_BUCKET = 16  # prompts are padded to a multiple of this, so that few lengths are compiled
 
@@ -73,15 +74,20 @@ class Generator:
     """Draws each prompt once. `changes` override `settings.sampling`, for example `guidance=2.0`."""
     sampling = dataclasses.replace(self.omni.settings.sampling, **changes)
     tokens, lengths = self.prompt_tokens(prompts)
-    keys = jax.random.split(jax.random.key(seed), len(prompts))
+    keys = row_keys(seed, len(prompts))
     return self._draw(self.params, tokens, lengths, keys, sampling=sampling)
 
   def repaint(self, prompts: list[str], codes: Array, seed: int = 0, **changes) -> Drawing:
     """Paints given codes (B, h, w) under the prompts: the decoder alone, without the prior's choice of codes."""
     sampling = dataclasses.replace(self.omni.settings.sampling, **changes)
     tokens, lengths = self.prompt_tokens(prompts)
-    keys = jax.random.split(jax.random.key(seed), len(prompts))
+    keys = row_keys(seed, len(prompts))
     return self._repaint(self.params, tokens, lengths, codes, keys, sampling=sampling)
+
+
+def row_keys(seed: int, rows: int) -> Array:
+  """(rows,) random keys of the drawings of a seed, one a row."""
+  return jax.random.split(fold(jax.random.key(seed), Stream.DRAWINGS), rows)
 
 
 def read_prompt(prompt: str, settings: Settings, text_tokenizer: TextTokenizer) -> list[int]:

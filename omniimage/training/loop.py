@@ -24,6 +24,7 @@ from omniimage.distributed.sharding import state_shardings
 from omniimage.errors import UserError
 from omniimage.models.omni import Omni
 from omniimage.settings import Settings, StageSettings, from_config
+from omniimage.streams import Stream, fold
 from omniimage.training.accounts import Accounts, Rate
 from omniimage.training.continuing import check_config
 from omniimage.training.faults import FaultLog, RollBack
@@ -229,7 +230,7 @@ class Trainer:
       state = fresh_state(self.omni.init(key))
       return state if stage is None or had_ended else self._enter(state, stage)
 
-    key = jax.random.key(self.settings.seed)
+    key = fold(jax.random.key(self.settings.seed), Stream.PARAMETERS)
     abstract = jax.eval_shape(init, key)
     shardings = state_shardings(self.mesh, abstract)
     if step is None:

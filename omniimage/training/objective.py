@@ -18,10 +18,13 @@ from omniimage.models.chunks import ChunkLayout, DoubledChunks
 from omniimage.models.layers import patchify
 from omniimage.models.omni import Omni, Params, place_codes
 from omniimage.settings import StageSettings
+from omniimage.streams import Stream, fold
 from omniimage.training import losses
 
 Batch = dict[str, Array]
 Metrics = dict[str, Array]
+
+NOTHING = 1e-6  # divides a term that nothing in the batch has a weight for
 
 
 def totals(batch: Batch, first_code: int) -> Metrics:
@@ -33,7 +36,12 @@ def totals(batch: Batch, first_code: int) -> Metrics:
     "diffusion": jnp.sum(batch["image_mask"] & batch["image_is_target"]),
     "pixel": jnp.sum(batch["image_mask"]),
   }
-  return {name: jnp.maximum(value.astype(jnp.float32), 1e-6) for name, value in sums.items()}
+  return {name: jnp.maximum(value.astype(jnp.float32), NOTHING) for name, value in sums.items()}
+
+
+def teaches(stage: StageSettings, total: Metrics) -> Array:
+  """Whether a batch of these totals has a weight for any term of the stage, bool."""
+  return functools.reduce(jnp.logical_or, (total[n] > NOTHING for n in total if getattr(stage.weights, n)))
 
 
 def objective(
@@ -125,22 +133,22 @@ def paint_error(
   clean = patchify(images, s.patch_size).reshape(B * I, -1, 3 * s.patch_size**2)
   M, chunk = layout.finished, layout.chunk_of_row
 
-  def draw(stream, sampler, *shape):
+  def draw(stream: Stream, sampler, *shape):
     """(F, *shape), each row from its own key."""
-    rows = jax.vmap(lambda key: sampler(jax.random.fold_in(key, stream), (I, *shape)))(keys)
+    rows = jax.vmap(lambda key: sampler(fold(key, stream), (I, *shape)))(keys)
     return rows.reshape(B * I, *shape)
 
-  t = jax.nn.sigmoid(s.time_mean + s.time_std * draw(0, jax.random.normal, layout.count))[:, chunk]
-  sigma = s.finished_noise * draw(1, jax.random.uniform, 1)
+  t = jax.nn.sigmoid(s.time_mean + s.time_std * draw(Stream.TIMES, jax.random.normal, layout.count))[:, chunk]
+  sigma = s.finished_noise * draw(Stream.FINISHED_SIGMA, jax.random.uniform, 1)
   t_patch = jnp.repeat(t, layout.columns, axis=1)[..., None]
-  patches = losses.interpolate(clean, draw(2, jax.random.normal, *clean.shape[1:]), t_patch)
+  patches = losses.interpolate(clean, draw(Stream.NOISE, jax.random.normal, *clean.shape[1:]), t_patch)
   if M:
-    noise = draw(3, jax.random.normal, M, clean.shape[2])
+    noise = draw(Stream.FINISHED_NOISE, jax.random.normal, M, clean.shape[2])
     patches = jnp.concatenate([losses.interpolate(clean[:, :M], noise, 1 - sigma[..., None]), patches], axis=1)
     t = jnp.concatenate([jnp.repeat(1 - sigma, layout.finished_rows, axis=1), t], axis=1)
 
-  keep_tokens = draw(4, jax.random.uniform) >= s.drop_tokens
-  keep_text = draw(5, jax.random.uniform) >= s.drop_text
+  keep_tokens = draw(Stream.DROPPED_TOKENS, jax.random.uniform) >= s.drop_tokens
+  keep_text = draw(Stream.DROPPED_TEXT, jax.random.uniform) >= s.drop_text
   states, exists = (x.reshape(B * I, *x.shape[2:]) for x in text)
   variables = {"params": params["decoder"]}
   memory = omni.decoder.apply(
@@ -167,9 +175,9 @@ def _some_sampled(omni: Omni, share: float, params: Params, features: Array, at_
   """
   I = features.shape[1]
   logits = omni.prior.apply({"params": params["prior"]}, at_codes, "image", method="logits")
-  gumbel = jax.vmap(lambda key: jax.random.gumbel(jax.random.fold_in(key, 6), logits.shape[1:]))(keys)
+  gumbel = jax.vmap(lambda key: jax.random.gumbel(fold(key, Stream.TEACHER_FORCED_CODES), logits.shape[1:]))(keys)
   soft = jax.nn.softmax(logits + gumbel)
   hard = jax.nn.one_hot(jnp.argmax(soft, axis=-1), soft.shape[-1])
   drawn = (soft + jax.lax.stop_gradient(hard - soft)) @ omni.quantizer.codebook()
-  chosen = jax.vmap(lambda key: jax.random.uniform(jax.random.fold_in(key, 7), (I,)))(keys) < share
+  chosen = jax.vmap(lambda key: jax.random.uniform(fold(key, Stream.PAINTED_FROM_SAMPLED), (I,)))(keys) < share
   return jnp.where(chosen[..., None, None, None], drawn.reshape(features.shape), features)
