@@ -27,26 +27,31 @@ KERNELS = {
 
 
 def make_optimizer(settings: OptimizerSettings, stage: StageSettings) -> optax.GradientTransformation:
-  """Updates {part: gradients} of the parts that move in a stage; its state is {part: state}."""
-  return per_part({part: _optimizer(settings, stage, stage.rate(part)) for part in stage.moves})
+  """Updates {part: gradients} of the parts that move in a stage; its state is {part: state}.
 
-
-def per_part(optimizers: dict[str, optax.GradientTransformation]) -> optax.GradientTransformation:
-  """Each part of a dictionary of parameters under its own optimizer."""
+  `update` takes, beside the usual, `stage_step`: the updates that the stage has made, skipped ones included. The rate
+  follows it and no count of the optimizer's own, so that the rate, its log and the stage's end cannot part.
+  """
+  optimizers = {part: _optimizer(settings) for part in stage.moves}
+  rates = {part: learning_rate(settings, stage, stage.rate(part)) for part in stage.moves}
 
   def init(params):
     return {part: optimizer.init(params[part]) for part, optimizer in optimizers.items()}
 
-  def update(grads, state, params):
-    both = {part: optimizer.update(grads[part], state[part], params[part]) for part, optimizer in optimizers.items()}
-    return {part: updates for part, (updates, _) in both.items()}, {part: new for part, (_, new) in both.items()}
+  def update(grads, state, params, *, stage_step):
+    updates, following = {}, {}
+    for part, optimizer in optimizers.items():
+      scaled, following[part] = optimizer.update(grads[part], state[part], params[part])
+      updates[part] = optax.tree.scale(-rates[part](stage_step), scaled)
+    return updates, following
 
-  return optax.GradientTransformation(init, update)
+  return optax.GradientTransformationExtraArgs(init, update)
 
 
 def learning_rate(settings: OptimizerSettings, stage: StageSettings, peak: float) -> optax.Schedule:
+  """A line up to the peak, which the update after the warm-up has, and a cosine down. No update has a rate of zero."""
   return optax.warmup_cosine_decay_schedule(
-    init_value=0.0,
+    init_value=peak / (stage.warmup_steps + 1),
     peak_value=peak,
     warmup_steps=stage.warmup_steps,
     decay_steps=max(stage.steps, stage.warmup_steps + 1),
@@ -54,7 +59,8 @@ def learning_rate(settings: OptimizerSettings, stage: StageSettings, peak: float
   )
 
 
-def _optimizer(settings: OptimizerSettings, stage: StageSettings, peak: float) -> optax.GradientTransformation:
+def _optimizer(settings: OptimizerSettings) -> optax.GradientTransformation:
+  """Of one part, in learning rates, uphill."""
   scaled = optax.scale_by_adam(settings.b1, settings.b2)
   if settings.muon_rms:
     scaled = optax.partition({"adam": scaled, "muon": _muon(settings.muon_rms)}, _labels)
@@ -62,7 +68,6 @@ def _optimizer(settings: OptimizerSettings, stage: StageSettings, peak: float) -
     optax.clip_by_global_norm(settings.clip_norm),
     scaled,
     optax.add_decayed_weights(settings.weight_decay, mask=_decayed),
-    optax.scale_by_learning_rate(learning_rate(settings, stage, peak)),
   )
 
 

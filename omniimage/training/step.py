@@ -10,8 +10,9 @@ import optax
 
 from omniimage.models.omni import Omni, Params
 from omniimage.settings import Settings, StageSettings
+from omniimage.streams import Stream, fold
 from omniimage.training.health import judge
-from omniimage.training.objective import Batch, Metrics, objective, totals
+from omniimage.training.objective import Batch, Metrics, objective, teaches, totals
 from omniimage.training.optimizer import make_optimizer
 from omniimage.training.state import TrainState
 
@@ -32,8 +33,7 @@ def make_train_step(omni: Omni, stage: StageSettings, stage_start: int, over_row
   """The step of a stage that began at update `stage_start`: (state, batch) → (state, metrics).
 
   Pure: the same state and batch give the same state, on any mesh. An update that `health.judge` finds bad changes
-  nothing but the counters. `over_rows` belongs to an `omni` that gathers its
-  parameters by hand.
+  nothing but the counters. `over_rows` belongs to an `omni` that gathers its parameters by hand.
   """
   settings, optimizer = omni.settings, make_optimizer(omni.settings.optimizer, stage)
 
@@ -45,24 +45,27 @@ def make_train_step(omni: Omni, stage: StageSettings, stage_start: int, over_row
   if over_rows is not None:
     grad_fn, changed_fn = over_rows.gradients(grad_fn), over_rows.sums(changed_fn)
 
+  def update(grads, stage_step, moving, ema, opt_state):
+    updates, opt_state = optimizer.update(grads, opt_state, moving, stage_step=stage_step)
+    moved = optax.apply_updates(moving, updates)
+    return moved, average(ema, moved, settings, stage_step), opt_state
+
+  def keep(grads, stage_step, *before):
+    return before
+
   def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-    rng = jax.random.fold_in(jax.random.key(settings.seed), state.step)
-    rows = jnp.arange(batch["tokens"].shape[0])
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(rng, rows)
-    layout = jax.random.randint(rng, (), 0, len(settings.decoder.chunk_rows))
+    rng = fold(jax.random.key(settings.seed), Stream.UPDATES, state.step)
+    keys = jax.vmap(lambda row: fold(rng, Stream.ROWS, row))(jnp.arange(batch["tokens"].shape[0]))
+    layout = jax.random.randint(fold(rng, Stream.LAYOUT), (), 0, len(settings.decoder.chunk_rows))
     total = totals(batch, omni.vocabulary.codes)
     moving = {part: state.params[part] for part in stage.moves}
-
     frozen = {part: state.params[part] for part in state.params if part not in moving}
     (loss, metrics), grads = grad_fn(moving, frozen, batch, keys, layout, total)
-    updates, opt_state = optimizer.update(grads, state.opt_state, moving)
-    moved = optax.apply_updates(moving, updates)
-    ema = average(state.ema, moved, settings, state.step - stage_start)
-
     norms = {f"grad_norm/{part}": optax.tree.norm(grads[part]) for part in stage.moves}
-    good, health, judged = judge(state.health, loss, norms, settings.faults)
+    good, health, judged = judge(state.health, loss, norms, teaches(stage, total), settings.faults)
+    # A branch: choosing between two whole states would read both, and cost a fiftieth of a step on two cores.
     before = (moving, state.ema, state.opt_state)
-    moved, ema, opt_state = jax.tree.map(functools.partial(jnp.where, good), (moved, ema, opt_state), before)
+    moved, ema, opt_state = jax.lax.cond(good, update, keep, grads, state.step - stage_start, *before)
     params = {**state.params, **moved}
 
     metrics = {"loss": loss, **metrics, **norms, **judged}

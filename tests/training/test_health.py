@@ -19,11 +19,11 @@ FAULTS = FaultSettings(spike_score=5.0, skip_spikes=True, roll_back_after=3)
 LOSSES = np.random.default_rng(0).normal(2.0, 0.1, 2 * WINDOW).astype(np.float32)
 
 
-def after(losses, faults=FAULTS, norm=1.0):
+def after(losses, faults=FAULTS, norm=1.0, teaches=True):
   """The health after these losses, and what was said of the last."""
   health, judge_one = fresh_health(), jax.jit(functools.partial(judge, faults=faults))
   for loss in losses:
-    good, health, metrics = judge_one(health, jnp.float32(loss), {"prior": jnp.float32(norm)})
+    good, health, metrics = judge_one(health, jnp.float32(loss), {"prior": jnp.float32(norm)}, jnp.bool_(teaches))
   return bool(good), health, metrics
 
 
@@ -59,6 +59,19 @@ def test_what_is_not_finite_does_not_count(loss, norm):
 
 def test_losses_that_do_not_vary_make_no_spike_of_a_breath():
   assert after([2.0] * WINDOW + [2.009])[0]
+
+
+def test_a_loss_that_was_always_zero_makes_no_spike_of_a_healthy_one():
+  good, _, metrics = after([0.0] * WINDOW + [2.0])
+  assert good and metrics["spike_score"] == 0
+
+
+def test_a_batch_that_teaches_nothing_neither_counts_nor_is_held_against_the_run():
+  _, before, _ = after([*LOSSES, 9.0])
+  good, health, metrics = judge(before, jnp.float32(0), {"prior": jnp.float32(0)}, jnp.bool_(False), FAULTS)
+  assert not good and metrics["empty"] == 1
+  assert metrics["skipped_in_a_row"] == health.skipped_in_a_row == 1  # of the spike before
+  np.testing.assert_array_equal(health.losses, before.losses)
 
 
 @functools.cache
@@ -107,3 +120,15 @@ def test_an_update_that_is_not_finite_changes_nothing_but_the_counters(monkeypat
   recovered, metrics = run([0, 1, 2])
   assert metrics["skipped_in_a_row"] == 0 and np.isfinite(metrics["loss"])
   assert any(np.any(a != b) for a, b in zip(jax.tree.leaves(recovered.params), jax.tree.leaves(before.params)))
+
+
+def test_an_update_on_nothing_changes_nothing_but_the_counters():
+  """As where no record of a batch can be read: moments and weight decay would move the weights all the same."""
+  step = jax.jit(make_train_step(small.omni(settings()), settings().stages["prior"], 0))
+  batch = small.batch(settings())
+  before, _ = step(entered("prior"), batch)
+  empty = {**batch, "loss_weights": np.zeros_like(batch["loss_weights"])}
+  after_empty, metrics = step(before, empty)
+  assert metrics["empty"] == 1 and metrics["skipped_in_a_row"] == 0 and after_empty.step == before.step + 1
+  for name in ("params", "ema", "opt_state", "health"):
+    jax.tree.map(np.testing.assert_array_equal, getattr(after_empty, name), getattr(before, name))

@@ -19,7 +19,7 @@ def _stage(**changes):
 
 def _moments(optimizer, params, grads) -> dict:
   """Adam's first moments of each part after one update from `grads`."""
-  _, state = optimizer.update(grads, optimizer.init(params), params)
+  _, state = optimizer.update(grads, optimizer.init(params), params, stage_step=0)
   return {part: optax.tree.get(state[part], "mu") for part in state}
 
 
@@ -43,7 +43,7 @@ def test_parts_that_do_not_move_have_no_optimizer_state():
   params = {part: {"kernel": jnp.ones(4)} for part in ("tokenizer", "prior", "decoder")}
   optimizer = make_optimizer(settings, stage)
   state = optimizer.init(params)
-  updates, state = optimizer.update(params, state, params)
+  updates, state = optimizer.update(params, state, params, stage_step=0)
   assert set(state) == set(updates) == {"prior"}
 
 
@@ -53,7 +53,7 @@ def test_weight_decay_shrinks_matrices_and_tables_and_skips_norms_and_biases_als
   shapes = jax.eval_shape(small.omni(s).init, jax.random.key(0))
   params = jax.tree.map(lambda leaf: jnp.full((1,) * leaf.ndim, 2.0), shapes)  # of one element each: quick to compile
   optimizer = make_optimizer(s.optimizer, stage)
-  updates, _ = optimizer.update(jax.tree.map(jnp.zeros_like, params), optimizer.init(params), params)
+  updates, _ = optimizer.update(jax.tree.map(jnp.zeros_like, params), optimizer.init(params), params, stage_step=0)
   undecayed = set()
   for path, update in jax.tree.leaves_with_path(updates):
     names = [key.key for key in path]
@@ -77,11 +77,24 @@ def test_the_learning_rate_warms_up_in_a_line_and_falls_by_a_cosine_to_its_final
   settings, stage = _stage(warmup_steps=warmup)
   rate = learning_rate(settings, stage, peak=3e-3)
   rates = np.asarray([rate(step) for step in range(stage.steps + 1)])
-  np.testing.assert_allclose(rates[: warmup + 1], np.linspace(0, 3e-3, warmup + 1) if warmup else 3e-3, rtol=1e-5)
+  np.testing.assert_allclose(rates[: warmup + 1], np.linspace(0, 3e-3, warmup + 2)[1:], rtol=1e-5)
   if warmup < stage.steps:
     falling = np.linspace(0, np.pi, stage.steps - warmup + 1)
     share = settings.final_rate + (1 - settings.final_rate) * (1 + np.cos(falling)) / 2
     np.testing.assert_allclose(rates[warmup:], 3e-3 * share, rtol=1e-5)
+
+
+def test_a_stage_of_one_step_that_is_all_warmup_moves_its_parts():
+  settings, stage = _stage(steps=1, warmup_steps=1)
+  assert learning_rate(settings, stage, peak=1e-2)(0) >= 5e-3
+
+
+def test_the_rate_of_an_update_is_that_of_its_step_in_the_stage_however_many_were_skipped():
+  settings, stage = _stage(tokenizer_rate=0.0, decoder_rate=0.0, steps=100)
+  optimizer = make_optimizer(dataclasses.replace(settings, weight_decay=0.0, muon_rms=0.0), stage)
+  params = {"prior": {"kernel": jnp.ones(3)}}
+  updates, _ = optimizer.update(params, optimizer.init(params), params, stage_step=60)  # its own first
+  assert -updates["prior"]["kernel"][0] == pytest.approx(float(learning_rate(settings, stage, 1e-2)(60)), rel=1e-3)
 
 
 def test_every_part_follows_its_own_rate():
@@ -89,11 +102,11 @@ def test_every_part_follows_its_own_rate():
   optimizer = make_optimizer(dataclasses.replace(settings, weight_decay=0.0), stage)
   params = {part: {"kernel": jnp.ones(3)} for part in ("tokenizer", "prior", "decoder")}
   state, sizes = optimizer.init(params), []
-  for _ in range(3):
-    updates, state = optimizer.update(params, state, params)
+  for step in range(3):
+    updates, state = optimizer.update(params, state, params, stage_step=step)
     sizes.append({part: float(-updates[part]["kernel"][0]) for part in updates})
   # A constant gradient makes every update of Adam as large as its rate.
-  expected = [{"tokenizer": share * 1e-2, "prior": share * 1e-3} for share in (0, 0.5, 1)]
+  expected = [{"tokenizer": share * 1e-2, "prior": share * 1e-3} for share in (1 / 3, 2 / 3, 1)]
   assert sizes == [pytest.approx(row, rel=1e-3) for row in expected]
 
 
@@ -112,7 +125,7 @@ def _noise(seed):
 def _first_update(settings, stage, grads):
   optimizer = make_optimizer(settings, stage)
   params = {"prior": _layers(jnp.zeros)}
-  return optimizer.update({"prior": grads}, optimizer.init(params), params)[0]["prior"]
+  return optimizer.update({"prior": grads}, optimizer.init(params), params, stage_step=0)[0]["prior"]
 
 
 def test_muon_moves_the_matrices_of_each_layer_evenly_in_all_directions_by_the_rate():

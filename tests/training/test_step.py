@@ -83,7 +83,7 @@ def test_the_terms_of_a_stage_and_the_rate_of_changing_codes_are_logged():
   terms["joint"] = {"image", "diffusion", "pixel", "codes_changed"}
   for stage in STAGES:
     logged = {name for name in _after(stage)[1] if not name.startswith("grad_norm/")}
-    assert logged == {"loss", "spike_score", "skipped_in_a_row", *terms[stage]}
+    assert logged == {"loss", "spike_score", "skipped_in_a_row", "empty", *terms[stage]}
 
 
 def test_codes_changed_is_the_share_of_the_codes_of_the_images_there_are():
