@@ -9,7 +9,6 @@ def base() -> ConfigDict:
   config.compute_dtype = "float32"  # of activations; weights are always float32
   config.scan_layers = False  # unrolled layers are faster on CPU; large models compile faster scanned
   config.gather_params = "compiler"  # of layers over mesh.fsdp; "hand" is faster on large meshes
-  config.fuse_gathers = False  # on v5e, with elementwise work too: faster, where the compiler survives it
   config.remat = "none"  # what the backward pass recomputes: projections, mlp, attention, full, or none; or offload
 
   config.data = data = ConfigDict()

@@ -61,7 +61,6 @@ def medium(config: ConfigDict):
   transformer(config.prior, width=2048, mlp_width=5632, kv_heads=8, depth=14)
   transformer(config.decoder, width=1024, mlp_width=2816, kv_heads=4, depth=16)
   config.remat = "mlp"
-  config.fuse_gathers = True
   stages(config, rows=1024, prior_rate=3e-4)
 
 
@@ -97,7 +96,6 @@ def peer(config: ConfigDict):
   config.prior.qk_norm = False
   config.prior.text_rows = 65_536  # with the output head of the same size
   config.remat = "mlp"
-  config.fuse_gathers = True
   config.schedule = ("prior",)
   config.stages.prior = stage(weights=dict(text=1.0), steps=100_000, rows=2048, warmup_steps=1000, prior_rate=3e-4)
 

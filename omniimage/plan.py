@@ -219,7 +219,7 @@ class Planner:
       "compile_seconds": None,
       "operations": None,
       "notes": None,
-      "compiler_options": compiler_options(self.chip.name, self.settings.fuse_gathers),
+      "compiler_options": compiler_options(self.chip.name),
       "versions": {name: importlib.metadata.version(name) for name in ("jax", "libtpu")},
     }
 

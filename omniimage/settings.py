@@ -304,7 +304,6 @@ class Settings:
   compute_dtype: str  # of activations; weights are float32
   scan_layers: bool  # one compiled layer looped over (large models) or all unrolled (faster on CPU)
   gather_params: str  # how layers get their parameters over mesh.fsdp: "compiler" or, over rows alone, by "hand"
-  fuse_gathers: bool  # on v5e, with elementwise work too, `omniimage.distributed.xla_flags`
   remat: str  # what the backward pass finds saved, a name of `models.layers.SAVED`; "none": nothing is recomputed
   data: DataSettings
   tokenizer: TokenizerSettings

@@ -15,15 +15,12 @@ STEPPED = {  # v5e has no such cores: there a gather is cut into steps, each fus
   "xla_tpu_prefer_async_allgather_to_allreduce": "true",
 }
 
-FUSED = {
-  # Elementwise work may carry a step too: without it a sixth of the gathers finds nothing to hide behind. libtpu 0.0.50
-  # dies of an illegal instruction on some models where it is set.
-  "xla_tpu_enable_async_collective_fusion_fuse_kloop_fusions": "true",
-}
+# Not among them: xla_tpu_enable_async_collective_fusion_fuse_kloop_fusions, with which elementwise work would carry
+# steps of gathers too. libtpu 0.0.50 dies of it on many models, and where it does not, the plan is no faster.
 
 OPTIONS: dict[str, dict[str, str]] = {"v5e": STEPPED, "v5p": SPARSE_CORES}
 
 
-def compiler_options(chip: str, fuse_gathers: bool) -> dict[str, str]:
+def compiler_options(chip: str) -> dict[str, str]:
   """Options for a chip's name as `omniimage.planning.chips` has it; none for a chip that needs none."""
-  return {**OPTIONS.get(chip, {}), **(FUSED if fuse_gathers and chip == "v5e" else {})}
+  return dict(OPTIONS.get(chip, {}))

@@ -43,7 +43,7 @@ def jitted_step(omni: Omni, stage: str, start: int, mesh: Mesh, state: TrainStat
     in_shardings=(shardings, batch_sharding(mesh)),
     out_shardings=(shardings, None),
     donate_argnums=0,
-    compiler_options=_options(mesh, omni.settings),
+    compiler_options=_options(mesh),
   )
 
 
@@ -98,13 +98,13 @@ def abstract_sampler(settings: Settings, text_size: int, mesh: Mesh, rows: int, 
     in_shardings=shardings,
     out_shardings=(shardings[1], by_rows),
     donate_argnums=1,
-    compiler_options=_options(mesh, settings),
+    compiler_options=_options(mesh),
   )
   return jitted, jax.tree.map(_placed, (params, written, keys, index), shardings)
 
 
-def _options(mesh: Mesh, settings: Settings) -> dict[str, str] | None:
-  return compiler_options(CHIPS.get(mesh.devices.flat[0].device_kind, ""), settings.fuse_gathers) or None
+def _options(mesh: Mesh) -> dict[str, str] | None:
+  return compiler_options(CHIPS.get(mesh.devices.flat[0].device_kind, "")) or None
 
 
 def _placed(leaf, sharding) -> jax.ShapeDtypeStruct:
