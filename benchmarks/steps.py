@@ -3,7 +3,8 @@
   python -m benchmarks.steps --config=configs/scenes.py
   python -m benchmarks.steps --config=configs/scenes.py --before=DIR   # another checkout, in alternation with this one
 
-Times are the best of several rounds, each in a process of its own, on a machine that does nothing else. Shares come
+Times are the best of several rounds, each in a process of its own, on a machine that does nothing else. Another
+checkout is measured by its own copy of this file, which knows its code; it needs one that takes --child. Shares come
 from a profile of a few steps: an operation counts from its start until it is done, by the module it belongs to. What
 no operation covers is dispatch; waiting for the next batch is input.
 """
@@ -175,12 +176,25 @@ def _best(rounds: list[dict]) -> dict:
 
 
 def _in_process(checkout: Path) -> dict:
+  """The figures of one round of a checkout. UsageError where it has no such benchmark."""
+  program = checkout / "benchmarks" / "steps.py"
+  if not program.is_file() or "child" not in program.read_text():
+    raise app.UsageError(f"{checkout} cannot be measured: it has no benchmarks/steps.py with --child")
   with tempfile.TemporaryDirectory() as folder:
     out = Path(folder) / "figures.json"
-    own = [arg for arg in sys.argv[1:] if not arg.startswith(("--before", "--rounds"))]
-    command = [sys.executable, __file__, *own, f"--child={out}"]
+    command = [sys.executable, str(program), *_for_child(sys.argv[1:]), f"--child={out}"]
     subprocess.run(command, check=True, cwd=checkout, env={**os.environ, "PYTHONPATH": str(checkout)})
     return json.loads(out.read_text())
+
+
+def _for_child(arguments: list[str]) -> list[str]:
+  """The flags without those that say which checkouts to measure, and how often: --NAME=VALUE or --NAME VALUE."""
+  kept, skip = [], False
+  for argument in arguments:
+    if not skip and not re.match(r"--?(before|rounds)\b", argument):
+      kept.append(argument)
+    skip = not skip and re.fullmatch(r"--?(before|rounds)", argument) is not None
+  return kept
 
 
 if __name__ == "__main__":

@@ -74,9 +74,11 @@ class DataSettings:
   packing_rows: int  # rows that one block of records is packed into
   drop_text: float  # share of conversations without their text, for guidance
   vocabulary: str  # "builtin" or the path of a tokenizer.json
+  max_bad_records: float  # share of the records read of late that may be unreadable; above it the run stops
 
   def __post_init__(self):
     require(0 <= self.drop_text < 1, f"data.drop_text={self.drop_text} must be in [0, 1)")
+    require(0 <= self.max_bad_records <= 1, f"data.max_bad_records={self.max_bad_records} must be in [0, 1]")
     positive(self, "data.", "image_size", "sequence_length", "packing_rows")
     require(self.images_per_row >= 0, f"data.images_per_row={self.images_per_row} is negative; 0 is text alone")
 

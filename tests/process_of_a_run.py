@@ -1,8 +1,9 @@
 """One process of several, for tests: sums over all devices step by step, and meets what its arguments say.
 
-python -m tests.process_of_a_run [steps=N] [WHAT=I@STEP …]: ends well after N steps, or goes on until it is asked to
-stop. At a step process I does WHAT: `kill` kills it, `exception` and `mistake` raise, `busy` keeps it from its next
-step, `fork` starts a worker that outlives it; `mistakes` raises in every process, in I half a second later.
+python -m tests.process_of_a_run [steps=N] [WHAT=I@STEP …]: feeds rows that do not lie together, then ends well after N
+steps, or goes on until it is asked to stop. At a step process I does WHAT: `kill` kills it, `exception` and `mistake`
+raise, `busy` keeps it from its next step, `fork` starts a worker that outlives it; `mistakes` raises in every process,
+in I half a second later.
 """
 
 import os
@@ -15,11 +16,13 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import NamedSharding, PartitionSpec
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from benchmarks.fault_trials import free_port
 from launch import cli, processes
 from omniimage.distributed import preemption, watch
+from omniimage.distributed.mesh import axes, batch_sharding, global_batch, local_rows
 from omniimage.errors import UserError
 
 
@@ -75,6 +78,7 @@ def main(argv: list[str]):
   with processes.joined(), preemption.notice() as asked_to_stop:
     sharding = NamedSharding(jax.make_mesh((jax.device_count(),), ("data",)), PartitionSpec("data"))
     total = jax.jit(jnp.sum)
+    feed_rows_apart()
     for step in range(1, steps + 1):
       ones = jax.make_array_from_process_local_data(sharding, jnp.ones(jax.local_device_count()))
       print(f"step {step} sum {float(total(ones)):.0f}", flush=True)
@@ -85,6 +89,18 @@ def main(argv: list[str]):
           happen(what, index)
       if asked_to_stop(step):
         raise preemption.Preempted(step)
+
+
+def feed_rows_apart():
+  """Where the devices of the processes alternate along `data`, each row reaches its device all the same."""
+  devices = np.reshape(sorted(jax.devices(), key=lambda device: device.process_index), (jax.process_count(), -1))
+  sharding = batch_sharding(Mesh(devices.T.reshape(-1, 1, 1, 1), axes))
+  rows = 2 * devices.size
+  own = local_rows(rows, sharding)
+  assert np.any(np.diff(own) > 1) and len(own) == rows // jax.process_count(), own
+  placed = global_batch({"row": own}, sharding)["row"]
+  for shard in placed.addressable_shards:
+    np.testing.assert_array_equal(shard.data, np.arange(rows)[shard.index])
 
 
 def happen(what: str, index: int):

@@ -14,6 +14,7 @@ from absl import logging
 from omniimage.data import conversation
 from omniimage.data.conversation import Encoded, Tokenizer
 from omniimage.data.packing import RowStream
+from omniimage.data.readings import Readings
 from omniimage.data.sources import Source
 from omniimage.settings import DataSettings, SettingsError
 from omniimage.streams import Stream, generator
@@ -56,6 +57,7 @@ class Batches:
     if not len(self._tokens):
       raise ValueError("the data source has no records; a source needs at least one")
     self.bad_records: set[int] = set()  # that could not be read, so far
+    self._readings = Readings()
     self._check_capacity()
     self._check_readable()
     self._stream = RowStream(
@@ -105,9 +107,15 @@ class Batches:
     return [[record for _, record in self._stream.row(place)] for place in range(first, first + rows)]
 
   def statistics(self, batch_index: int, rows: int) -> dict[str, float]:
-    """For the log: how full the block of the batch is, by the records' bounds, what it dropped, what was unreadable."""
+    """Shares for the log: of the tokens taken in the batch's block, by the records' bounds; of its records dropped; and
+    of the last records read, whatever their batch, that were bad."""
     block = self._stream.block(batch_index * rows // self._data.packing_rows)
-    return {"packing_fill": block.fill, "packing_dropped": block.dropped, "bad_records": float(len(self.bad_records))}
+    shares = {"packing_fill": block.fill, "packing_dropped": block.dropped}
+    return {**shares, "bad_records": self._readings.bad_share}
+
+  def check(self):
+    """Raises UserError where more of the last records than `data.max_bad_records` could not be read."""
+    self._readings.check(self._data.max_bad_records)
 
   def _read(self, epoch: int, record: int) -> Encoded:
     """One conversation as it is in this epoch. ValueError if it is larger than the source had promised."""
@@ -131,12 +139,16 @@ class Batches:
 
   def _read_or_skip(self, epoch: int, record: int) -> Encoded | None:
     try:
-      return self._read(epoch, record)
+      encoded = self._read(epoch, record)
     except Exception as error:  # one broken file among millions must not end a run
+      problem = f"record {record}: {type(error).__name__}: {error}"
+      self._readings.note(problem)
       if record not in self.bad_records:
         self.bad_records.add(record)
-        logging.warning("record %d is left out: %s: %s", record, type(error).__name__, error)
+        logging.warning("left out, %s", problem)
       return None
+    self._readings.note()
+    return encoded
 
   def _check_capacity(self):
     for name, key, needs in (

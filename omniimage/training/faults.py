@@ -30,7 +30,8 @@ class RollBack(Exception):
 
 
 class FaultLog:
-  """Appends to `faults.jsonl`: every update that did not count, every spike, every time the run went back."""
+  """Appends to `faults.jsonl`: every update that did not count, every spike, every empty batch, every time the run went
+  back."""
 
   def __init__(self, path: Path, settings: FaultSettings, batches: Batches):
     self._path, self._settings, self._batches = path, settings, batches
@@ -38,10 +39,12 @@ class FaultLog:
 
   def see(self, step: int, batch_index: int, rows: int, metrics: Mapping[str, jax.Array]) -> tuple[float, bool]:
     """Reads the metrics of the update that led to `step`; returns its loss and whether it counted. Raises RollBack."""
-    names = ("loss", "spike_score", "skipped_in_a_row")
-    loss, score, skipped = (float(value) for value in jax.device_get([metrics[name] for name in names]))
+    names = ("loss", "spike_score", "skipped_in_a_row", "empty")
+    loss, score, skipped, empty = (float(value) for value in jax.device_get([metrics[name] for name in names]))
     spike = score > self._settings.spike_score
-    if skipped or spike:
+    if empty:
+      self._write(fault="empty batch", step=step, batch_index=batch_index)
+    elif skipped or spike:
       records = self._batches.record_ids(batch_index, rows)
       self._write(
         fault="spike" if spike and math.isfinite(loss) else "not finite",
@@ -52,7 +55,7 @@ class FaultLog:
         skipped=bool(skipped),
         records=records,
       )
-    if skipped >= self._settings.roll_back_after:
+    if skipped >= self._settings.roll_back_after and not empty:
       raise RollBack(step - int(skipped), batch_index + 1)
     return loss, not skipped
 

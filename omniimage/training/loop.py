@@ -169,6 +169,7 @@ class Trainer:
     unseen, rate, last_loss, counted = deque(), Rate(), None, True
     with Progress(name, step - start, stage.steps) as progress:
       for index, batch in batches:
+        self.batches.check()
         if step > begun:  # the first one compiles
           accounts.turn_to("steps")
         state, metrics = step_fn(state, global_batch(batch, sharding))
@@ -183,7 +184,7 @@ class Trainer:
         self.checkpoints.check()
         progress.update(last_loss, rate.tick(batch["image_mask"].sum() * stage.rows / len(own)))
         if step % run.log_every == 0 or step == stop:
-          self.metrics.write(step, name, self._logged(metrics, stage, step - start - 1, rate))
+          self.metrics.write(step, name, self._logged(metrics, stage, step - start - 1, rate, index))
         if step == stop:
           accounts.turn_to("compile")
           state = self._pass_on(state)
@@ -261,10 +262,11 @@ class Trainer:
     about = {"seconds": self.accounts.stages, "wall": self.accounts.kinds, "config": self.config}
     self.checkpoints.save(int(state.step), state, about)
 
-  def _logged(self, metrics, stage: StageSettings, stage_step: int, rate: Rate) -> dict[str, float]:
+  def _logged(self, metrics, stage: StageSettings, stage_step: int, rate: Rate, index: int) -> dict[str, float]:
     rates = {
       f"learning_rate/{part}": learning_rate(self.settings.optimizer, stage, stage.rate(part))(stage_step)
       for part in stage.moves
     }
-    values = {**metrics, **rates, "images_per_second": rate.value, **self.accounts.metrics()}
+    read = self.batches.statistics(index, stage.rows)
+    values = {**metrics, **rates, "images_per_second": rate.value, **read, **self.accounts.metrics()}
     return {name: float(value) for name, value in values.items()}

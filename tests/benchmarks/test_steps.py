@@ -1,5 +1,5 @@
 import pytest
-from absl import app, flags  # noqa: F401  which defines flags of its own
+from absl import app, flags
 
 before = set(flags.FLAGS)
 from benchmarks import steps  # noqa: E402  its flags would stand in the way of the commands'
@@ -33,3 +33,18 @@ def test_a_loop_gives_way_to_what_runs_inside_it():
 )
 def test_operations_are_told_apart_by_their_module(op, module, kind):
   assert steps.kind_of(op, module) == kind
+
+
+def test_a_checkout_is_measured_by_its_own_benchmark(tmp_path, monkeypatch):
+  program = tmp_path / "benchmarks" / "steps.py"
+  program.parent.mkdir()
+  program.write_text(
+    "import pathlib, sys\n"
+    "child = [a for a in sys.argv if a.startswith('--child=')][0]\n"
+    "pathlib.Path(child.removeprefix('--child=')).write_text('{\"prior\": {\"own\": true}}')\n"
+  )
+  monkeypatch.setattr(steps.sys, "argv", ["steps.py", "--before", "elsewhere", "--rounds=2", "--config=c.py"])
+  assert steps._in_process(tmp_path) == {"prior": {"own": True}}
+  assert steps._for_child(["--before", "elsewhere", "--rounds=2", "--steps", "3"]) == ["--steps", "3"]
+  with pytest.raises(app.UsageError, match="cannot be measured"):
+    steps._in_process(tmp_path / "older")

@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import re
 
 import numpy as np
 import pytest
@@ -11,7 +12,9 @@ from omniimage.data.batches import Batches
 from omniimage.data.conversation import ImageTurn, TextTurn
 from omniimage.data.sources import EmojiSource, ScenesSource, open_source
 from omniimage.data.text import TextTokenizer
+from omniimage.errors import UserError
 from omniimage.settings import DataSettings, EmojiSettings, ScenesSettings, SettingsError
+from omniimage.streams import Stream, generator
 from omniimage.vocabulary import Vocabulary
 
 GRID = 2  # codes along one side of the images of `Sketches`
@@ -25,6 +28,7 @@ DATA = DataSettings(
   packing_rows=16,
   drop_text=0.1,
   vocabulary="builtin",
+  max_bad_records=1.0,
 )
 VOCABULARY = Vocabulary(text_size=256, image_codes=10)
 
@@ -108,7 +112,7 @@ def test_every_conversation_of_a_packed_row_equals_its_own_unpacked_encoding():
   source, batches, seen = Sketches(), batches_of(drop_text=0.0), 0
   for batch_index in range(4):
     for record, where, fields in conversations(batches, batch_index):
-      rng = np.random.default_rng((0, 0, record))  # batches 0 … 3 lie in epoch 0
+      rng = generator(Stream.RECORDS, 0, 0, record)  # batches 0 … 3 lie in epoch 0
       rng.random()  # is its text dropped?
       alone = conversation.encode(source.record(record, rng), Bytes(), VOCABULARY, GRID)
       assert np.array_equal(where, np.arange(where[0], where[-1] + 1))
@@ -127,11 +131,14 @@ def test_every_conversation_of_a_packed_row_equals_its_own_unpacked_encoding():
 
 
 def test_segments_count_up_in_a_row_and_padding_is_zero_and_weightless():
-  batch = batches_of().batch(1, ROWS)
+  batches = batches_of()
+  batch = batches.batch(1, ROWS)
   for row in range(ROWS):
     segments = batch["segments"][row]
     used = segments[segments > 0]
-    assert np.array_equal(segments[: len(used)], used) and used[0] == 1 and set(np.diff(used)) <= {0, 1}
+    records = len(batches.record_ids(1, ROWS)[row])
+    assert np.array_equal(segments[: len(used)], used) and sorted(set(used)) == list(range(1, records + 1))
+    assert set(np.diff(used)) <= {0, 1}
   padding = batch["segments"] == 0
   assert padding.any()
   assert (batch["tokens"][padding] == VOCABULARY.pad).all()
@@ -237,9 +244,31 @@ def test_a_bad_record_is_counted_and_logged_once(caplog):
     for index in range(8):
       bad.batch(index, ROWS)
   assert [record.getMessage() for record in caplog.records if "left out" in record.getMessage()] == [
-    "record 7 is left out: OSError: file 7 is truncated"
+    "left out, record 7: OSError: file 7 is truncated"
   ]
-  assert bad.statistics(0, ROWS)["bad_records"] == 1
+  assert bad.statistics(0, ROWS)["bad_records"] == pytest.approx(1 / 20, abs=0.03)
+  bad.check()
+
+
+def test_a_storage_that_fails_stops_the_run_soon_and_one_that_comes_back_does_not():
+  source = Sketches()
+  batches = batches_of(source, max_bad_records=0.1)
+  index = 0
+  for _ in range(3):
+    batches.batch(index := index + 1, ROWS)
+    batches.check()
+  source.broken = range(len(source))
+  with pytest.raises(
+    UserError, match=r"of the last \d+ records could not be read, and data.max_bad_records=0.1"
+  ) as stop:
+    for _ in range(10):
+      batches.batch(index := index + 1, ROWS)
+      batches.check()
+  assert re.search(r"record \d+: OSError: file \d+ is truncated", str(stop.value)) and "\n" not in str(stop.value)
+  source.broken = ()
+  while batches.statistics(index, ROWS)["bad_records"] > 0.1:
+    batches.batch(index := index + 1, ROWS)
+  batches.check()
 
 
 def test_a_source_none_of_whose_first_records_can_be_read_fails_at_once():
@@ -332,7 +361,7 @@ def test_the_shipped_sources_fill_their_rows(
   text_tokenizer, source, image_size, token_grid, sequence_length, images_per_row
 ):
   opened, vocabulary = open_(text_tokenizer, source, image_size=image_size, token_grid=token_grid)
-  data = DataSettings(source, image_size, sequence_length, images_per_row, 256, 0.1, "builtin")
+  data = DataSettings(source, image_size, sequence_length, images_per_row, 256, 0.1, "builtin", 1.0)
   batches = Batches(opened, data, vocabulary, text_tokenizer, token_grid, seed=0)
   assert batches.statistics(0, 24)["packing_fill"] > 0.9 and batches.statistics(0, 24)["packing_dropped"] < 0.02
   batch = batches.batch(0, 24)

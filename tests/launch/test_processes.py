@@ -242,7 +242,7 @@ def test_a_process_whose_others_never_come_gives_up_in_one_line():
 
 
 @pytest.mark.parametrize("count", [2, 4])
-def test_processes_sum_together_and_end_together_without_a_word(count):
+def test_processes_feed_their_rows_sum_together_and_end_together_without_a_word(count):
   with Run(count, "steps=3") as run:
     assert run.codes() == [0] * count, run.said()
   lines = [line for said in run.said() for line in said.splitlines() if not line.startswith("[Gloo]")]

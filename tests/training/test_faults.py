@@ -20,8 +20,9 @@ def log(tmp_path):
   return FaultLog(tmp_path / "faults.jsonl", FaultSettings(5.0, skip_spikes=False, roll_back_after=3), Records())
 
 
-def metrics(loss=1.0, score=0.0, skipped=0):
-  return {"loss": np.float32(loss), "spike_score": np.float32(score), "skipped_in_a_row": np.int32(skipped)}
+def metrics(loss=1.0, score=0.0, skipped=0, empty=0):
+  counts = {"skipped_in_a_row": np.int32(skipped), "empty": np.int32(empty)}
+  return {"loss": np.float32(loss), "spike_score": np.float32(score), **counts}
 
 
 def lines(log):
@@ -37,6 +38,12 @@ def test_a_spike_is_noted_with_the_records_of_its_batch(log, caplog):
   (line,) = lines(log)
   assert line["fault"] == "spike" and not line["skipped"] and line["step"] == 7 and line["batch_index"] == 9
   assert line["records"] == [[18], [19]] and "spike_score 12.0" in caplog.text
+
+
+def test_a_batch_without_weight_is_noted_as_what_it_is_and_never_sends_the_run_back(log):
+  for step in range(5):
+    log.see(7 + step, 9, 2, metrics(loss=0.0, skipped=3, empty=1))
+  assert {line["fault"] for line in lines(log)} == {"empty batch"}
 
 
 def test_after_so_many_bad_updates_in_a_row_the_run_goes_back_to_before_them(log):

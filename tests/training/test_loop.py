@@ -1,0 +1,62 @@
+"""The loop around the step, with a step that learns nothing and compiles nothing."""
+
+import json
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from omniimage.errors import UserError
+from omniimage.training.loop import Trainer
+from omniimage.training.samples import SampleSheets
+from omniimage.training.state import TrainState, fresh_state
+from omniimage.workdir import Workdir
+from tests import small
+
+
+def learns_nothing(state: TrainState, batch):
+  state = state.replace(step=state.step + 1, batch_index=state.batch_index + 1)
+  empty = not np.any(batch["loss_weights"])
+  return state, {"loss": 1.0, "spike_score": 0.0, "skipped_in_a_row": 0, "empty": int(empty)}
+
+
+@pytest.fixture
+def trainer(tmp_path, monkeypatch):
+  monkeypatch.setattr(Trainer, "compile_step", lambda self, state, stage, start: learns_nothing)
+  monkeypatch.setattr(Trainer, "_pass_on", lambda self, state: state)
+  monkeypatch.setattr(SampleSheets, "write", lambda *_: None)
+  config = small.config(**{"stages.tokenizer.steps": 40, "run.log_every": 1, "run.checkpoint_every": 1000})
+  trainer = Trainer.prepare(config, Workdir(tmp_path))
+  yield trainer
+  trainer.close()
+
+
+def train(trainer: Trainer) -> TrainState:
+  state = fresh_state({"tokenizer": {"kernel": jnp.zeros(3)}})
+  return trainer.run_stage(state, "tokenizer", lambda step: False)
+
+
+def lines(trainer: Trainer, name: str) -> list[dict]:
+  return [json.loads(line) for line in (trainer.workdir.metrics / name).read_text().splitlines()]
+
+
+def test_the_metrics_say_how_full_rows_are_what_was_dropped_and_what_could_not_be_read(trainer):
+  train(trainer)
+  last = lines(trainer, "metrics.jsonl")[-1]
+  assert last["step"] == 40 and last["bad_records"] == 0
+  assert 0.5 < last["packing_fill"] <= 1 and 0 <= last["packing_dropped"] < 0.02
+
+
+def test_where_the_storage_fails_the_run_stops_in_one_line_that_says_so(trainer, monkeypatch):
+  record, read = type(trainer.batches._source).record, []
+
+  def failing(self, index, rng):
+    read.append(index)
+    if len(read) > 100:
+      raise OSError("Transport endpoint is not connected")
+    return record(self, index, rng)
+
+  monkeypatch.setattr(type(trainer.batches._source), "record", failing)
+  with pytest.raises(UserError, match=r"of the last .* could not be read.*Transport endpoint is not connected"):
+    train(trainer)
+  assert len(lines(trainer, "metrics.jsonl")) < 30
