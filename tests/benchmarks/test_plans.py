@@ -15,8 +15,9 @@ for name in set(flags.FLAGS) - before:
 
 RECORD = """{"mesh": {"data": 16, "fsdp": 16, "tensor": 1, "sequence": 1}, "rows_per_chip": 4.0,
 "images_per_chip": 16.0, "hbm_bytes_per_chip": {"total": 4e9}, "fits": true,
-"collective_bytes_per_chip": {"all-gather": 2.69e9, "all-reduce": 0}, "synchronous_share": 0.08, "step_seconds": {"low": 0.16, "likely": 0.18, "high": 0.24},
-"mfu": {"low": 0.48, "likely": 0.629, "high": 0.72}, "compile_seconds": 85.2, "versions": {"jax": "1.2.3"}}"""
+"collective_bytes_per_chip": {"all-gather": 2.69e9, "all-reduce": 0}, "synchronous_share": 0.08,
+"step_seconds": {"low": 0.16, "likely": 0.18, "high": 0.24}, "mfu": {"low": 0.48, "likely": 0.629, "high": 0.72},
+"compile_seconds": 85.2, "versions": {"jax": "1.2.3"}}"""
 
 
 def test_every_stage_of_every_variant_is_planned_and_no_two_plans_share_a_name():
