@@ -1,19 +1,23 @@
 """Going on with a run under a changed config: what may change, and what may not."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from absl import logging
 
 from omniimage.errors import UserError
+from omniimage.settings import PARTS
 
 MODEL = ("tokenizer.", "prior.", "decoder.", "data.image_size", "data.vocabulary")  # what the parameters mean
+LAYOUTS = ("decoder.chunk_rows", "decoder.chunk_offsets")  # what a painter has learnt to paint, once it is trained
 
 
-def check_config(stored: Mapping[str, Any], given: Mapping[str, Any], where: str):
-  """Logs how the given config differs from the stored one. Raises UserError if the model is another."""
+def check_config(stored: Mapping[str, Any], given: Mapping[str, Any], where: str, trained: Collection[str] = PARTS):
+  """Logs how the given config differs from the stored one. Raises UserError if the model is another; `trained` are the
+  parts that have been trained so far."""
+  free = () if "decoder" in trained else LAYOUTS
   changes = list(_differences(stored, given))
-  model = [text for path, text in changes if path.startswith(MODEL)]
+  model = [text for path, text in changes if path.startswith(MODEL) and path not in free]
   if model:
     raise UserError(
       f"{where} was trained with another model: {'; '.join(model[:3])}"

@@ -77,7 +77,7 @@ def test_cached_sampling_equals_uncached(chunk_rows, context_rows, guidance):
 
 
 def test_a_noisy_chunk_is_painted_without_its_own_clean_copy_or_anything_below():
-  s = small.settings(**{"sampling.chunk_rows": 1})
+  s = small.settings()
   model = small.omni(s, scan=False)
   params, layout = model.view(small.params(model)), model.layout(1)
   variables = {"params": params["decoder"]}

@@ -37,6 +37,15 @@ def test_a_key_that_one_of_them_lacks_is_named():
     check_config(STORED, given, "runs/a")
 
 
+def test_the_layouts_are_free_until_the_painter_has_learnt_them():
+  given = changed(**{"decoder.chunk_rows": (1,)})
+  check_config(STORED, given, "runs/a", trained={"tokenizer", "prior"})
+  with pytest.raises(UserError, match=r"another model: decoder\.chunk_rows is "):
+    check_config(STORED, given, "runs/a", trained={"decoder"})
+  with pytest.raises(UserError, match=r"another model: decoder\.depth is "):
+    check_config(STORED, changed(**{"decoder.depth": 3}), "runs/a", trained=())
+
+
 def test_schedules_logging_and_mesh_may_change_and_it_is_logged(caplog):
   given = changed(**{"stages.prior.steps": 99, "run.log_every": 7, "mesh.fsdp": 2, "optimizer.b2": 0.9})
   check_config(STORED, given, "runs/a")
