@@ -27,7 +27,7 @@ def unreadable(index: int):
 
 KINDS = {
   "unreadable": unreadable,
-  "paints nothing": lambda index: [*asking(index)[::-1], TextTurn("a star", True)][1:],
+  "text alone": lambda index: [TextTurn("a star", True)],
   "image to text": lambda index: [ImageTurn(asking(index)[1].image, False), TextTurn("a star", True)],
   "no words": lambda index: asking(index, text=""),
   "of another size": lambda index: asking(index, size=SIZE + 1),
@@ -52,7 +52,7 @@ class Records:
 
 @pytest.fixture
 def write(monkeypatch, tmp_path):
-  """Writes a sheet of these sources before anything is trained; returns how many pictures it has, 0 without a sheet."""
+  """Writes sheets of these sources before anything is trained; returns the last one's captions, [] without sheets."""
   monkeypatch.setattr(samples, "Generator", lambda *_: types.SimpleNamespace(load=lambda params: None))
   drawn = []
 
@@ -77,9 +77,7 @@ def write(monkeypatch, tmp_path):
 def test_records_that_cannot_be_drawn_are_passed_over_for_others(write, kind):
   odd = set(range(1, 30)) - {5, 11}
   captions = write(Records(30, odd, kind), Records(30))
-  assert captions[:3] == ["a star 0 (trained)", "a star 5 (trained)", "a star 11 (trained)"] or sorted(
-    captions[:3]
-  ) == (["a star 0 (trained)", "a star 11 (trained)", "a star 5 (trained)"])
+  assert set(captions[:3]) == {"a star 0 (trained)", "a star 5 (trained)", "a star 11 (trained)"}
   assert len(captions) == 7 and all(caption.endswith(" (unseen)") for caption in captions[3:])
 
 
