@@ -1,21 +1,19 @@
 """Going on with a run under a changed config: what may change, and what may not."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from absl import logging
 
 from omniimage.errors import UserError
-from omniimage.settings import PARTS
 
 MODEL = ("tokenizer.", "prior.", "decoder.", "data.image_size", "data.vocabulary")  # what the parameters mean
 LAYOUTS = ("decoder.chunk_rows", "decoder.chunk_offsets")  # what a painter has learnt to paint, once it is trained
 
 
-def check_config(stored: Mapping[str, Any], given: Mapping[str, Any], where: str, trained: Collection[str] = PARTS):
-  """Logs how the given config differs from the stored one. Raises UserError if the model is another; `trained` are the
-  parts that have been trained so far."""
-  free = () if "decoder" in trained else LAYOUTS
+def check_config(stored: Mapping[str, Any], given: Mapping[str, Any], where: str, step: int):
+  """Logs how the given config differs from the one stored at a step. Raises UserError if the model is another."""
+  free = () if _painter_is_trained(stored, step) else LAYOUTS
   changes = list(_differences(stored, given))
   model = [text for path, text in changes if path.startswith(MODEL) and path not in free]
   if model:
@@ -25,6 +23,15 @@ def check_config(stored: Mapping[str, Any], given: Mapping[str, Any], where: str
     )
   for _, text in changes:
     logging.warning("goes on with another config: %s", text)
+
+
+def _painter_is_trained(config: Mapping[str, Any], step: int) -> bool:
+  """Whether an update before `step` has moved the decoder."""
+  for name in config["schedule"]:
+    if step > 0 and config["stages"][name]["decoder_rate"] > 0:
+      return True
+    step -= config["stages"][name]["steps"]
+  return False
 
 
 def _differences(stored: Any, given: Any, path: str = "") -> Iterator[tuple[str, str]]:
