@@ -93,7 +93,7 @@ def test_a_noisy_chunk_is_painted_without_its_own_clean_copy_or_anything_below()
     return model.decoder.apply(variables, patches, spans, t, memory, mask, C)[0][0, M:]
 
   # Whole-row sensitivity: which input rows, [finished | noisy], each noisy output row depends on.
-  slopes = jax.jacobian(lambda p: predict(p).reshape(layout.rows, -1).sum(-1))(patches)
+  slopes = jax.jit(jax.jacobian(lambda p: predict(p).reshape(layout.rows, -1).sum(-1)))(patches)
   depends = np.asarray(jnp.abs(slopes).reshape(layout.rows, -1, C, 48).sum((2, 3)) > 0)
   rows = np.arange(layout.rows)
   np.testing.assert_array_equal(depends[:, : layout.finished_rows], rows[None, :-1] < rows[:, None])
