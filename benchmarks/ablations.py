@@ -37,8 +37,7 @@ def main(_):
   for name, chunk_rows in CHUNKS.items():
     workdir = out / name.replace(" ", "_")
     continue_from(out / "first", workdir)
-    chunks = (f"--config.decoder.chunk_rows=({chunk_rows},)", f"--config.sampling.chunk_rows={chunk_rows}")
-    train(workdir, *chunks)
+    train(workdir, f"--config.decoder.chunk_rows=({chunk_rows},)")
     rows[name] = evaluate(workdir)
   whole, separate = out / "2_chunks", out / "without_joint"
   continue_from(out / "first", separate)

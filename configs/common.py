@@ -32,6 +32,7 @@ def base() -> ConfigDict:
   sampling.top_p = 1.0  # 1 keeps all
   sampling.guidance = 1.0  # of the prior against no text; 1 is none
   sampling.diffusion_steps = 20  # Euler steps a chunk
+  sampling.chunk_rows = -1  # patch rows painted at a time; -1: as trained, the first of decoder.chunk_rows
   sampling.token_guidance = 1.0  # of the painter against no visual tokens; 1 is none
   sampling.text_guidance = 1.0  # of the painter against no text; 1 is none
 

@@ -28,7 +28,6 @@ def get_config(variant: str = "") -> ConfigDict:
   config.prior.mlp_width = 640
   config.decoder.chunk_rows = (2,)  # four stripes of 16 pixels
   config.decoder.text_length = 32
-  config.sampling.chunk_rows = 2
 
   config.stages.tokenizer.update(dict(steps=2000, rows=8))
   config.stages.prior.update(dict(steps=2500, rows=8))

@@ -71,7 +71,6 @@ def large(config: ConfigDict):
   config.data.images_per_row = 1
   config.tokenizer.patch_size = config.decoder.patch_size = config.decoder.pixels_per_token = 16
   config.decoder.chunk_rows = (16,)  # patch rows: four stripes
-  config.sampling.chunk_rows = 16
   config.decoder.text_length = 256
   transformer(config.tokenizer, width=1024, mlp_width=2816)
   config.tokenizer.encoder_depth = config.tokenizer.decoder_depth = 12
@@ -109,7 +108,6 @@ def images_of_256(config: ConfigDict):
   config.data.images_per_row = 4
   config.tokenizer.patch_size = config.decoder.patch_size = config.decoder.pixels_per_token = 16
   config.decoder.chunk_rows = (4,)  # patch rows: four stripes
-  config.sampling.chunk_rows = 4
   config.decoder.text_length = 64
 
 

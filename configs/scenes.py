@@ -59,7 +59,6 @@ def get_config(variant: str = "demo") -> ConfigDict:
   decoder.time_std = 1.0
   decoder.drop_tokens = 0.1
   decoder.drop_text = 0.1
-  config.sampling.chunk_rows = 2
   config.sampling.temperature = 0.0  # a caption says all there is to draw: the likeliest code is the right one
 
   config.schedule = ("tokenizer", "prior", "decoder", "joint")

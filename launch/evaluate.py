@@ -36,8 +36,7 @@ def main(argv: list[str]):
   run = load_run(workdir)
   if INSTALL_SECONDS.value is not None:
     run = dataclasses.replace(run, seconds={"install": INSTALL_SECONDS.value, **run.seconds})
-  settings = dataclasses.replace(run.settings, sampling=sampling_flags.overridden(run.settings.sampling))
-  run = dataclasses.replace(run, settings=settings)
+  run = dataclasses.replace(run, settings=sampling_flags.overridden(run.settings))
   figures = suites.evaluate(run, workdir, SUITE.value, out, PROMPTS.value, SEED.value)
   print(f"{workdir} at step {run.step}, seed {SEED.value}\n{suites.summary(figures)}\nreport: {out / 'report.html'}")
 

@@ -4,7 +4,6 @@ python -m launch.sample --workdir=runs/scenes --prompt="a large red star in the 
 python -m launch.sample --workdir=runs/emoji --split=test --num_images=16 --out=unseen.png
 """
 
-import dataclasses
 from pathlib import Path
 
 from absl import flags
@@ -42,8 +41,7 @@ def main(argv: list[str]):
   run = load_run(WORKDIR.value)
   if PROMPT.value is not None:
     read_prompt(PROMPT.value, run.settings, run.text_tokenizer)  # nor a wrong prompt for the compiler
-  settings = dataclasses.replace(run.settings, sampling=sampling_flags.overridden(run.settings.sampling))
-  generator = Generator(settings, run.params, run.text_tokenizer)
+  generator = Generator(sampling_flags.overridden(run.settings), run.params, run.text_tokenizer)
   if PROMPT.value is not None:
     drawing = generator([PROMPT.value] * NUM_IMAGES.value, seed=SEED.value)
     picture = Image.fromarray(np.concatenate(list(to_uint8(drawing.images)), axis=1))

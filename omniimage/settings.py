@@ -13,10 +13,13 @@ import typing
 from collections.abc import Mapping
 from typing import Any
 
+from absl import logging
+
 from omniimage.errors import UserError
 
 PARTS = ("tokenizer", "prior", "decoder")
 REMAT = ("none", "projections", "mlp", "attention", "full", "offload")  # from all saved to nothing, or on the host
+AS_TRAINED = -1  # sampling.chunk_rows: those of the painter's first trained layout that sampling can paint
 TEACHERS = {"tokenizer": ("pixel", "diffusion"), "prior": ("text", "image", "diffusion"), "decoder": ("diffusion",)}
 
 
@@ -248,7 +251,7 @@ class SamplingSettings:
   top_p: float  # 1: all
   guidance: float  # of the prior, against no text; 1: none
   diffusion_steps: int  # Euler steps a chunk
-  chunk_rows: int  # patch rows painted at a time; 0 paints the whole canvas at once
+  chunk_rows: int  # patch rows painted at a time; 0: the whole canvas at once; -1: as trained, until `Settings` has it
   token_guidance: float  # of the painter, against no visual tokens; 1: none
   text_guidance: float  # of the painter, against no text; 1: none
 
@@ -341,11 +344,29 @@ class Settings:
       self.data.sequence_length >= longest,
       f"data.sequence_length={self.data.sequence_length} cannot hold one image of {longest} tokens",
     )
-    for rows in (*decoder.chunk_rows, self.sampling.chunk_rows):
+    for rows in decoder.chunk_rows:
       require(0 <= rows <= self.patch_grid, f"chunk_rows={rows}: the canvas has {self.patch_grid} patch rows")
+    self._choose_sampled_rows()
+
+  def _choose_sampled_rows(self):
+    """Puts the number of rows that AS_TRAINED stands for in its place."""
+    if self.sampling.chunk_rows == AS_TRAINED:
+      require(
+        bool(self.trained_rows),
+        f"decoder.chunk_rows={self.decoder.chunk_rows} with decoder.chunk_offsets={self.decoder.chunk_offsets}: chunks "
+        f"are sampled all as high; train a layout with offset 0 whose rows divide the canvas's {self.patch_grid}",
+      )
+      as_trained = dataclasses.replace(self.sampling, chunk_rows=self.trained_rows[0])
+      object.__setattr__(self, "sampling", as_trained)  # frozen, but only now being made
     sampled = self.sampling.chunk_rows
-    require(sampled == 0 or self.patch_grid % sampled == 0,
-            f"sampling.chunk_rows={sampled} must divide the canvas's {self.patch_grid} patch rows")  # fmt: skip
+    require(
+      0 <= sampled <= self.patch_grid,
+      f"sampling.chunk_rows={sampled}: the canvas has {self.patch_grid} patch rows; {AS_TRAINED} is as trained",
+    )
+    require(
+      sampled == 0 or self.patch_grid % sampled == 0,
+      f"sampling.chunk_rows={sampled} must divide the canvas's {self.patch_grid} patch rows",
+    )
 
   @property
   def token_grid(self) -> int:
@@ -358,14 +379,59 @@ class Settings:
     return self.data.image_size // self.decoder.patch_size
 
   @property
+  def trained_rows(self) -> tuple[int, ...]:
+    """Heights of the chunks, in patch rows, that are trained and that sampling, all chunks as high, can paint."""
+    grid, layouts = self.patch_grid, zip(self.decoder.chunk_rows, self.decoder.chunk_offsets)
+    heights = [(rows or grid, offset) for rows, offset in layouts]
+    return tuple(height for height, offset in heights if grid % height == 0 and offset % height == 0)
+
+  @property
+  def paints_as_trained(self) -> bool:
+    return (self.sampling.chunk_rows or self.patch_grid) in self.trained_rows
+
+  @property
   def total_steps(self) -> int:
     return sum(self.stages[name].steps for name in self.schedule)
+
+  def trained_parts(self, step: int) -> set[str]:
+    """Parts that some update before `step` has moved."""
+    moved, start = set(), 0
+    for name in self.schedule:
+      if step > start:
+        moved |= set(self.stages[name].moves)
+      start += self.stages[name].steps
+    return moved
 
 
 def from_config(config: Mapping[str, Any]) -> Settings:
   """Converts a ConfigDict (or plain nested dict) into `Settings`. Raises SettingsError."""
-  plain = config.to_dict() if hasattr(config, "to_dict") else dict(config)
-  return _build(Settings, plain, "config")
+  settings = _settings(config)
+  require(
+    settings.paints_as_trained,
+    f"config.sampling.chunk_rows={settings.sampling.chunk_rows} is never trained: decoder.chunk_rows="
+    f"{settings.decoder.chunk_rows}, decoder.chunk_offsets={settings.decoder.chunk_offsets}; set it to {AS_TRAINED}, "
+    "as trained, or train a layout with so many rows and offset 0",
+  )
+  return settings
+
+
+def from_stored(config: Mapping[str, Any]) -> Settings:
+  """`from_config` for a run that is there already: where it says to sample what was never trained, as runs of before
+  may, it samples as trained, with a warning."""
+  settings = _settings(config)
+  if settings.paints_as_trained or not settings.trained_rows:
+    return settings
+  asked, as_trained = settings.sampling.chunk_rows, settings.trained_rows[0]
+  logging.warning(
+    "the run's sampling.chunk_rows=%d was never trained: painting %d patch rows at a time, as trained",
+    asked,
+    as_trained,
+  )
+  return dataclasses.replace(settings, sampling=dataclasses.replace(settings.sampling, chunk_rows=as_trained))
+
+
+def _settings(config: Mapping[str, Any]) -> Settings:
+  return _build(Settings, config.to_dict() if hasattr(config, "to_dict") else dict(config), "config")
 
 
 def _build(cls: type, values: Any, path: str):

@@ -16,7 +16,7 @@ from omniimage.data.text import TextTokenizer
 from omniimage.errors import UserError
 from omniimage.files import write_whole
 from omniimage.models.omni import Omni, Params
-from omniimage.settings import Settings, from_config
+from omniimage.settings import Settings, from_stored
 
 BUILTIN_VOCABULARY = "builtin"
 
@@ -104,7 +104,7 @@ def load_run(path: str | os.PathLike) -> Run:
     config = json.loads(workdir.config.read_text())
   except (OSError, ValueError):
     raise UserError(f"{workdir.config} cannot be read; the command that trained the run writes it again") from None
-  settings = from_config(config)
+  settings = from_stored(config)
   text_tokenizer = workdir.load_vocabulary(settings)
   checkpoints = Checkpoints(workdir.checkpoints)
   step = checkpoints.newest_good()

@@ -7,10 +7,10 @@ import typing
 import jax
 import pytest
 
-from configs import emoji, scenes
+from configs import emoji, omni, scenes
 from omniimage import settings as settings_module
 from omniimage.sampling.generate import Generator, draw
-from omniimage.settings import SOURCES, Settings, SettingsError, from_config
+from omniimage.settings import SOURCES, Settings, SettingsError, from_config, from_stored
 from omniimage.training import loop
 from omniimage.training.state import fresh_state
 from omniimage.workdir import Workdir
@@ -176,6 +176,12 @@ def test_a_whole_number_will_do_where_a_fraction_is_asked_for():
     ({"decoder.context_rows": -1}, "decoder.context_rows=-1 is negative"),
     ({"decoder.finished_noise": 1.0}, "decoder.finished_noise=1.0 must be in [0, 1)"),
     ({"sampling.chunk_rows": 3}, "sampling.chunk_rows=3 must divide the canvas's 4 patch rows"),
+    ({"sampling.chunk_rows": -2}, "sampling.chunk_rows=-2: the canvas has 4 patch rows; -1 is as trained"),
+    ({"sampling.chunk_rows": 1}, "sampling.chunk_rows=1 is never trained: decoder.chunk_rows=(2,)"),
+    ({"sampling.chunk_rows": 0}, "set it to -1, as trained"),
+    ({"sampling.chunk_rows": 2, "decoder.chunk_offsets": (1,)}, "sampling.chunk_rows=2 is never trained"),
+    ({"decoder.chunk_offsets": (1,)}, "train a layout with offset 0 whose rows divide the canvas's 4"),
+    ({"decoder.chunk_rows": (3,)}, "train a layout with offset 0 whose rows divide the canvas's 4"),
     ({"sampling.top_p": 0.0}, "sampling.top_p=0.0 must be in (0, 1]"),
     ({"sampling.diffusion_steps": 0}, "sampling.diffusion_steps=0 must be positive"),
     ({"optimizer.b2": 1.0}, "optimizer.b2=1.0 must be in [0, 1)"),
@@ -200,6 +206,49 @@ def test_a_whole_number_will_do_where_a_fraction_is_asked_for():
 )  # fmt: skip
 def test_an_impossible_combination_is_one_line_that_names_what_to_change(changes, said):
   assert said in _refused(_changed(changes))
+
+
+@pytest.mark.parametrize(
+  "layouts, asked, sampled",
+  [
+    ({"chunk_rows": (1,)}, -1, 1),  # as `--config.decoder.chunk_rows="(1,)"` alone
+    ({"chunk_rows": (0,)}, -1, 4),
+    ({"chunk_rows": (2, 1), "chunk_offsets": (1, 0)}, -1, 1),  # chunks are sampled without an offset
+    ({"chunk_rows": (2, 1, 0), "chunk_offsets": (2, 0, 0)}, -1, 2),  # an offset of a whole chunk is none
+    ({"chunk_rows": (2, 1), "chunk_offsets": (0, 0)}, 1, 1),
+    ({"chunk_rows": (4,)}, 0, 0),
+  ],
+)
+def test_sampling_follows_the_trained_layouts_unless_asked(layouts, asked, sampled):
+  changes = {f"decoder.{key}": value for key, value in layouts.items()}
+  assert small.settings(**changes, **{"sampling.chunk_rows": asked}).sampling.chunk_rows == sampled
+
+
+@pytest.mark.parametrize(
+  "config", [scenes.get_config(), scenes.get_config("tiny"), emoji.get_config(), omni.get_config("7b")]
+)
+def test_the_configs_leave_it_to_training_what_is_sampled(config):
+  config.decoder.chunk_rows = (1,)
+  assert from_config(config).sampling.chunk_rows == 1
+
+
+def test_a_run_of_before_that_sampled_what_was_never_trained_loads_and_samples_as_trained(caplog):
+  assert from_stored(_changed({"decoder.chunk_rows": (1,), "sampling.chunk_rows": 2})).sampling.chunk_rows == 1
+  assert "sampling.chunk_rows=2 was never trained" in caplog.text
+  assert from_stored(_changed({"decoder.chunk_offsets": (1,), "sampling.chunk_rows": 2})).sampling.chunk_rows == 2
+
+
+@pytest.mark.parametrize("chunk_rows, said", [(3, "must divide the canvas's 4 patch rows"), (9, "has 4 patch rows")])
+def test_a_generator_refuses_rows_that_the_canvas_does_not_have(chunk_rows, said):
+  model = small.omni(small.settings())
+  generator = Generator(model.settings, small.params(model), small.text_tokenizer())
+  with pytest.raises(SettingsError, match=said):
+    generator(["a red star"], chunk_rows=chunk_rows)
+
+
+def test_parts_are_trained_once_a_stage_that_moves_them_has_begun():
+  trained = [small.settings().trained_parts(step) for step in (0, 10, 11, 20, 21)]  # stages of 10 steps
+  assert trained == [set(), *[{"tokenizer"}], *2 * [{"tokenizer", "prior"}], {"tokenizer", "prior", "decoder"}]
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,8 @@
 """1,852 emoji at 64 pixels with captions: the small real-image set that ships with the package.
 
 The drawings are Microsoft Fluent Emoji (MIT), the words emojibase (MIT); their notices lie in `emoji_files/`.
-Train and test are split by concept, by a hash of its code points, so the split survives any reordering of the files.
+Train and test are split by what is drawn, so that no technologist is held out while a man technologist is trained: by a
+hash of the code points of a concept's family, which survives any reordering of the files.
 """
 
 import functools
@@ -23,6 +24,24 @@ SPLITS = ("train", "test")
 PHRASINGS = ("{name}", "{thing}", "emoji: {name}", "an emoji of {thing}", "a 3d icon: {name}", "a 3d icon of {thing}")
 TAGS_ONLY = "a 3d icon: "
 TAGS_ONLY_RATE = 0.1  # share of the captions with two tags or more that leave the label out
+
+JOINER = "-200d-"
+# Code points that only vary what is drawn: presentation, skin tones and the signs of the sexes.
+_VARIATIONS = {"fe0f", "2640", "2642", *(f"1f3f{digit}" for digit in "bcdef")}
+# Man, woman → person; boy, girl → child; old man, old woman → older person.
+_PERSONS = {"1f468": "1f9d1", "1f469": "1f9d1", "1f466": "1f9d2", "1f467": "1f9d2", "1f474": "1f9d3", "1f475": "1f9d3"}
+# Drawings that are alike though their code points do not say so → the one that their family is named after.
+_ALIKE = {
+  **dict.fromkeys(("1f934", "1f478"), "1fac5"),  # prince, princess → person with crown
+  **dict.fromkeys(("1f385", "1f936"), "1f9d1-200d-1f384"),  # Santa, Mrs. Claus → Mx Claus
+  **dict.fromkeys(("1f930", "1fac3"), "1fac4"),  # pregnant woman, man → person
+  **dict.fromkeys(("1f46b", "1f46c", "1f46d"), "1f9d1-200d-1f91d-200d-1f9d1"),  # people holding hands
+  "1f57a": "1f483",  # man → woman dancing
+  "1f431": "1f63a",  # cat face → grinning cat, to the pixel
+  "26c4": "2603",  # snowman without → with snow
+}
+# Persons joined with a kiss, with a heart, with children → kiss, couple with heart, family.
+_GROUPS = (({"1f9d1", "1f48b"}, "1f48f"), ({"1f9d1", "2764"}, "1f491"), ({"1f9d1", "1f9d2"}, "1f46a"))
 
 _TAKES_THE = re.compile(
   r"(Islands|Republic|Territory|Territories|Emirates|Nations|Union|Kingdom|States|Man"
@@ -58,8 +77,28 @@ class EmojiSet:
 
 
 def split_of(hexcode: str) -> str:
-  """About one concept in twenty is held out, the same ones forever."""
-  return "test" if int(hashlib.sha256(hexcode.encode()).hexdigest(), 16) % 20 == 0 else "train"
+  """The split of a concept, and of all its family; about one family in twenty is held out, the same ones forever."""
+  return "test" if is_held_out(family_of(hexcode)) else "train"
+
+
+def is_held_out(hexcode: str) -> bool:
+  """Whether a hash of the code points is one in twenty."""
+  return int(hashlib.sha256(hexcode.encode()).hexdigest(), 16) % 20 == 0
+
+
+def family_of(hexcode: str) -> str:
+  """Code points of the concept that those which draw the same thing share: of other sexes, ages or skin tones, couples
+  and families of any members. One that stands alone is its own."""
+  parts = [
+    "-".join(_PERSONS.get(point, point) for point in part.split("-") if point not in _VARIATIONS)
+    for part in hexcode.split(JOINER)
+  ]
+  parts = [part for part in parts if part]
+  for members, group in _GROUPS:
+    if members <= set(parts):
+      return group
+  family = JOINER.join(parts) or hexcode  # the signs of the sexes themselves
+  return _ALIKE.get(family, family)
 
 
 @functools.lru_cache(maxsize=1)

@@ -8,12 +8,14 @@ The scenes' exact grader reads four pictures of every prompt, so that an error c
 """
 
 import dataclasses
+import itertools
 from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
 
 from omniimage.data import scenes
+from omniimage.data.distinct import distinct_scenes
 from omniimage.data.scenes import Graded, Scene, Score
 from omniimage.errors import UserError
 from omniimage.evaluation.held_out import drawn, in_batches
@@ -54,22 +56,24 @@ class Binding:
     by_kind = {
       kind: shares(self.scenes, [answer.score for answer in answers]) for kind, answers in self.answers.items()
     }
-    return {**by_kind.pop("painted"), "prompts": len(self.scenes), **by_kind}
+    by_count = Counter(len(scene.objects) for scene in self.scenes)
+    prompts = {"prompts": len(self.scenes), "prompts_by_count": {str(n): by_count[n] for n in sorted(by_count)}}
+    return {**by_kind.pop("painted"), **prompts, **by_kind}
 
 
 def binding(generator: Generator, source_settings: ScenesSettings, prompts: int, seed: int, batch: int = 64) -> Binding:
-  """Draws and grades the first `prompts` scenes of the test split. UserError if the source is not the scenes."""
+  """Draws and grades the first `prompts` different scenes of the test split, fewer if it has fewer. UserError if the
+  source is not the scenes."""
   if not isinstance(source_settings, ScenesSettings):
     raise UserError(
       f"binding grades pictures of scenes, but data.source is {source_settings.name!r}; "
       "evaluate --suite=reconstruction or --suite=seams"
     )
-  world = {field: getattr(source_settings, field) for field in ("grid", "min_objects", "max_objects")}
-  asked = tuple(scenes.scene_of(index, "test", **world) for index in range(prompts))
-  captions = tuple(scenes.caption(scene, np.random.default_rng((seed, i))) for i, scene in enumerate(asked))
+  records, asked = zip(*itertools.islice(distinct_scenes(source_settings), prompts))
+  captions = tuple(scenes.caption(scene, np.random.default_rng((seed, i))) for i, scene in zip(records, asked))
   images = np.stack([scenes.render(scene, generator.omni.settings.data.image_size) for scene in asked])
 
-  codes = in_batches(lambda indices, _: generator.encode(images[indices]), np.zeros(prompts), batch)
+  codes = in_batches(lambda indices, _: generator.encode(images[indices]), np.zeros(len(asked)), batch)
   sampled = drawn(generator, captions, seed, batch)
   true = drawn(generator, captions, seed, batch, codes)
   pictures = {

@@ -2,17 +2,22 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import jax
 import numpy as np
 from absl import logging
 
 from omniimage.data.conversation import ImageTurn, TextTurn, Turn
+from omniimage.data.distinct import distinct_scenes
 from omniimage.data.sources import Source, open_source
+from omniimage.data.text import TextTokenizer
 from omniimage.errors import UserError
 from omniimage.evaluation.sheets import to_uint8
-from omniimage.sampling.generate import Drawing, Generator
+from omniimage.sampling.generate import Drawing, Generator, read_prompt
+from omniimage.settings import ScenesSettings, Settings
+
+SPARE = 64  # records tried for each example that is looked for
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -24,20 +29,34 @@ class Examples:
 
 
 def held_out(generator: Generator, n: int, seed: int) -> Examples:
-  """The first `n` records of the test split, fewer if it has fewer; `seed` words their captions."""
+  """The first `n` records of the test split that ask for different images, fewer if there are fewer; `seed` words their
+  captions. UserError if there are none."""
+  settings, text_tokenizer = generator.omni.settings, generator.text_tokenizer
   source = _open(generator, "test")
-  return _read(source, range(min(n, len(source))), seed)
+  if isinstance(settings.data.source, ScenesSettings):
+    records = (record for record, _ in distinct_scenes(settings.data.source))
+  else:
+    records = range(len(source))
+  return read_examples(source, records, n, seed, settings, text_tokenizer)
 
 
 def picked(generator: Generator, split: str, n: int, seed: int) -> Examples:
-  """`n` records from all over a split, "train" or "test", fewer if it has fewer; `seed` picks and words them."""
+  """`n` records from all over a split, "train" or "test", fewer if it has fewer; `seed` picks and words them. UserError
+  if there are none."""
   source = _open(generator, split)
-  return _read(source, pick(len(source), n, seed), seed)
+  return read_examples(
+    source, candidates(len(source), n, seed), n, seed, generator.omni.settings, generator.text_tokenizer
+  )
 
 
 def pick(records: int, n: int, seed: int) -> np.ndarray:
   """At most `n` different indices from all over the records, in order."""
   return np.sort(np.random.default_rng(seed).choice(records, min(n, records), replace=False))
+
+
+def candidates(records: int, n: int, seed: int) -> list[int]:
+  """What `pick` gives, and further indices to take the places of those that cannot be used."""
+  return list(dict.fromkeys([*pick(records, n, seed).tolist(), *pick(records, SPARE * n, seed).tolist()]))
 
 
 def _open(generator: Generator, split: str) -> Source:
@@ -47,20 +66,47 @@ def _open(generator: Generator, split: str) -> Source:
   )  # fmt: skip
 
 
-def _read(source: Source, indices: Sequence[int], seed: int) -> Examples:
-  found = []
-  for index in indices:
+def read_examples(
+  source: Source, records: Iterable[int], n: int, seed: int, settings: Settings, text_tokenizer: TextTokenizer
+) -> Examples:
+  """The first `n` of these records that can be read and ask, in words, for an image that none before them shows.
+
+  Others are passed over; one line of warning says how many could not be read. UserError if none is left.
+  """
+  found, shown, bad, tried = [], set(), [], 0
+  for record in records:
+    tried += 1
     try:
-      example = prompt_and_target(source.record(int(index), np.random.default_rng((seed, index))))
+      turns = source.record(record, np.random.default_rng((seed, record)))
+      example = _checked(prompt_and_target(turns), settings, text_tokenizer)
     except Exception as error:  # as in training, one broken file must not end it
-      logging.warning("record %d is left out: %s: %s", index, type(error).__name__, error)
+      bad.append(f"record {record}: {type(error).__name__}: {error}")
       continue
-    if example is not None:
+    if example is not None and (pixels := example[1].tobytes()) not in shown:
+      shown.add(pixels)
       found.append(example)
+      if len(found) == n:
+        break
+  if bad:
+    logging.warning("%d of %d records cannot be drawn and are left out; the first: %s", len(bad), tried, bad[0])
   if not found:
-    raise UserError(f"none of {len(indices)} records asks for an image")
+    raise UserError(f"none of {tried} records asks for an image in words that can be read")
   captions, images = zip(*found)
   return Examples(captions, np.stack(images))
+
+
+def _checked(
+  example: tuple[str, np.ndarray] | None, settings: Settings, text_tokenizer: TextTokenizer
+) -> tuple[str, np.ndarray] | None:
+  """The example; None where it has no words to draw by. ValueError where prompt or image do not fit the model."""
+  if example is None or not example[0].strip():
+    return None
+  prompt, image = example
+  read_prompt(prompt, settings, text_tokenizer)
+  size = settings.data.image_size
+  if image.shape != (size, size, 3):
+    raise ValueError(f"an image of {image.shape}, data.image_size asks for {(size, size, 3)}")
+  return example
 
 
 def prompt_and_target(turns: Sequence[Turn]) -> tuple[str, np.ndarray] | None:

@@ -21,6 +21,7 @@ from omniimage.evaluation.curves import curves, read_losses
 from omniimage.evaluation.reconstruction import Reconstruction
 from omniimage.evaluation.seams import Seams
 from omniimage.evaluation.sheets import enlargement, to_uint8
+from omniimage.settings import SamplingSettings
 
 SHOWN = 24  # prompts on the page, and as many again that went wrong
 SUITES = ("binding", "reconstruction", "seams")
@@ -35,20 +36,35 @@ KINDS = {
 
 
 @dataclasses.dataclass(frozen=True)
+class Conditions:
+  """Under which the suites of one evaluation ran; a report may hold those of several."""
+
+  step: int
+  seed: int
+  asked: int  # prompts, or images; there may be fewer
+  sampling: SamplingSettings
+
+  def of(self, suite: str) -> dict:
+    """As in report.json, beside the suite's figures. Reconstruction samples nothing."""
+    own = dataclasses.asdict(self)
+    return {key: value for key, value in own.items() if key != "sampling" or suite != "reconstruction"}
+
+
+@dataclasses.dataclass(frozen=True)
 class Results:
   """What the suites of one evaluation found; None: the suite did not run. `seconds` by suite, and by
   what came before: stages of training, installing."""
 
-  step: int
+  conditions: Conditions
   seconds: Mapping[str, float]
   binding: Binding | None = None
   reconstruction: Reconstruction | None = None
   seams: Seams | None = None
 
   def figures(self) -> dict:
-    """As in report.json: the figures of each suite that ran, with the step they are of."""
+    """As in report.json: the figures of each suite that ran, with the conditions they are of."""
     ran = {suite: getattr(self, suite) for suite in SUITES if getattr(self, suite) is not None}
-    figures = {suite: {**result.figures(), "step": self.step} for suite, result in ran.items()}
+    figures = {suite: {**result.figures(), **self.conditions.of(suite)} for suite, result in ran.items()}
     return {**figures, "seconds": dict(self.seconds)}
 
 
@@ -123,20 +139,38 @@ def percent(share: float) -> str:
   return f"{100 * share:.1f} %"
 
 
+def counted(used: int, figures: Mapping, what: str = "held-out prompts") -> str:
+  """How many prompts or images were used, and that no more were found where more were asked for."""
+  if "asked" not in figures:  # reports of before, in which some may repeat
+    return f"{used} {what}"
+  more = f"; {figures['asked']} were asked for, and the test split has no more" if used < figures["asked"] else ""
+  return f"{used} {what}, all different{more}"
+
+
+def _conditions(figures: Mapping) -> str:
+  """What a suite's figures are of; reports of before did not say."""
+  said = [f"step {figures['step']:,}", f"seed {figures.get('seed', 'not recorded')}"]
+  if "sampling" in figures:
+    said += [f"{name} {value:g}" for name, value in figures["sampling"].items()]
+  return f'<p class="conditions">{escape(", ".join(said))}</p>'
+
+
 def _binding(figures: Mapping) -> str:
   kinds = {"painted": figures, **{kind: figures[kind] for kind in KINDS if kind in figures}}
-  counts = list(figures["by_count"])
-  header = ["", "objects bound", *(f"of {count} asked" for count in counts), "pictures right", "what was wrong"]
+  counts, prompts = list(figures["by_count"]), figures.get("prompts_by_count", {})
+  of_count = [f"of {count} asked" + (f" ({prompts[count]})" if count in prompts else "") for count in counts]
+  header = ["", "objects bound", *of_count, "pictures right", "what was wrong"]
   rows = []
   for kind, own in kinds.items():
     by_count = [percent(own["by_count"][count]) for count in counts]
     mistakes = ", ".join(f"{name} {count}" for name, count in own["mistakes"].items()) or "nothing"
     rows.append([KINDS[kind], percent(own["objects"]), *by_count, percent(own["scenes"]), mistakes])
+  used = counted(figures["prompts"], figures, "held-out scenes")
   return (
-    f"<h2>Binding</h2><p>{figures['prompts']} held-out prompts at step {figures['step']:,}, graded cell by cell. "
-    "An object is bound if its shape, color, size and cell are right; a picture is right if all its objects are bound "
-    "and nothing else is there. Painted pictures are the diffusion decoder’s, rendered ones the tokenizer’s own; "
-    "what goes wrong with true tokens as well is not the prior’s fault.</p>"
+    f"<h2>Binding</h2>{_conditions(figures)}<p>{used}. Graded cell by cell: an object is bound if its shape, color, "
+    "size and cell are right; a picture is right if all its objects are bound and nothing else is there. Painted "
+    "pictures are the diffusion decoder’s, rendered ones the tokenizer’s own; what goes wrong with true tokens as well "
+    "is not the prior’s fault.</p>"
     f"{_table(header, rows)}"
   )
 
@@ -149,24 +183,25 @@ def _reconstruction(figures: Mapping) -> str:
     percent(figures["codebook_used"]),
     f"{figures['perplexity']:,.0f}",
   ]
+  used = counted(figures["images"], figures, "held-out images")
   return (
-    f"<h2>Reconstruction</h2><p>{figures['images']} held-out images through the tokenizer at step "
-    f"{figures['step']:,}.</p>{_table(['', *header], [['tokenizer', *row]])}"
+    f"<h2>Reconstruction</h2>{_conditions(figures)}<p>{used}. Each went through the tokenizer.</p>"
+    f"{_table(['', *header], [['tokenizer', *row]])}"
   )
 
 
 def _seams(figures: Mapping) -> str:
   if figures["chunks"] == 1:
-    return "<h2>Seams</h2><p>The canvas is painted as one chunk: there are no seams.</p>"
+    return f"<h2>Seams</h2>{_conditions(figures)}<p>The canvas is painted as one chunk: there are no seams.</p>"
   rows = [
     [name, *(f"{figures[key][step]:.1f}" for step in ("chunk_step", "patch_step"))]
     for key, name in (("painted", "painted"), ("true", "true images"))
   ]
   return (
-    f"<h2>Seams</h2><p>Ratio <b>{figures['ratio']:.3f}</b> over {figures['prompts']} held-out prompts at step "
-    f"{figures['step']:,}, painted as {figures['chunks']} chunks of {figures['chunk_rows']} patch rows: gradient "
-    "energy across the borders of chunks ÷ across the other borders of patches, over the same ratio of the true "
-    "images; 1 is seamless. Root mean square steps, in gray levels of 255:</p>"
+    f"<h2>Seams</h2>{_conditions(figures)}<p>Ratio <b>{figures['ratio']:.3f}</b> over "
+    f"{counted(figures['prompts'], figures)}. Painted as {figures['chunks']} chunks of {figures['chunk_rows']} patch "
+    "rows: gradient energy across the borders of chunks ÷ across the other borders of patches, over the same ratio of "
+    "the true images; 1 is seamless. Root mean square steps, in gray levels of 255:</p>"
     f"{_table(['', 'across chunk borders', 'across other patch borders'], rows)}"
   )
 
@@ -176,9 +211,10 @@ def _seams(figures: Mapping) -> str:
 
 def _pictures(results: Results) -> str:
   """The gallery of this evaluation: the first prompts, nothing chosen, and then those of the rest that went wrong."""
+  drawn_with = _conditions(results.conditions.of("pictures"))
   if results.binding is None:
     captions, columns = _plain_columns(results)
-    return "<h2>Pictures</h2>" + _gallery(captions, columns, range(min(SHOWN, len(captions))))
+    return f"<h2>Pictures</h2>{drawn_with}" + _gallery(captions, columns, range(min(SHOWN, len(captions))))
   binding = results.binding
   graded = {KINDS[kind]: binding.answers[kind] for kind in reversed(KINDS) if kind in binding.answers}
   columns = {"true": binding.images, **graded}
@@ -186,7 +222,7 @@ def _pictures(results: Results) -> str:
   rest = [i for i in wrong if i >= SHOWN]
   shown = range(min(SHOWN, len(binding.captions)))
   parts = [
-    f"<h2>Pictures</h2><p>The first {len(shown)} prompts, nothing chosen. Red frames: what is wrong.</p>",
+    f"<h2>Pictures</h2>{drawn_with}<p>The first {len(shown)} prompts, nothing chosen. Red frames: what is wrong.</p>",
     _gallery(binding.captions, columns, shown),
   ]
   if rest:
@@ -255,6 +291,7 @@ body { font: 14px/1.5 system-ui, sans-serif; color: #202024; background: #fff; m
 h1 { font-size: 24px; margin: 0 0 8px; }
 h2 { font-size: 18px; margin: 36px 0 8px; padding-top: 12px; border-top: 1px solid #d8d8dc; }
 h3 { font-size: 14px; margin: 20px 0 6px; }
+.conditions { color: #70707a; }
 p { max-width: 76ch; margin: 6px 0 12px; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: 4px 18px 4px 0; text-align: left; vertical-align: top; border-bottom: 1px solid #ececf0; }

@@ -1,6 +1,5 @@
 """Evaluating a run: which suites, in which order, and what comes of them."""
 
-import dataclasses
 import time
 from pathlib import Path
 
@@ -11,7 +10,16 @@ from omniimage.errors import UserError
 from omniimage.evaluation.binding import Binding, binding
 from omniimage.evaluation.held_out import Examples
 from omniimage.evaluation.reconstruction import reconstruction
-from omniimage.evaluation.report import KINDS, SUITES, Results, percent, read_figures, write_report
+from omniimage.evaluation.report import (
+  KINDS,
+  SUITES,
+  Conditions,
+  Results,
+  counted,
+  percent,
+  read_figures,
+  write_report,
+)
 from omniimage.evaluation.seams import Seams, seams
 from omniimage.sampling.generate import Generator
 from omniimage.settings import PARTS, ScenesSettings, Settings
@@ -54,8 +62,8 @@ def evaluate(run: Run, workdir: Path, suite: str, out: Path, prompts: int, seed:
     seconds[name] = time.perf_counter() - began
   seconds["evaluate"] = sum(seconds[name] for name in names)
   seconds = {name: round(value, 1) for name, value in seconds.items()}
-  results = Results(run.step, seconds, **results)
-  write_report(out, results, facts_of(run, workdir, seed), Workdir(workdir).metrics / "metrics.jsonl")
+  results = Results(Conditions(run.step, seed, prompts, run.settings.sampling), seconds, **results)
+  write_report(out, results, facts_of(run, workdir), Workdir(workdir).metrics / "metrics.jsonl")
   return results.figures()
 
 
@@ -77,18 +85,16 @@ def seams_of(drawn: Binding, settings: Settings) -> Seams:
   return Seams(examples, painted, None, settings.decoder.patch_size, settings.sampling.chunk_rows)
 
 
-def facts_of(run: Run, workdir: Path, seed: int) -> dict[str, str]:
-  """What the report says about the run."""
-  settings, sampling = run.settings, run.settings.sampling
+def facts_of(run: Run, workdir: Path) -> dict[str, str]:
+  """What the report says about the run, whichever evaluation its figures are of."""
+  settings = run.settings
   size, grid, codes = settings.data.image_size, settings.token_grid, settings.tokenizer.codes
   millions = {part: sum(x.size for x in jax.tree.leaves(run.params[part])) / 1e6 for part in PARTS}
   return {
     "run": workdir.absolute().name,
-    "step": f"{run.step:,} of {settings.total_steps:,}: {', '.join(settings.schedule)}",
+    "schedule": f"{settings.total_steps:,} steps: {', '.join(settings.schedule)}",
     "data": f"{settings.data.source.name}, {size}×{size} pixels, {grid}×{grid} tokens of {codes:,} codes",
     "parameters": ", ".join(f"{part} {count:.2f} M" for part, count in millions.items()),
-    "sampling": ", ".join(f"{field.name} {getattr(sampling, field.name):g}" for field in dataclasses.fields(sampling)),
-    "seed": str(seed),
   }
 
 
@@ -101,15 +107,19 @@ def summary(figures: dict) -> str:
     lines.append(f"{'binding':<26}{'objects bound':>14}{'pictures right':>16}")
     for kind, shares in kinds.items():
       lines.append(f"  {KINDS[kind]:<24}{percent(shares['objects']):>14}{percent(shares['scenes']):>16}")
-    by_count = "  ".join(f"{count}: {percent(share)}" for count, share in own["by_count"].items())
+    number = own["prompts_by_count"]
+    by_count = "  ".join(f"{count}: {percent(share)} of {number[count]}" for count, share in own["by_count"].items())
     lines.append(f"  {'painted, by objects asked':<26}{by_count}")
+    lines.append(f"  {counted(own['prompts'], own, 'held-out scenes')}")
   if "reconstruction" in figures:
     own = figures["reconstruction"]
     used = f"{percent(own['codebook_used'])} of the codes used, perplexity {own['perplexity']:,.0f}"
     lines.append(f"{'reconstruction':<26}{own['psnr_db']:>11.2f} dB   {used}")
+    lines.append(f"  {counted(own['images'], own, 'held-out images')}")
   if "seams" in figures:
     own = figures["seams"]
     lines.append(f"{'seams':<26}{own['ratio']:>14.3f}   1 is seamless; {own['chunks']} chunks")
+    lines.append(f"  {counted(own['prompts'], own)}")
   seconds = {name: value for name, value in figures.get("seconds", {}).items() if name not in SUITES}
   if seconds:
     listed = ", ".join(f"{name} {value:.0f}" for name, value in seconds.items())

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from typing import Any
 
 import flax
 import jax
@@ -71,18 +72,23 @@ class Generator:
     return np.asarray([row + [v.pad] * (padded - len(row)) for row in rows], np.int32), lengths
 
   def __call__(self, prompts: list[str], seed: int = 0, **changes) -> Drawing:
-    """Draws each prompt once. `changes` override `settings.sampling`, for example `guidance=2.0`."""
-    sampling = dataclasses.replace(self.omni.settings.sampling, **changes)
+    """Draws each prompt once. `changes` override `settings.sampling`, for example `guidance=2.0`. SettingsError where
+    they cannot be."""
+    sampling = self._sampling(changes)
     tokens, lengths = self.prompt_tokens(prompts)
     keys = row_keys(seed, len(prompts))
     return self._draw(self.params, tokens, lengths, keys, sampling=sampling)
 
   def repaint(self, prompts: list[str], codes: Array, seed: int = 0, **changes) -> Drawing:
     """Paints given codes (B, h, w) under the prompts: the decoder alone, without the prior's choice of codes."""
-    sampling = dataclasses.replace(self.omni.settings.sampling, **changes)
+    sampling = self._sampling(changes)
     tokens, lengths = self.prompt_tokens(prompts)
     keys = row_keys(seed, len(prompts))
     return self._repaint(self.params, tokens, lengths, codes, keys, sampling=sampling)
+
+  def _sampling(self, changes: dict[str, Any]) -> SamplingSettings:
+    settings = self.omni.settings
+    return dataclasses.replace(settings, sampling=dataclasses.replace(settings.sampling, **changes)).sampling
 
 
 def row_keys(seed: int, rows: int) -> Array:

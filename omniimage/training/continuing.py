@@ -8,12 +8,14 @@ from absl import logging
 from omniimage.errors import UserError
 
 MODEL = ("tokenizer.", "prior.", "decoder.", "data.image_size", "data.vocabulary")  # what the parameters mean
+LAYOUTS = ("decoder.chunk_rows", "decoder.chunk_offsets")  # what a painter has learnt to paint, once it is trained
 
 
-def check_config(stored: Mapping[str, Any], given: Mapping[str, Any], where: str):
-  """Logs how the given config differs from the stored one. Raises UserError if the model is another."""
+def check_config(stored: Mapping[str, Any], given: Mapping[str, Any], where: str, step: int):
+  """Logs how the given config differs from the one stored at a step. Raises UserError if the model is another."""
+  free = () if _painter_is_trained(stored, step) else LAYOUTS
   changes = list(_differences(stored, given))
-  model = [text for path, text in changes if path.startswith(MODEL)]
+  model = [text for path, text in changes if path.startswith(MODEL) and path not in free]
   if model:
     raise UserError(
       f"{where} was trained with another model: {'; '.join(model[:3])}"
@@ -21,6 +23,15 @@ def check_config(stored: Mapping[str, Any], given: Mapping[str, Any], where: str
     )
   for _, text in changes:
     logging.warning("goes on with another config: %s", text)
+
+
+def _painter_is_trained(config: Mapping[str, Any], step: int) -> bool:
+  """Whether an update before `step` has moved the decoder."""
+  for name in config["schedule"]:
+    if step > 0 and config["stages"][name]["decoder_rate"] > 0:
+      return True
+    step -= config["stages"][name]["steps"]
+  return False
 
 
 def _differences(stored: Any, given: Any, path: str = "") -> Iterator[tuple[str, str]]:

@@ -132,7 +132,7 @@ class Trainer:
     step = self.checkpoints.newest_good()
     if step is not None:
       about = self.checkpoints.metadata(step)
-      check_config(about["config"], self.config, f"{self.workdir.checkpoints / str(step)}")
+      check_config(about["config"], self.config, f"{self.workdir.checkpoints / str(step)}", step)
       self._check_schedule(step)
       lost = (last_wall_seconds(self.workdir.metrics) or 0.0) - sum(about["wall"].values())
       self.accounts.go_on(about["wall"], about["seconds"], max(0.0, lost))

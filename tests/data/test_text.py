@@ -1,5 +1,6 @@
 """The text tokenizer: every text comes back, no text becomes a special, captions are short."""
 
+import hashlib
 import json
 import pickle
 import re
@@ -132,6 +133,9 @@ def test_the_first_word_of_a_caption_is_the_same_token_as_anywhere(tokenizer):
 
 
 def test_training_again_gives_the_shipped_vocabulary(tokenizer):
+  """The one that runs were trained with, byte for byte: another would give their tokens other meanings."""
+  shipped = hashlib.sha256(text.BUILTIN.read_bytes()).hexdigest()
+  assert shipped == "0d24596da627ec7e93c75ca2dcc10685d08592806e527a0034f27837c493b0e1"
   again = text.TextTokenizer(text.train_vocabulary(text.builtin_captions(), text.BUILTIN_SIZE))
   hint = "the captions have changed; run: python -m omniimage.data.text"
   assert again.size == tokenizer.size, hint

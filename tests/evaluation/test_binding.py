@@ -27,7 +27,7 @@ def test_pictures_of_what_was_asked_score_one_in_every_figure():
   figures = measured()[0].figures()
   perfect = {"objects": 1.0, "scenes": 1.0, "by_count": dict.fromkeys("1234", 1.0), "mistakes": {}}
   kinds = {kind: perfect for kind in ("rendering", "true_tokens", "reconstruction")}
-  assert figures == {**perfect, "prompts": 40, **kinds}
+  assert figures == {**perfect, "prompts": 40, "prompts_by_count": {"1": 9, "2": 11, "3": 10, "4": 10}, **kinds}
 
 
 def test_one_wrong_color_a_picture_costs_one_object_of_each_and_every_picture():

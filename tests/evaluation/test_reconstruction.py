@@ -1,10 +1,12 @@
 """Reconstruction: decibels and codebook figures against numbers worked out by hand."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from omniimage.data.conversation import ImageTurn, TextTurn
-from omniimage.evaluation.held_out import Examples, held_out, pick, prompt_and_target
+from omniimage.evaluation.held_out import Examples, held_out, pick, picked, prompt_and_target
 from omniimage.evaluation.reconstruction import (
   Reconstruction,
   codebook_use,
@@ -60,6 +62,14 @@ def test_held_out_examples_depend_on_nothing_but_the_seed():
   few, many, other = held_out(generator, 4, 0), held_out(generator, 9, 0), held_out(generator, 9, 1)
   assert few.captions == many.captions[:4] and (few.images == many.images[:4]).all()
   assert (other.images == many.images).all() and other.captions != many.captions
+
+
+def test_held_out_examples_are_all_different():
+  s = settings()
+  world = dataclasses.replace(s.data.source, max_objects=1)
+  generator = FakeGenerator(dataclasses.replace(s, data=dataclasses.replace(s.data, source=world)))
+  for found in (held_out(generator, 26, 0), picked(generator, "test", 26, 0)):
+    assert len(found.captions) == len({image.tobytes() for image in found.images}) == 24
 
 
 def test_picked_examples_come_from_all_over_a_split_and_once_each():

@@ -1,6 +1,7 @@
 """The report: figures that other programs read, and one page that needs nothing else and shows every error."""
 
 import base64
+import dataclasses
 import io
 import json
 import re
@@ -19,13 +20,15 @@ from omniimage.evaluation import curves
 from omniimage.evaluation.binding import binding
 from omniimage.evaluation.held_out import Examples
 from omniimage.evaluation.reconstruction import Reconstruction, reconstruction
-from omniimage.evaluation.report import SHOWN, Results, merged, write_report
-from omniimage.evaluation.suites import evaluate, suites_of
+from omniimage.evaluation.report import SHOWN, Conditions, Results, merged, write_report
+from omniimage.evaluation.seams import seams
+from omniimage.evaluation.suites import evaluate, seams_of, suites_of, summary
 from omniimage.workdir import Run
 from tests import small
 from tests.evaluation.fakes import FakeGenerator, recolored, settings
 
 FACTS = {"run": "demo"}
+CONDITIONS = Conditions(step=7, seed=0, asked=12, sampling=settings().sampling)
 NOWHERE = Path("no/metrics.jsonl")
 
 
@@ -61,9 +64,10 @@ class Page(HTMLParser):
 def test_figures_are_written_as_they_were_measured(tmp_path):
   s = settings()
   result = binding(FakeGenerator(s, recolored), s.data.source, 12, seed=0)
-  figures = write_report(tmp_path, Results(7, {"binding": 1.5}, binding=result), FACTS, NOWHERE)
+  figures = write_report(tmp_path, Results(CONDITIONS, {"binding": 1.5}, binding=result), FACTS, NOWHERE)
   assert json.loads((tmp_path / "report.json").read_text()) == figures
-  assert figures == {"binding": {**result.figures(), "step": 7}, "seconds": {"binding": 1.5}}
+  conditions = {"step": 7, "seed": 0, "asked": 12, "sampling": dataclasses.asdict(s.sampling)}
+  assert figures == {"binding": {**result.figures(), **conditions}, "seconds": {"binding": 1.5}}
   assert set(figures["binding"]) >= {"objects", "scenes", "prompts", "by_count", "rendering", "true_tokens"}
 
 
@@ -71,7 +75,7 @@ def test_figures_of_other_suites_stay_and_those_of_the_same_are_replaced(tmp_pat
   s = settings()
   earlier = {"binding": {"objects": 0.1}, "quality": {"fid": 3}, "seconds": {"binding": 9.0, "quality": 1.0}}
   seen = reconstruction(FakeGenerator(s), 4, 0)
-  new = Results(7, {"reconstruction": 2.0}, reconstruction=seen).figures()
+  new = Results(CONDITIONS, {"reconstruction": 2.0}, reconstruction=seen).figures()
   figures = merged(earlier, new)
   assert list(figures) == ["binding", "reconstruction", "quality", "seconds"]
   assert figures["binding"] == earlier["binding"] and figures["reconstruction"]["psnr_db"] == 100
@@ -79,18 +83,61 @@ def test_figures_of_other_suites_stay_and_those_of_the_same_are_replaced(tmp_pat
   assert merged(figures, {"binding": {"objects": 0.9}, "seconds": {}})["binding"] == {"objects": 0.9}
 
 
+def test_a_report_of_several_calls_shows_each_suites_own_conditions_above_its_figures(tmp_path):
+  s = settings()
+  warm = dataclasses.replace(s.sampling, temperature=0.75)
+  first = Results(Conditions(7, 3, 5, warm), {}, binding=binding(FakeGenerator(s), s.data.source, 5, seed=3))
+  write_report(tmp_path, first, FACTS, NOWHERE)
+  then = Results(Conditions(9, 4, 6, s.sampling), {}, seams=seams(FakeGenerator(s), 6, seed=4))
+  figures = write_report(tmp_path, then, FACTS, NOWHERE)
+  said = [[figures[suite][key] for key in ("step", "seed", "asked")] for suite in ("binding", "seams")]
+  assert said == [[7, 3, 5], [9, 4, 6]]
+  assert [figures[suite]["sampling"]["temperature"] for suite in ("binding", "seams")] == [0.75, 0]
+  _, bound, seamless, drawn = re.split("<h2>", (tmp_path / "report.html").read_text())
+  assert "step 7, seed 3, temperature 0.75," in bound and "step 9, seed 4, temperature 0," in seamless
+  assert "step 9, seed 4, temperature 0," in drawn
+
+
+def test_a_report_of_before_that_recorded_less_can_be_added_to(tmp_path):
+  s = settings()
+  old = {**binding(FakeGenerator(s), s.data.source, 5, seed=0).figures(), "step": 3}
+  del old["prompts_by_count"]
+  (tmp_path / "report.json").write_text(json.dumps({"binding": old, "seconds": {}}))
+  new = Results(CONDITIONS, {}, reconstruction=reconstruction(FakeGenerator(s), 4, 0))
+  figures = write_report(tmp_path, new, FACTS, NOWHERE)
+  assert figures["binding"] == old and "sampling" not in figures["reconstruction"]
+  assert "step 3, seed not recorded" in (tmp_path / "report.html").read_text()
+
+
+def test_a_world_of_fewer_scenes_than_asked_for_is_said_in_every_report(tmp_path):
+  s = settings()
+  world = dataclasses.replace(s.data.source, max_objects=1)
+  s = dataclasses.replace(s, data=dataclasses.replace(s.data, source=world))
+  found = binding(FakeGenerator(s), world, 256, seed=0)
+  results = Results(
+    Conditions(7, 0, 256, s.sampling), {}, found, reconstruction(FakeGenerator(s), 256, 0), seams_of(found, s)
+  )
+  figures = write_report(tmp_path, results, FACTS, NOWHERE)
+  assert (figures["binding"]["prompts"], figures["binding"]["asked"]) == (24, 256)
+  assert figures["binding"]["prompts_by_count"] == {"1": 24} and figures["reconstruction"]["images"] == 24
+  for text in ((tmp_path / "report.html").read_text(), summary(figures)):
+    for what in ("scenes", "images", "prompts"):
+      assert f"24 held-out {what}, all different; 256 were asked for, and the test split has no more" in text
+  assert "1: 100.0 % of 24" in summary(figures)
+
+
 @pytest.mark.parametrize("text", ["{", "[]", '{"seconds": 3}', '{"seams": {}}'])
 def test_a_broken_earlier_report_is_refused_before_it_is_lost(tmp_path, text):
   (tmp_path / "report.json").write_text(text)
   with pytest.raises(UserError, match="delete it or change --out"):
-    write_report(tmp_path, Results(0, {}), FACTS, NOWHERE)
+    write_report(tmp_path, Results(CONDITIONS, {}), FACTS, NOWHERE)
   assert (tmp_path / "report.json").read_text() == text
 
 
 def test_the_page_holds_every_picture_and_marks_what_is_wrong(tmp_path):
   s = settings()
   result = binding(FakeGenerator(s, recolored), s.data.source, SHOWN + 6, seed=0)
-  write_report(tmp_path, Results(7, {"binding": 1.0}, binding=result), FACTS, NOWHERE)
+  write_report(tmp_path, Results(CONDITIONS, {"binding": 1.0}, binding=result), FACTS, NOWHERE)
   page = Page(tmp_path / "report.html")
   assert len(page.pictures) == 5 * (SHOWN + 6)  # the first, and all that is wrong among the others
   alternative, pixels = page.pictures[4]
@@ -103,7 +150,7 @@ def test_the_page_holds_every_picture_and_marks_what_is_wrong(tmp_path):
 def test_the_frame_is_round_the_wrong_cell(tmp_path):
   s = settings()
   result = binding(FakeGenerator(s, recolored), s.data.source, 1, seed=0)
-  write_report(tmp_path, Results(7, {"binding": 1.0}, binding=result), FACTS, NOWHERE)
+  write_report(tmp_path, Results(CONDITIONS, {"binding": 1.0}, binding=result), FACTS, NOWHERE)
   row, column = result.scenes[0].objects[0].cell
   frame = f'<i style="left:{50 * column}%;top:{50 * row}%;width:50%;height:50%"></i>'
   assert (tmp_path / "report.html").read_text().count(frame) == 2
@@ -112,7 +159,7 @@ def test_the_frame_is_round_the_wrong_cell(tmp_path):
 def test_the_page_needs_no_other_resource(tmp_path):
   s = settings()
   result = binding(FakeGenerator(s), s.data.source, 2, seed=0)
-  write_report(tmp_path, Results(7, {"binding": 1.0}, binding=result), FACTS, NOWHERE)
+  write_report(tmp_path, Results(CONDITIONS, {"binding": 1.0}, binding=result), FACTS, NOWHERE)
   page = Page(tmp_path / "report.html")
   assert page.sources and all(source.startswith("data:image/png;base64,") for source in page.sources)
   assert not {"script", "link", "iframe"} & set(page.tags) and "url(" not in (tmp_path / "report.html").read_text()
@@ -122,7 +169,7 @@ def test_captions_cannot_write_html(tmp_path):
   caption = '<script>alert("x")</script> & <b>'
   images = np.zeros((1, 8, 8, 3), np.uint8)
   shown = Reconstruction(Examples((caption,), images), images, images, np.zeros((1, 1, 1), int), 4)
-  write_report(tmp_path, Results(7, {"reconstruction": 1.0}, reconstruction=shown), {"run": caption}, NOWHERE)
+  write_report(tmp_path, Results(CONDITIONS, {"reconstruction": 1.0}, reconstruction=shown), {"run": caption}, NOWHERE)
   page = Page(tmp_path / "report.html")
   assert "script" not in page.tags and "b" not in page.tags
   assert caption in page.text and page.pictures[0][0] == f"true: {caption}"

@@ -77,7 +77,7 @@ def test_cached_sampling_equals_uncached(chunk_rows, context_rows, guidance):
 
 
 def test_a_noisy_chunk_is_painted_without_its_own_clean_copy_or_anything_below():
-  s = small.settings(**{"sampling.chunk_rows": 1})
+  s = small.settings()
   model = small.omni(s, scan=False)
   params, layout = model.view(small.params(model)), model.layout(1)
   variables = {"params": params["decoder"]}
@@ -93,7 +93,7 @@ def test_a_noisy_chunk_is_painted_without_its_own_clean_copy_or_anything_below()
     return model.decoder.apply(variables, patches, spans, t, memory, mask, C)[0][0, M:]
 
   # Whole-row sensitivity: which input rows, [finished | noisy], each noisy output row depends on.
-  slopes = jax.jacobian(lambda p: predict(p).reshape(layout.rows, -1).sum(-1))(patches)
+  slopes = jax.jit(jax.jacobian(lambda p: predict(p).reshape(layout.rows, -1).sum(-1)))(patches)
   depends = np.asarray(jnp.abs(slopes).reshape(layout.rows, -1, C, 48).sum((2, 3)) > 0)
   rows = np.arange(layout.rows)
   np.testing.assert_array_equal(depends[:, : layout.finished_rows], rows[None, :-1] < rows[:, None])
