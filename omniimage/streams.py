@@ -21,6 +21,12 @@ class Stream(enum.IntEnum):
   ORDER = 19  # of the records, by epoch
   BLOCK_ROWS = 20  # their order, by block
   RECORDS = 21  # captions and what else varies, by epoch and record
+  EXAMPLES = 22  # which records are shown or asked for
+  CAPTIONS = 23  # their words, by record
+  BATCHES_DRAWN = 24  # a seed each, by number
+  EXAMPLES = 22  # which records are shown or asked for
+  CAPTIONS = 23  # their words, by record
+  BATCHES_OF_DRAWINGS = 24  # a seed each, by number
 
   # Of an update.
   ROWS = 32  # by row

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from omniimage import streams
 from omniimage.data import scenes
 from omniimage.data.distinct import distinct_scenes
 from omniimage.data.scenes import Graded, Scene, Score
@@ -21,6 +22,7 @@ from omniimage.errors import UserError
 from omniimage.evaluation.held_out import drawn, in_batches
 from omniimage.sampling.generate import Generator
 from omniimage.settings import ScenesSettings
+from omniimage.streams import Stream
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +72,9 @@ def binding(generator: Generator, source_settings: ScenesSettings, prompts: int,
       "evaluate --suite=reconstruction or --suite=seams"
     )
   records, asked = zip(*itertools.islice(distinct_scenes(source_settings), prompts))
-  captions = tuple(scenes.caption(scene, np.random.default_rng((seed, i))) for i, scene in zip(records, asked))
+  captions = tuple(
+    scenes.caption(scene, streams.generator(Stream.CAPTIONS, seed, i)) for i, scene in zip(records, asked)
+  )
   images = np.stack([scenes.render(scene, generator.omni.settings.data.image_size) for scene in asked])
 
   codes = in_batches(lambda indices, _: generator.encode(images[indices]), np.zeros(len(asked)), batch)

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 from absl import logging
 
+from omniimage import streams
 from omniimage.data.conversation import ImageTurn, TextTurn, Turn
 from omniimage.data.distinct import distinct_scenes
 from omniimage.data.sources import Source, open_source
@@ -16,6 +17,7 @@ from omniimage.errors import UserError
 from omniimage.evaluation.sheets import to_uint8
 from omniimage.sampling.generate import Drawing, Generator, read_prompt
 from omniimage.settings import ScenesSettings, Settings
+from omniimage.streams import Stream
 
 SPARE = 64  # records tried for each example that is looked for
 
@@ -51,7 +53,7 @@ def picked(generator: Generator, split: str, n: int, seed: int) -> Examples:
 
 def pick(records: int, n: int, seed: int) -> np.ndarray:
   """At most `n` different indices from all over the records, in order."""
-  return np.sort(np.random.default_rng(seed).choice(records, min(n, records), replace=False))
+  return np.sort(streams.generator(Stream.EXAMPLES, seed).choice(records, min(n, records), replace=False))
 
 
 def candidates(records: int, n: int, seed: int) -> list[int]:
@@ -77,7 +79,7 @@ def read_examples(
   for record in records:
     tried += 1
     try:
-      turns = source.record(record, np.random.default_rng((seed, record)))
+      turns = source.record(record, streams.generator(Stream.CAPTIONS, seed, record))
       example = _checked(prompt_and_target(turns), settings, text_tokenizer)
     except Exception as error:  # as in training, one broken file must not end it
       bad.append(f"record {record}: {type(error).__name__}: {error}")
@@ -153,7 +155,8 @@ def drawn(
   """Every caption drawn once, as uint8; with `codes` (n, h, w), those are painted under the captions."""
 
   def draw(indices: np.ndarray, number: int) -> Drawing:
-    prompts, noise = [captions[i] for i in indices], int(np.random.default_rng((seed, number)).integers(2**31))
+    prompts = [captions[i] for i in indices]
+    noise = int(streams.generator(Stream.BATCHES_DRAWN, seed, number).integers(2**31))
     drawing = generator(prompts, noise) if codes is None else generator.repaint(prompts, codes[indices], noise)
     return drawing.replace(rendering=to_uint8(drawing.rendering), images=to_uint8(drawing.images))
 
