@@ -8,6 +8,7 @@ import jax
 import numpy as np
 from absl import logging
 
+from omniimage import seeds
 from omniimage.data.conversation import ImageTurn, TextTurn, Turn
 from omniimage.data.sources import Source, open_source
 from omniimage.errors import UserError
@@ -107,7 +108,7 @@ def drawn(
   """Every caption drawn once, as uint8; with `codes` (n, h, w), those are painted under the captions."""
 
   def draw(indices: np.ndarray, number: int) -> Drawing:
-    prompts, noise = [captions[i] for i in indices], int(np.random.default_rng((seed, number)).integers(2**31))
+    prompts, noise = [captions[i] for i in indices], seeds.part(seed, number)
     drawing = generator(prompts, noise) if codes is None else generator.repaint(prompts, codes[indices], noise)
     return drawing.replace(rendering=to_uint8(drawing.rendering), images=to_uint8(drawing.images))
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from omniimage import seeds
 from omniimage.data import conversation
 from omniimage.data.text import TextTokenizer
 from omniimage.errors import UserError
@@ -73,14 +74,14 @@ class Generator:
     """Draws each prompt once. `changes` override `settings.sampling`, for example `guidance=2.0`."""
     sampling = dataclasses.replace(self.omni.settings.sampling, **changes)
     tokens, lengths = self.prompt_tokens(prompts)
-    keys = jax.random.split(jax.random.key(seed), len(prompts))
+    keys = jax.random.split(seeds.key(seed), len(prompts))
     return self._draw(self.params, tokens, lengths, keys, sampling=sampling)
 
   def repaint(self, prompts: list[str], codes: Array, seed: int = 0, **changes) -> Drawing:
     """Paints given codes (B, h, w) under the prompts: the decoder alone, without the prior's choice of codes."""
     sampling = dataclasses.replace(self.omni.settings.sampling, **changes)
     tokens, lengths = self.prompt_tokens(prompts)
-    keys = jax.random.split(jax.random.key(seed), len(prompts))
+    keys = jax.random.split(seeds.key(seed), len(prompts))
     return self._repaint(self.params, tokens, lengths, codes, keys, sampling=sampling)
 
 

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from omniimage import seeds
 from omniimage.models.omni import Omni, Params
 from omniimage.settings import Settings, StageSettings
 from omniimage.training.health import judge
@@ -46,7 +47,7 @@ def make_train_step(omni: Omni, stage: StageSettings, stage_start: int, over_row
     grad_fn, changed_fn = over_rows.gradients(grad_fn), over_rows.sums(changed_fn)
 
   def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-    rng = jax.random.fold_in(jax.random.key(settings.seed), state.step)
+    rng = jax.random.fold_in(seeds.key(settings.seed), state.step)
     rows = jnp.arange(batch["tokens"].shape[0])
     keys = jax.vmap(jax.random.fold_in, (None, 0))(rng, rows)
     layout = jax.random.randint(rng, (), 0, len(settings.decoder.chunk_rows))
