@@ -1,9 +1,9 @@
-"""Flags of the commands that draw: each overrides a key of the run's `sampling`."""
+"""Flags of the commands that draw: each overrides a key of the run's `sampling`, and has its range."""
 
 import dataclasses
 
-from absl import flags
-
+from launch import number_flags
+from omniimage.ranges import ranges_of
 from omniimage.settings import SamplingSettings
 
 FLAGS = {
@@ -13,11 +13,12 @@ FLAGS = {
   "text_guidance": "Of the painter, against no text; 1 is none.",
 }
 HOLDERS = {
-  name: flags.DEFINE_float(name, None, f"{help_text} Default: the run's own.") for name, help_text in FLAGS.items()
+  name: number_flags.real(name, None, f"{help_text} Default: the run's own.", ranges_of(SamplingSettings)[name])
+  for name, help_text in FLAGS.items()
 }
 
 
 def overridden(sampling: SamplingSettings) -> SamplingSettings:
-  """The run's settings with those that the flags give. SettingsError where a value cannot be."""
+  """The run's settings with those that the flags give."""
   given = {name: holder.value for name, holder in HOLDERS.items() if holder.value is not None}
   return dataclasses.replace(sampling, **given)
