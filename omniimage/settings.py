@@ -28,7 +28,7 @@ Steps = Annotated[int, Range(1, MOST_STEPS)]
 StepsOrNone = Annotated[int, Range(0, MOST_STEPS)]
 Width = Annotated[int, Range(1, 2**16)]
 WideWidth = Annotated[int, Range(1, 2**18)]
-Depth = Annotated[int, Range(1, 1024)]
+Depth = Annotated[int, Range(1, 256)]
 Heads = Annotated[int, Range(1, 1024)]
 Patch = Annotated[int, Range(1, 1024)]  # pixels
 PatchRows = Annotated[int, Range(0, MOST_PATCH_ROWS)]
@@ -81,7 +81,7 @@ SOURCES = {"scenes": ScenesSettings, "emoji": EmojiSettings}
 class DataSettings(Ranged):
   source: ScenesSettings | EmojiSettings
   image_size: Annotated[int, Range(1, 2**14)]  # pixels, square
-  sequence_length: Annotated[int, Range(1, 2**20)]  # tokens a packed row holds
+  sequence_length: Annotated[int, Range(1, 2**16)]  # tokens a packed row holds
   images_per_row: Annotated[int, Range(0, 1024)]  # image slots a packed row holds; 0 is text alone
   packing_rows: Annotated[int, Range(1, 2**16)]  # rows that one block of records is packed into
   drop_text: PartialShare  # share of conversations without their text, for guidance

@@ -1,7 +1,6 @@
 """Bad input: one line on stderr that names what to change, exit code 2, and nothing compiled."""
 
 import dataclasses
-import importlib
 import json
 import os
 import subprocess
@@ -10,10 +9,7 @@ import sys
 import jax
 import jax.numpy as jnp
 import pytest
-from absl import flags
 
-import launch
-from launch import cli
 from omniimage import workdir as workdir_module
 from omniimage.checkpoint import Checkpoints
 from omniimage.settings import from_config
@@ -21,6 +17,7 @@ from omniimage.training.optimizer import make_optimizer
 from omniimage.training.state import enter_stage, fresh_state
 from omniimage.workdir import Run, Workdir
 from tests import small
+from tests.launch import in_process
 
 TINY = "--config=configs/scenes.py:tiny"
 ENVIRONMENT = {**os.environ, "XLA_FLAGS": "", "JAX_PLATFORMS": "cpu"}
@@ -37,22 +34,12 @@ def compiled():
 
 
 @pytest.fixture
-def refused(monkeypatch, capsys, compiled):
+def refused(capsys, compiled):
   """Runs a command that must refuse its input, in this process, and returns what it printed."""
 
   def run(command: str, *args) -> str:
-    argv, module, others = [command, *map(str, args)], f"launch.{command}", set(flags.FLAGS)
-    monkeypatch.setattr(sys, "argv", argv)
-    try:
-      with pytest.raises(SystemExit) as stopped:
-        main = importlib.import_module(module).main
-        cli.mendable(main)(cli.parse(argv))
-    finally:  # the next command defines its own flags
-      for name in set(flags.FLAGS) - others:
-        delattr(flags.FLAGS, name)
-      for defined in (module, "launch.sampling_flags"):
-        sys.modules.pop(defined, None)
-        vars(launch).pop(defined.removeprefix("launch."), None)
+    with pytest.raises(SystemExit) as stopped:
+      in_process.call(command, *args)
     printed = capsys.readouterr()
     assert stopped.value.code == 2
     assert printed.err.startswith("error: ") and printed.err.count("\n") == 1 and not printed.out
@@ -107,6 +94,10 @@ def run_of_zeros(tmp_path_factory):
     (["--config.data.source.name=emojis"], "config.data.source.name='emojis' is not a data source"),
     (["--config.data.vocabulary=no.json"], "data.vocabulary"),
     (["--config.data.sequence_length=24"], "data.sequence_length"),
+    (
+      ["--config.data.image_size=16", "--config.data.source.grid=3"],
+      "data.image_size=16 is too small for data.source.grid=3",
+    ),
     (["--config.run.keep_checkpoints=0"], "config.run.keep_checkpoints=0 must be from 1 to"),
     (["--config.run.checkpoint_every=0"], "config.run.checkpoint_every=0 must be from 1 to"),
     (["--config.prior.width=0"], "config.prior.width=0 must be from 1 to"),
@@ -249,7 +240,7 @@ def test_more_pictures_than_memory_holds_are_not_evaluated(refused, monkeypatch)
   "args, said",
   [
     (["launch.train", TINY, "--config.sed=1", "--workdir=/tmp/never"], "did you mean seed?"),
-    (["launch.train", TINY, "--config.data.image_size=36", "--workdir=/tmp/never"], "data.image_size=36"),
+    (["launch.train", "--config=configs/common.py", "--workdir=/tmp/never"], "configs/common.py has no function"),
     (["launch.sample", "--workdir=/tmp/never", "--prompt=a star", "--out=star.png"], "/tmp/never is not a run"),
     (["launch.evaluate", "--workdir=/tmp/never"], "/tmp/never is not a run"),
   ],

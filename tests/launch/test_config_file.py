@@ -1,5 +1,3 @@
-import os
-import subprocess
 import sys
 
 import pytest
@@ -49,16 +47,3 @@ def test_a_variant_that_is_not_taken_is_refused(tmp_path):
 def test_a_config_is_loaded_and_locked():
   config = config_file.load("configs/scenes.py:tiny")
   assert isinstance(config, ConfigDict) and config.is_locked and config.data.source.max_objects == 1
-
-
-def test_the_command_prints_it_without_a_traceback(tmp_path):
-  file = tmp_path / "mine.py"
-  file.write_text("import nowhere\n")
-  done = subprocess.run(
-    [sys.executable, "-m", "launch.train", f"--config={file}", f"--workdir={tmp_path}/run"],
-    capture_output=True,
-    text=True,
-    env={**os.environ, "JAX_PLATFORMS": "cpu"},
-  )
-  assert done.returncode == 2 and not done.stdout
-  assert done.stderr == f"error: --config={file}: {file}, line 1: ModuleNotFoundError: No module named 'nowhere'\n"
