@@ -148,7 +148,7 @@ class DecoderSettings(Ranged):
   context_rows: PatchRows  # patch rows of finished chunks that a chunk sees; 0 is all
   text_length: Annotated[int, Range(1, 2**16)]  # text states a painter reads: the last so many before its image
   finished_noise: PartialShare  # largest σ of the noise on the finished copy
-  time_mean: Annotated[float, Range(-10, 10)]  # logit-normal t: mean and standard deviation of logit(t)
+  time_mean: Annotated[float, Range(-30, 30)]  # logit-normal t: mean and standard deviation of logit(t)
   time_std: Annotated[float, Range(0, 10)]
   drop_tokens: PartialShare  # share of images painted without their visual tokens, for guidance
   drop_text: PartialShare  # share painted without their text

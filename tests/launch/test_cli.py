@@ -102,7 +102,7 @@ def run_of_zeros(tmp_path_factory):
     (["--config.run.checkpoint_every=0"], "config.run.checkpoint_every=0 must be from 1 to"),
     (["--config.prior.width=0"], "config.prior.width=0 must be from 1 to"),
     (["--config.stages.prior.rows=0"], "config.stages.prior.rows=0 must be from 1 to"),
-    (["--config.decoder.time_mean=nan"], "config.decoder.time_mean=nan must be from -10 to 10"),
+    (["--config.decoder.time_mean=nan"], "config.decoder.time_mean=nan must be from -30 to 30"),
     (
       ["--config.stages.tokenizer.tokenizer_rate=inf"],
       "config.stages.tokenizer.tokenizer_rate=inf must be from 0 to 100",

@@ -11,7 +11,7 @@ from omniimage.errors import UserError
   "text, said",
   [
     ("def get_config(:\n  pass\n", "{file}, line 1: SyntaxError: invalid syntax"),
-    ("x = '\0'\n", "SyntaxError: source code "),
+    ("x = '\0'\n", "Error: source code string"),
     ("\n\nimport nowhere\n", "{file}, line 3: ModuleNotFoundError: No module named 'nowhere'"),
     ("x = 1\n", "{file} has no function get_config"),
     ("get_config = 3\n", "{file} has no function get_config"),
