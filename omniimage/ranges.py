@@ -2,7 +2,7 @@
 
   rows: Annotated[int, Range(1, 2**20)]
 
-The bounds are where a number stops to mean anything: what float32 or int32 cannot hold, what no memory holds, what
+The bounds are where a number ceases to mean anything: what float32 or int32 cannot hold, what no memory holds, what
 draws noise. They are no advice.
 """
 

@@ -242,7 +242,6 @@ def test_more_pictures_than_memory_holds_are_not_evaluated(refused, monkeypatch)
     (["launch.train", TINY, "--config.sed=1", "--workdir=/tmp/never"], "did you mean seed?"),
     (["launch.train", "--config=configs/common.py", "--workdir=/tmp/never"], "configs/common.py has no function"),
     (["launch.sample", "--workdir=/tmp/never", "--prompt=a star", "--out=star.png"], "/tmp/never is not a run"),
-    (["launch.evaluate", "--workdir=/tmp/never"], "/tmp/never is not a run"),
   ],
 )
 def test_as_a_process_too_it_is_one_line_and_exit_code_2(args, said):
