@@ -39,13 +39,13 @@ def _begin(**given):
 WORK = {  # of the commands: the first thing that would take long, or need a trained run
   "omniimage.workdir.load_run": lambda workdir: RUN,
   "omniimage.sampling.generate.Generator": lambda s, *_: (
-    lambda prompts, seed: _begin(settings=s, images=len(prompts), seed=seed)
+    lambda prompts, seed, **_: _begin(settings=s, images=len(prompts), seed=seed)
   ),
-  "omniimage.evaluation.suites.evaluate": lambda run, workdir, suite, out, prompts, seed: _begin(
+  "omniimage.evaluation.suites.evaluate": lambda run, workdir, suite, out, prompts, seed, *_, **__: _begin(
     settings=run.settings, prompts=prompts, seed=seed, **run.seconds
   ),
   "omniimage.plan.plan": lambda config, topology, slices, *_, **__: _begin(settings=from_config(config), slices=slices),
-  "omniimage.training.loop.train": lambda config, workdir: _begin(settings=from_config(config)),
+  "omniimage.training.loop.train": lambda config, workdir, *_, **__: _begin(settings=from_config(config)),
   "launch.processes.joined": contextlib.nullcontext,
 }
 
