@@ -8,7 +8,6 @@ import os
 import re
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
 from absl import app, flags, logging
 
@@ -19,6 +18,7 @@ Main = Callable[[list[str]], None]
 # What the parsers of values say, and what they mean.
 EXPECTED = (
   ("invalid literal for int", "expected a whole number"),
+  ("Exceeds the limit .* for integer string conversion", "expected a whole number, of fewer digits"),
   ("could not convert string to float", "expected a number"),
   ("Non-boolean argument", "expected true or false"),
   ("Failed to parse .* as a ConfigDict", "this is a group of settings; give one of them, as in {name}.KEY=VALUE"),
@@ -56,7 +56,6 @@ def parse(argv: list[str]) -> list[str]:
   """Reads the flags and returns what is no flag. Wrong flags end the process. Unless --verbosity asks for more, the
   libraries' logs are quiet up to warnings."""
   try:
-    _check_config_file(argv)
     rest = flags.FLAGS(argv)
   except flags.Error as error:
     _stop(_wrong_value(str(error)))
@@ -67,16 +66,6 @@ def parse(argv: list[str]) -> list[str]:
   if not flags.FLAGS["verbosity"].present:
     logging.set_verbosity(logging.WARNING)
   return rest
-
-
-def _check_config_file(argv: list[str]):
-  """ml_collections would say that a config file is missing only when the config is first used."""
-  for i, arg in enumerate(argv):
-    name, equals, value = arg.partition("=")
-    if name in ("--config", "-config"):
-      given = value if equals else " ".join(argv[i + 1 : i + 2])
-      if not Path(given.split(":")[0]).is_file():
-        _stop(f"--config={given}: there is no such file; give for example --config=configs/scenes.py")
 
 
 def _wrong_value(message: str) -> str:

@@ -11,15 +11,20 @@ from pathlib import Path
 
 from absl import flags
 
-from launch import cli, sampling_flags
+from launch import cli, number_flags, sampling_flags
 from omniimage.errors import UserError
+from omniimage.ranges import SEEDS, Range
 
 WORKDIR = flags.DEFINE_string("workdir", None, "The run to evaluate.")
 SUITE = flags.DEFINE_string("suite", "all", "binding, reconstruction, seams or all.")
 OUT = flags.DEFINE_string("out", None, "Folder for report.json and report.html. Default: the workdir.")
-PROMPTS = flags.DEFINE_integer("prompts", 256, "Held-out prompts, or images.", lower_bound=1)
-INSTALL_SECONDS = flags.DEFINE_float("install_seconds", None, "What installing took, to be noted in the report.")
-SEED = flags.DEFINE_integer("seed", 0, "Of the captions' words and the noise.", lower_bound=0)
+PROMPTS = number_flags.whole("prompts", 256, "Held-out prompts, or images.", Range(1, 2**20))
+INSTALL_SECONDS = number_flags.real(
+  "install_seconds", None, "What installing took, to be noted in the report.", Range(0, 1e6)
+)
+SEED = number_flags.whole("seed", 0, "Of the captions' words and the noise.", SEEDS)
+
+MOST_PIXELS = 2**28  # of all pictures of a kind, some ten of which are in memory at once: 256 of 1024×1024
 
 
 def main(argv: list[str]):
@@ -34,11 +39,19 @@ def main(argv: list[str]):
   workdir = Path(WORKDIR.value)
   out = Path(OUT.value) if OUT.value else workdir
   run = load_run(workdir)
+  check_pixels(PROMPTS.value, run.settings.data.image_size)
   if INSTALL_SECONDS.value is not None:
     run = dataclasses.replace(run, seconds={"install": INSTALL_SECONDS.value, **run.seconds})
   run = dataclasses.replace(run, settings=sampling_flags.overridden(run.settings))
   figures = suites.evaluate(run, workdir, SUITE.value, out, PROMPTS.value, SEED.value)
   print(f"{workdir} at step {run.step}, seed {SEED.value}\n{suites.summary(figures)}\nreport: {out / 'report.html'}")
+
+
+def check_pixels(prompts: int, size: int):
+  """UserError where the pictures, of size × size pixels, would not fit into memory."""
+  most = MOST_PIXELS // size**2
+  if prompts > most:
+    raise UserError(f"--prompts={prompts}: of this run's {size}×{size} pixels at most {most:,} fit into memory")
 
 
 if __name__ == "__main__":

@@ -12,14 +12,14 @@ import sys
 from pathlib import Path
 
 from absl import flags
-from ml_collections import config_flags
 
-from launch import cli
+from launch import cli, config_file, number_flags
 from omniimage.errors import UserError
+from omniimage.ranges import Range
 
-CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, with its variant: configs/omni.py:1b.")
+CONFIG = config_file.define("Config file, with its variant: configs/omni.py:1b.")
 TOPOLOGY = flags.DEFINE_string("topology", None, "Chip and shape of a slice: v5e:16x16, v5p:4x4x4.")
-NUM_SLICES = flags.DEFINE_integer("num_slices", 1, "Slices, which mesh.data spans.")
+NUM_SLICES = number_flags.whole("num_slices", 1, "Slices, which mesh.data spans.", Range(1, 1024))
 STAGE = flags.DEFINE_string("stage", None, "A stage of the config, or sample; by default the schedule's last.")
 FIT = flags.DEFINE_bool("fit", False, "Find the largest batch that fits.")
 HLO = flags.DEFINE_string("hlo", None, "File to write the optimized HLO text to.")

@@ -8,16 +8,19 @@ from pathlib import Path
 
 from absl import flags
 
-from launch import cli, sampling_flags
+from launch import cli, number_flags, sampling_flags
 from omniimage.errors import UserError
+from omniimage.ranges import SEEDS, Range
 
 WORKDIR = flags.DEFINE_string("workdir", None, "The run to draw with.")
 PROMPT = flags.DEFINE_string("prompt", None, "What to draw.")
 SPLIT = flags.DEFINE_enum("split", None, ["train", "test"], "Instead of a prompt: captions from all over this split.")
 OUT = flags.DEFINE_string("out", None, "PNG file to write.")
-NUM_IMAGES = flags.DEFINE_integer("num_images", 1, "How many.", lower_bound=1)
-SEED = flags.DEFINE_integer("seed", 0, "Another seed draws another picture.")
-SCALE = flags.DEFINE_integer("scale", 4, "Enlarges the pixels of small images.", lower_bound=1)
+NUM_IMAGES = number_flags.whole("num_images", 1, "How many.", Range(1, 4096))
+SEED = number_flags.whole("seed", 0, "Another seed draws another picture.", SEEDS)
+SCALE = number_flags.whole("scale", 4, "Enlarges the pixels of small images.", Range(1, 1024))
+
+MOST_PIXELS = 2**26  # of the picture that is written: 200 MB before it is compressed
 
 
 def main(argv: list[str]):
@@ -34,11 +37,13 @@ def main(argv: list[str]):
   from PIL import Image
 
   from omniimage.evaluation.held_out import drawn, picked
-  from omniimage.evaluation.sheets import sheet, to_uint8
+  from omniimage.evaluation.sheets import DISPLAYED, sheet, to_uint8
   from omniimage.sampling.generate import Generator, read_prompt
   from omniimage.workdir import load_run
 
   run = load_run(WORKDIR.value)
+  size = run.settings.data.image_size
+  check_pixels(NUM_IMAGES.value, size * SCALE.value if PROMPT.value is not None else max(size, DISPLAYED))
   if PROMPT.value is not None:
     read_prompt(PROMPT.value, run.settings, run.text_tokenizer)  # nor a wrong prompt for the compiler
   generator = Generator(sampling_flags.overridden(run.settings), run.params, run.text_tokenizer)
@@ -53,6 +58,15 @@ def main(argv: list[str]):
     picture = sheet({f"{SPLIT.value} captions": drawing.images}, captions)
   picture.save(OUT.value)
   print(f"{OUT.value}: {len(drawing.images)} drawn at step {run.step} of the run")
+
+
+def check_pixels(images: int, side: int):
+  """UserError where so many images, shown `side` pixels wide, make a picture that no memory or viewer takes."""
+  if images * side**2 > MOST_PIXELS:
+    raise UserError(
+      f"--num_images={images}, each shown {side:,} pixels wide, are {images * side**2:,} pixels, more than the "
+      f"{MOST_PIXELS:,} of a picture that can be shown; draw fewer, or --scale them less"
+    )
 
 
 def check_out(path: Path):

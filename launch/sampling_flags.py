@@ -1,11 +1,11 @@
-"""Flags of the commands that draw: each overrides a key of the run's `sampling`."""
+"""Flags of the commands that draw: each overrides a key of the run's `sampling`, and has its range."""
 
 import dataclasses
 import sys
 
-from absl import flags
-
-from omniimage.settings import Settings
+from launch import number_flags
+from omniimage.ranges import ranges_of
+from omniimage.settings import SamplingSettings, Settings
 
 FLAGS = {
   "temperature": "Of the codes; 0 takes the likeliest.",
@@ -14,10 +14,14 @@ FLAGS = {
   "text_guidance": "Of the painter, against no text; 1 is none.",
 }
 HOLDERS = {
-  name: flags.DEFINE_float(name, None, f"{help_text} Default: the run's own.") for name, help_text in FLAGS.items()
+  name: number_flags.real(name, None, f"{help_text} Default: the run's own.", ranges_of(SamplingSettings)[name])
+  for name, help_text in FLAGS.items()
 }
-HOLDERS["chunk_rows"] = flags.DEFINE_integer(
-  "chunk_rows", None, "Patch rows painted at a time; 0 paints the whole canvas at once. Default: as trained."
+HOLDERS["chunk_rows"] = number_flags.whole(
+  "chunk_rows",
+  None,
+  "Patch rows painted at a time; 0 paints the whole canvas at once, -1 as trained. Default: as trained.",
+  ranges_of(SamplingSettings)["chunk_rows"],
 )
 
 

@@ -7,12 +7,11 @@ python -m launch.train --config=configs/scenes.py --workdir=runs/scenes [--confi
 """
 
 from absl import flags
-from ml_collections import config_flags
 
-from launch import cli
+from launch import cli, config_file
 from omniimage.errors import UserError
 
-CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, with its variant: configs/scenes.py:tiny.")
+CONFIG = config_file.define("Config file, with its variant: configs/scenes.py:tiny.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Where the run lives: config, checkpoints, metrics, samples.")
 
 

@@ -9,3 +9,7 @@ class UserError(ValueError):
 
 class CheckpointError(UserError):
   """A checkpoint that cannot be written or read. The message is one line: what, where, what to do."""
+
+
+class SettingsError(UserError):
+  """A config that cannot work. The message is one line: what was given, what was expected, what to change."""

@@ -1,8 +1,8 @@
 """Settings: the frozen dataclasses a config becomes.
 
 A config file is an `ml_collections.ConfigDict`; `from_config` turns it, once, into the dataclasses below. An unknown
-key, a wrong type or an impossible combination raises `SettingsError` with one line that names the key and what to
-change, before anything is compiled.
+key, a wrong type, a number out of its range or an impossible combination raises `SettingsError` with one line that
+names the key and what to change, before anything is compiled.
 """
 
 import dataclasses
@@ -11,20 +11,37 @@ import math
 import types
 import typing
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 from absl import logging
 
-from omniimage.errors import UserError
+from omniimage.errors import SettingsError
+from omniimage.ranges import SEEDS, OutOfRange, Range, Ranged, shown
+from omniimage.vocabulary import MAX_GRID
 
 PARTS = ("tokenizer", "prior", "decoder")
 REMAT = ("none", "projections", "mlp", "attention", "full", "offload")  # from all saved to nothing, or on the host
 AS_TRAINED = -1  # sampling.chunk_rows: those of the painter's first trained layout that sampling can paint
 TEACHERS = {"tokenizer": ("pixel", "diffusion"), "prior": ("text", "image", "diffusion"), "decoder": ("diffusion",)}
+MOST_CODES = 2**20  # of a codebook: the prior's table and head have a row for each, and logits of every position
+MOST_PATCH_ROWS = 256  # of a canvas: masks have the square of its patches
+MOST_STEPS = 2**31 - 1  # counters are int32
 
-
-class SettingsError(UserError):
-  """A config that cannot work. The message is one line: what was given, what was expected, what to change."""
+Steps = Annotated[int, Range(1, MOST_STEPS)]
+StepsOrNone = Annotated[int, Range(0, MOST_STEPS)]
+Width = Annotated[int, Range(1, 2**16)]
+WideWidth = Annotated[int, Range(1, 2**18)]
+Depth = Annotated[int, Range(1, 256)]
+Heads = Annotated[int, Range(1, 1024)]
+Patch = Annotated[int, Range(1, 1024)]  # pixels
+PatchRows = Annotated[int, Range(0, MOST_PATCH_ROWS)]
+Share = Annotated[float, Range(0, 1)]
+PartialShare = Annotated[float, Range(0, 0.999)]  # float32 rounds what is closer to 1
+Decay = Annotated[float, Range(0, 0.999999)]
+Weight = Annotated[float, Range(0, 1e6)]
+Rate = Annotated[float, Range(0, 100)]
+Guidance = Annotated[float, Range(0, 100)]
+Axis = Annotated[int, Range(-1, 2**20)]
 
 
 def require(condition: bool, message: str):
@@ -36,25 +53,20 @@ def divides(small: int, large: int, small_name: str, large_name: str):
   require(small > 0 and large % small == 0, f"{large_name}={large} must be a multiple of {small_name}={small}")
 
 
-def positive(settings: Any, group: str, *names: str):
-  for name in names:
-    require(getattr(settings, name) > 0, f"{group}{name}={getattr(settings, name)} must be positive")
-
-
 @dataclasses.dataclass(frozen=True)
-class ScenesSettings:
+class ScenesSettings(Ranged):
   """The procedural world, `omniimage.data.scenes`."""
 
   name: str
-  grid: int
-  min_objects: int
-  max_objects: int
+  grid: Annotated[int, Range(2, 5)]
+  min_objects: Annotated[int, Range(1, 25)]
+  max_objects: Annotated[int, Range(1, 25)]
 
   def __post_init__(self):
-    require(2 <= self.grid <= 5, f"data.source.grid={self.grid} must be from 2 to 5")
+    super().__post_init__()
     require(
-      1 <= self.min_objects <= self.max_objects <= self.grid**2,
-      f"data.source: 1 <= min_objects={self.min_objects} <= max_objects={self.max_objects} <= grid² must hold",
+      self.min_objects <= self.max_objects <= self.grid**2,
+      f"data.source: min_objects={self.min_objects} <= max_objects={self.max_objects} <= grid² must hold",
     )
 
 
@@ -69,39 +81,32 @@ SOURCES = {"scenes": ScenesSettings, "emoji": EmojiSettings}
 
 
 @dataclasses.dataclass(frozen=True)
-class DataSettings:
+class DataSettings(Ranged):
   source: ScenesSettings | EmojiSettings
-  image_size: int  # pixels, square
-  sequence_length: int  # tokens a packed row holds
-  images_per_row: int  # image slots a packed row holds
-  packing_rows: int  # rows that one block of records is packed into
-  drop_text: float  # share of conversations without their text, for guidance
+  image_size: Annotated[int, Range(1, 2**14)]  # pixels, square
+  sequence_length: Annotated[int, Range(1, 2**16)]  # tokens a packed row holds
+  images_per_row: Annotated[int, Range(0, 1024)]  # image slots a packed row holds; 0 is text alone
+  packing_rows: Annotated[int, Range(1, 2**16)]  # rows that one block of records is packed into
+  drop_text: PartialShare  # share of conversations without their text, for guidance
   vocabulary: str  # "builtin" or the path of a tokenizer.json
-  max_bad_records: float  # share of the records read of late that may be unreadable; above it the run stops
-
-  def __post_init__(self):
-    require(0 <= self.drop_text < 1, f"data.drop_text={self.drop_text} must be in [0, 1)")
-    require(0 <= self.max_bad_records <= 1, f"data.max_bad_records={self.max_bad_records} must be in [0, 1]")
-    positive(self, "data.", "image_size", "sequence_length", "packing_rows")
-    require(self.images_per_row >= 0, f"data.images_per_row={self.images_per_row} is negative; 0 is text alone")
+  max_bad_records: Share  # share of the records read of late that may be unreadable; above it the run stops
 
 
 @dataclasses.dataclass(frozen=True)
-class TokenizerSettings:
-  patch_size: int  # pixels a code stands for, along one side
-  width: int
-  encoder_depth: int
-  decoder_depth: int
-  heads: int
-  mlp_width: int
-  levels: tuple[int, ...]  # FSQ levels; the codebook has their product
+class TokenizerSettings(Ranged):
+  patch_size: Patch  # a code stands for, along one side
+  width: Width
+  encoder_depth: Depth
+  decoder_depth: Depth
+  heads: Heads
+  mlp_width: WideWidth
+  levels: tuple[Annotated[int, Range(2, MOST_CODES)], ...]  # FSQ levels; the codebook has their product
 
   def __post_init__(self):
-    require(
-      len(self.levels) >= 2 and min(self.levels) >= 2,
-      f"tokenizer.levels={self.levels}: give two channels or more of at least 2 levels, as in (8, 5, 5, 5)",
-    )
-    positive(self, "tokenizer.", "patch_size", "width", "encoder_depth", "decoder_depth", "heads", "mlp_width")
+    super().__post_init__()
+    given = f"tokenizer.levels={shown(self.levels)}"
+    require(len(self.levels) >= 2, f"{given}: give two channels or more of at least 2 levels, as in (8, 5, 5, 5)")
+    require(self.codes <= MOST_CODES, f"{given} make {shown(self.codes)} codes; a codebook has at most {MOST_CODES:,}")
     divides(2 * self.heads, self.width, "2 × tokenizer.heads", "tokenizer.width")
 
   @property
@@ -110,98 +115,92 @@ class TokenizerSettings:
 
 
 @dataclasses.dataclass(frozen=True)
-class PriorSettings:
-  width: int
-  depth: int
-  heads: int
-  kv_heads: int
-  head_width: int
-  mlp_width: int
+class PriorSettings(Ranged):
+  width: Width
+  depth: Depth
+  heads: Heads
+  kv_heads: Heads
+  head_width: Annotated[int, Range(2, 2048)]
+  mlp_width: WideWidth
   qk_norm: bool
   qkv_bias: bool
   tied_head: bool
-  rope_theta: float
-  text_rows: int  # rows of the text table at least, so that a larger vocabulary can take its place; 0: what is needed
+  rope_theta: Annotated[float, Range(1, 1e12)]
+  text_rows: Annotated[
+    int, Range(0, 2**22)
+  ]  # rows of the text table at least, so that a larger vocabulary can take its place; 0: what is needed
 
   def __post_init__(self):
-    positive(self, "prior.", "width", "depth", "heads", "kv_heads", "head_width", "mlp_width", "rope_theta")
+    super().__post_init__()
     divides(self.kv_heads, self.heads, "prior.kv_heads", "prior.heads")
     require(self.head_width % 2 == 0, f"prior.head_width={self.head_width} must be even, for rotary positions")
 
 
 @dataclasses.dataclass(frozen=True)
-class DecoderSettings:
-  patch_size: int  # pixels
-  pixels_per_token: int  # pixels painted a visual token, along one side; a multiple of tokenizer.patch_size
-  width: int
-  depth: int
-  heads: int
-  kv_heads: int  # of self- and cross-attention
-  mlp_width: int
-  chunk_rows: tuple[int, ...]  # patch rows a chunk, one entry a layout drawn in training; 0 is the whole canvas at once
-  chunk_offsets: tuple[int, ...]  # patch rows by which a layout's first chunk is shorter, one entry a layout
-  context_rows: int  # patch rows of finished chunks that a chunk sees; 0 is all
-  text_length: int  # text states a painter reads: the last so many before its image
-  finished_noise: float  # largest σ of the noise on the finished copy
-  time_mean: float  # logit-normal t: mean and standard deviation of logit(t)
-  time_std: float
-  drop_tokens: float  # share of images painted without their visual tokens, for guidance
-  drop_text: float  # share painted without their text
+class DecoderSettings(Ranged):
+  patch_size: Patch
+  pixels_per_token: Patch  # painted a visual token, along one side; a multiple of tokenizer.patch_size
+  width: Width
+  depth: Depth
+  heads: Heads
+  kv_heads: Heads  # of self- and cross-attention
+  mlp_width: WideWidth
+  chunk_rows: tuple[
+    PatchRows, ...
+  ]  # patch rows a chunk, one entry a layout drawn in training; 0 is the whole canvas at once
+  chunk_offsets: tuple[PatchRows, ...]  # patch rows by which a layout's first chunk is shorter, one entry a layout
+  context_rows: PatchRows  # patch rows of finished chunks that a chunk sees; 0 is all
+  text_length: Annotated[int, Range(1, 2**16)]  # text states a painter reads: the last so many before its image
+  finished_noise: PartialShare  # largest σ of the noise on the finished copy
+  time_mean: Annotated[float, Range(-30, 30)]  # logit-normal t: mean and standard deviation of logit(t)
+  time_std: Annotated[float, Range(0, 10)]
+  drop_tokens: PartialShare  # share of images painted without their visual tokens, for guidance
+  drop_text: PartialShare  # share painted without their text
 
   def __post_init__(self):
-    positive(self, "decoder.", "patch_size", "pixels_per_token", "width", "depth", "heads", "mlp_width", "text_length")
+    super().__post_init__()
     divides(2 * self.heads, self.width, "2 × decoder.heads", "decoder.width")
     divides(self.kv_heads, self.heads, "decoder.kv_heads", "decoder.heads")
     require(
       len(self.chunk_rows) == len(self.chunk_offsets) > 0,
       f"decoder.chunk_rows={self.chunk_rows} and decoder.chunk_offsets={self.chunk_offsets} need one entry a layout",
     )
-    for name in ("drop_tokens", "drop_text", "finished_noise"):
-      require(0 <= getattr(self, name) < 1, f"decoder.{name}={getattr(self, name)} must be in [0, 1)")
-    for name in ("context_rows", "time_std"):
-      require(getattr(self, name) >= 0, f"decoder.{name}={getattr(self, name)} is negative")
 
 
 @dataclasses.dataclass(frozen=True)
-class LossWeights:
+class LossWeights(Ranged):
   """loss = text·CE(text) + image·CE(codes) + diffusion·flow + pixel·reconstruction. A term of weight 0 is not
   traced."""
 
-  text: float
-  image: float
-  diffusion: float
-  pixel: float
-  z: float  # weight of log² Z beside each cross-entropy
+  text: Weight
+  image: Weight
+  diffusion: Weight
+  pixel: Weight
+  z: Weight  # weight of log² Z beside each cross-entropy
 
   def __post_init__(self):
-    for field in dataclasses.fields(self):
-      require(getattr(self, field.name) >= 0, f"loss weight {field.name}={getattr(self, field.name)} is negative")
+    super().__post_init__()
     require(self.text + self.image + self.diffusion + self.pixel > 0, "a stage needs a loss weight above zero")
 
 
 @dataclasses.dataclass(frozen=True)
-class StageSettings:
+class StageSettings(Ranged):
   """A stage: loss weights, which parts move and how fast, and for how long. Nothing else distinguishes stages."""
 
   weights: LossWeights
-  steps: int
-  rows: int  # packed rows in a global batch
-  accumulate: int  # microbatches a step is split into
-  warmup_steps: int
-  tokenizer_rate: float  # peak learning rate of each part; 0: the part does not move
-  prior_rate: float
-  decoder_rate: float
-  sampled_codes: float  # share of images painted from codes drawn from the prior's own logits
+  steps: StepsOrNone
+  rows: Annotated[int, Range(1, 2**20)]  # packed rows in a global batch
+  accumulate: Annotated[int, Range(1, 2**20)]  # microbatches a step is split into
+  warmup_steps: StepsOrNone
+  tokenizer_rate: Rate  # peak learning rate of each part; 0: the part does not move
+  prior_rate: Rate
+  decoder_rate: Rate
+  sampled_codes: Share  # share of images painted from codes drawn from the prior's own logits
 
   def __post_init__(self):
-    require(self.steps >= 0, f"steps={self.steps} is negative")
-    require(
-      0 <= self.warmup_steps <= max(self.steps, 1), f"warmup_steps={self.warmup_steps} exceeds steps={self.steps}"
-    )
-    positive(self, "", "rows", "accumulate")
+    super().__post_init__()
+    require(self.warmup_steps <= max(self.steps, 1), f"warmup_steps={self.warmup_steps} exceeds steps={self.steps}")
     divides(self.accumulate, self.rows, "accumulate", "rows")
-    for part in PARTS:
-      require(self.rate(part) >= 0, f"{part}_rate={self.rate(part)} is negative; 0 keeps the {part} as it is")
     require(len(self.moves) > 0, "a stage needs a part that moves: set one of tokenizer_rate, prior_rate, decoder_rate")
     for part in self.moves:
       terms = TEACHERS[part]
@@ -209,7 +208,6 @@ class StageSettings:
         any(getattr(self.weights, term) for term in terms),
         f"{part}_rate={self.rate(part)}, but nothing teaches the {part}: give a weight to {' or '.join(terms)}",
       )
-    require(0 <= self.sampled_codes <= 1, f"sampled_codes={self.sampled_codes} must be in [0, 1]")
     require(
       not self.sampled_codes or self.weights.diffusion > 0,
       f"sampled_codes={self.sampled_codes} is for painting: give weights.diffusion a weight",
@@ -224,88 +222,70 @@ class StageSettings:
 
 
 @dataclasses.dataclass(frozen=True)
-class OptimizerSettings:
+class OptimizerSettings(Ranged):
   """Muon and AdamW, `omniimage.training.optimizer`."""
 
-  muon_rms: float  # root mean square of the layers' matrices' updates, in learning rates; 0: AdamW moves them too
-  b1: float
-  b2: float
-  weight_decay: float
-  clip_norm: float
-  final_rate: float  # learning rate at the end of a stage, as a share of its peak
-  ema_decay: float
-
-  def __post_init__(self):
-    positive(self, "optimizer.", "clip_norm")
-    for name in ("muon_rms", "weight_decay"):
-      require(getattr(self, name) >= 0, f"optimizer.{name}={getattr(self, name)} is negative")
-    for name in ("b1", "b2", "ema_decay"):
-      require(0 <= getattr(self, name) < 1, f"optimizer.{name}={getattr(self, name)} must be in [0, 1)")
-    require(0 <= self.final_rate <= 1, f"optimizer.final_rate={self.final_rate} must be in [0, 1]")
+  muon_rms: Annotated[
+    float, Range(0, 100)
+  ]  # root mean square of the layers' matrices' updates, in learning rates; 0: AdamW moves them too
+  b1: Decay
+  b2: Decay
+  weight_decay: Annotated[float, Range(0, 100)]
+  clip_norm: Annotated[float, Range(1e-6, 1e12)]
+  final_rate: Share  # learning rate at the end of a stage, as a share of its peak
+  ema_decay: Decay
 
 
 @dataclasses.dataclass(frozen=True)
-class SamplingSettings:
-  temperature: float
-  top_k: int  # 0: all
-  top_p: float  # 1: all
-  guidance: float  # of the prior, against no text; 1: none
-  diffusion_steps: int  # Euler steps a chunk
-  chunk_rows: int  # patch rows painted at a time; 0: the whole canvas at once; -1: as trained, until `Settings` has it
-  token_guidance: float  # of the painter, against no visual tokens; 1: none
-  text_guidance: float  # of the painter, against no text; 1: none
-
-  def __post_init__(self):
-    require(self.temperature >= 0, f"sampling.temperature={self.temperature} is negative")
-    require(0 < self.top_p <= 1, f"sampling.top_p={self.top_p} must be in (0, 1]")
-    require(self.top_k >= 0, f"sampling.top_k={self.top_k} is negative; 0 keeps all")
-    require(self.diffusion_steps > 0, f"sampling.diffusion_steps={self.diffusion_steps} must be positive")
+class SamplingSettings(Ranged):
+  temperature: Annotated[float, Range(0, 1000)]  # of the codes; 0 takes the likeliest
+  top_k: Annotated[int, Range(0, MOST_CODES)]  # 0: all
+  top_p: Annotated[float, Range(1e-6, 1)]  # 1: all
+  guidance: Guidance  # of the prior, against no text; 1: none
+  diffusion_steps: Annotated[int, Range(1, 10_000)]  # Euler steps a chunk
+  # Patch rows painted at a time; 0: the whole canvas at once; -1: as trained, until `Settings` has it.
+  chunk_rows: Annotated[int, Range(AS_TRAINED, MOST_PATCH_ROWS)]
+  token_guidance: Guidance  # of the painter, against no visual tokens; 1: none
+  text_guidance: Guidance  # of the painter, against no text; 1: none
 
 
 @dataclasses.dataclass(frozen=True)
-class MeshSettings:
+class MeshSettings(Ranged):
   """Devices along each axis; one of them may be -1: all the devices that remain."""
 
-  data: int
-  fsdp: int
-  tensor: int
-  sequence: int
+  data: Axis
+  fsdp: Axis
+  tensor: Axis
+  sequence: Axis
 
   def __post_init__(self):
+    super().__post_init__()
     sizes = dataclasses.astuple(self)
     require(sum(size == -1 for size in sizes) <= 1, f"mesh {sizes}: at most one axis may be -1")
-    require(all(size == -1 or size > 0 for size in sizes), f"mesh {sizes}: axes are positive, or -1 for the rest")
+    require(0 not in sizes, f"mesh {sizes}: axes are positive, or -1 for the rest")
 
 
 @dataclasses.dataclass(frozen=True)
-class FaultSettings:
+class FaultSettings(Ranged):
   """What happens to updates that must not count, `omniimage.training.health`."""
 
-  spike_score: float  # deviations above the median of the losses before that make a spike, which is logged
-  skip_spikes: bool  # their updates change nothing
-  roll_back_after: int  # updates in a row that changed nothing: back to the last checkpoint before them
-
-  def __post_init__(self):
-    positive(self, "faults.", "spike_score", "roll_back_after")
+  spike_score: Annotated[float, Range(1e-3, 1e6)]  # deviations above the last losses' median that make a spike
+  skip_spikes: bool  # spikes are logged; with this their updates change nothing
+  roll_back_after: Steps  # updates in a row that changed nothing: back to the last checkpoint before them
 
 
 @dataclasses.dataclass(frozen=True)
-class RunSettings:
-  checkpoint_every: int  # steps
-  keep_checkpoints: int  # the last so many
-  keep_every: int  # and those at multiples of so many steps; 0: none
-  log_every: int  # steps
-  sample_every: int  # steps between sample sheets; 0: only at the end of a stage
-
-  def __post_init__(self):
-    positive(self, "run.", "checkpoint_every", "keep_checkpoints", "log_every")
-    require(self.keep_every >= 0, f"run.keep_every={self.keep_every} is negative; 0 keeps the last ones alone")
-    require(self.sample_every >= 0, f"run.sample_every={self.sample_every} is negative; 0 draws at the end of stages")
+class RunSettings(Ranged):
+  checkpoint_every: Steps
+  keep_checkpoints: Annotated[int, Range(1, MOST_STEPS)]  # the last so many
+  keep_every: StepsOrNone  # and those at multiples of so many steps; 0: none
+  log_every: Steps
+  sample_every: StepsOrNone  # between sample sheets; 0: only at the end of a stage
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
-  seed: int
+class Settings(Ranged):
+  seed: Annotated[int, SEEDS]
   compute_dtype: str  # of activations; weights are float32
   scan_layers: bool  # one compiled layer looped over (large models) or all unrolled (faster on CPU)
   gather_params: str  # how layers get their parameters over mesh.fsdp: "compiler" or, over rows alone, by "hand"
@@ -323,8 +303,8 @@ class Settings:
   run: RunSettings
 
   def __post_init__(self):
+    super().__post_init__()
     require(self.compute_dtype in ("float32", "bfloat16"), f"compute_dtype={self.compute_dtype!r}: float32 or bfloat16")
-    require(self.seed >= 0, f"seed={self.seed} is negative")
     require(self.remat in REMAT, f"remat={self.remat!r}: {', '.join(REMAT)}")
     require(self.gather_params in ("compiler", "hand"), f"gather_params={self.gather_params!r}: compiler or hand")
     require(
@@ -335,10 +315,17 @@ class Settings:
     for name in self.schedule:
       require(name in self.stages, f"schedule names {name!r}; the stages are {', '.join(self.stages)}")
     require(self.total_steps > 0, f"schedule={self.schedule} makes no steps: name stages that have some")
+    require(self.total_steps <= MOST_STEPS, f"the stages' steps add up to {self.total_steps}; at most {MOST_STEPS:,}")
     decoder, tokenizer = self.decoder, self.tokenizer
     divides(tokenizer.patch_size, decoder.pixels_per_token, "tokenizer.patch_size", "decoder.pixels_per_token")
     divides(decoder.patch_size, decoder.pixels_per_token, "decoder.patch_size", "decoder.pixels_per_token")
     divides(decoder.pixels_per_token, self.data.image_size, "decoder.pixels_per_token", "data.image_size")
+    for what, key, count, most in (
+      ("tokens", "pixels_per_token", self.token_grid, MAX_GRID),
+      ("patches", "patch_size", self.patch_grid, MOST_PATCH_ROWS),
+    ):
+      given = f"data.image_size={self.data.image_size} by decoder.{key}={getattr(decoder, key)}"
+      require(count <= most, f"{given} has {count} {what} a side; at most {most}")
     longest = self.token_grid**2 + 4
     require(
       self.data.sequence_length >= longest,
@@ -431,7 +418,7 @@ def from_stored(config: Mapping[str, Any]) -> Settings:
 
 
 def _settings(config: Mapping[str, Any]) -> Settings:
-  return _build(Settings, config.to_dict() if hasattr(config, "to_dict") else dict(config), "config")
+  return _build(Settings, config.to_dict() if hasattr(config, "to_dict") else config, "config")
 
 
 def _build(cls: type, values: Any, path: str):
@@ -447,6 +434,8 @@ def _build(cls: type, values: Any, path: str):
   built = {key: _convert(hints[key], values[key], f"{path}.{key}") for key in hints}
   try:
     return cls(**built)
+  except OutOfRange as error:
+    raise SettingsError(f"{path}.{error}") from None
   except SettingsError as error:
     raise SettingsError(f"{path}: {error}") from None
 
@@ -460,13 +449,13 @@ def _convert(hint: Any, value: Any, path: str):
   if dataclasses.is_dataclass(hint):
     return _build(hint, value, path)
   if origin is tuple:
-    require(isinstance(value, (tuple, list)), f"{path}={value!r} must be a tuple of {args[0].__name__}")
+    require(isinstance(value, (tuple, list)), f"{path}={shown(value)} must be a tuple of {args[0].__name__}")
     return tuple(_convert(args[0], item, f"{path}[{i}]") for i, item in enumerate(value))
   if origin is typing.get_origin(Mapping[str, int]):
-    require(isinstance(value, Mapping), f"{path}={value!r} must be a group of keys")
+    require(isinstance(value, Mapping), f"{path}={shown(value)} must be a group of keys")
     return types.MappingProxyType({key: _convert(args[1], item, f"{path}.{key}") for key, item in value.items()})
   if hint is float and isinstance(value, int) and not isinstance(value, bool):
-    return float(value)
+    return float(value) if value.bit_length() < 1024 else value  # which is in no range
   good = isinstance(value, hint) and not (hint is int and isinstance(value, bool))
-  require(good, f"{path}={value!r} is of type {type(value).__name__}; expected {hint.__name__}")
+  require(good, f"{path}={shown(value)} is of type {type(value).__name__}; expected {hint.__name__}")
   return value

@@ -1,5 +1,6 @@
 import dataclasses
 import functools
+import math
 import pathlib
 import sys
 import typing
@@ -9,6 +10,7 @@ import pytest
 
 from configs import emoji, omni, scenes
 from omniimage import settings as settings_module
+from omniimage.ranges import ranges_of
 from omniimage.sampling.generate import Generator, draw
 from omniimage.settings import SOURCES, Settings, SettingsError, from_config, from_stored
 from omniimage.training import loop
@@ -152,60 +154,83 @@ def test_a_whole_number_will_do_where_a_fraction_is_asked_for():
 @pytest.mark.parametrize(
   "changes, said",
   [
-    ({"seed": -1}, "seed=-1 is negative"),
+    ({"seed": -1}, "config.seed=-1 must be from 0 to 18,446,744,073,709,551,615"),
     ({"compute_dtype": "float16"}, "compute_dtype='float16': float32 or bfloat16"),
     ({"remat": "some"}, "remat='some': none, projections, mlp, attention, full, offload"),
     ({"data.image_size": 30}, "data.image_size=30 must be a multiple of decoder.pixels_per_token=8"),
-    ({"data.drop_text": 1.0}, "data.drop_text=1.0 must be in [0, 1)"),
-    ({"data.packing_rows": 0}, "data.packing_rows=0 must be positive"),
+    ({"data.image_size": 2048, "data.sequence_length": 2**16}, "has 256 tokens a side; at most 128"),
+    ({"data.image_size": 1024, "decoder.patch_size": 2}, "has 512 patches a side; at most 256"),
+    ({"stages.prior.steps": 2**31 - 1}, "the stages' steps add up to 2147483677; at most 2,147,483,647"),
+    ({"data.drop_text": 1.0}, "config.data.drop_text=1.0 must be from 0 to 0.999"),
+    ({"data.packing_rows": 0}, "config.data.packing_rows=0 must be from 1 to 65,536"),
     ({"data.sequence_length": 7}, "data.sequence_length=7 cannot hold one image of 8 tokens"),
-    ({"data.source.grid": 6}, "data.source.grid=6 must be from 2 to 5"),
-    ({"data.source.max_objects": 9}, "1 <= min_objects=1 <= max_objects=9"),
+    ({"data.source.grid": 6}, "config.data.source.grid=6 must be from 2 to 5"),
+    ({"data.source.max_objects": 9}, "min_objects=1 <= max_objects=9 <= grid²"),
     ({"tokenizer.patch_size": 5}, "decoder.pixels_per_token=8 must be a multiple of tokenizer.patch_size=5"),
     ({"tokenizer.heads": 3}, "tokenizer.width=32 must be a multiple of 2 × tokenizer.heads=6"),
     ({"tokenizer.heads": 32}, "tokenizer.width=32 must be a multiple of 2 × tokenizer.heads=64"),
-    ({"tokenizer.levels": (8, 1)}, "tokenizer.levels=(8, 1)"),
+    ({"tokenizer.levels": (8, 1)}, "config.tokenizer.levels[1]=1 must be from 2 to 1,048,576"),
+    ({"tokenizer.levels": (8,)}, "tokenizer.levels=(8,): give two channels or more"),
+    ({"tokenizer.levels": (1000,) * 4}, "make 1000000000000 codes; a codebook has at most 1,048,576"),
+    ({"tokenizer.levels": (2,) * 999}, "make 2**999… codes"),
     ({"prior.kv_heads": 3}, "prior.heads=2 must be a multiple of prior.kv_heads=3"),
     ({"prior.head_width": 15}, "prior.head_width=15 must be even"),
-    ({"prior.depth": 0}, "prior.depth=0 must be positive"),
+    ({"prior.depth": 0}, "config.prior.depth=0 must be from 1 to 256"),
     ({"decoder.heads": 32, "decoder.kv_heads": 32}, "decoder.width=32 must be a multiple of 2 × decoder.heads=64"),
     ({"decoder.kv_heads": 3}, "decoder.heads=2 must be a multiple of decoder.kv_heads=3"),
     ({"decoder.patch_size": 3}, "decoder.pixels_per_token=8 must be a multiple of decoder.patch_size=3"),
     ({"decoder.chunk_rows": (9,)}, "chunk_rows=9: the canvas has 4 patch rows"),
     ({"decoder.chunk_rows": (2, 1)}, "decoder.chunk_offsets=(0,) need one entry a layout"),
-    ({"decoder.context_rows": -1}, "decoder.context_rows=-1 is negative"),
-    ({"decoder.finished_noise": 1.0}, "decoder.finished_noise=1.0 must be in [0, 1)"),
+    ({"decoder.context_rows": -1}, "config.decoder.context_rows=-1 must be from 0 to 256"),
+    ({"decoder.finished_noise": 1.0}, "config.decoder.finished_noise=1.0 must be from 0 to 0.999"),
     ({"sampling.chunk_rows": 3}, "sampling.chunk_rows=3 must divide the canvas's 4 patch rows"),
-    ({"sampling.chunk_rows": -2}, "sampling.chunk_rows=-2: the canvas has 4 patch rows; -1 is as trained"),
+    ({"sampling.chunk_rows": -2}, "config.sampling.chunk_rows=-2 must be from -1 to 256"),
     ({"sampling.chunk_rows": 1}, "sampling.chunk_rows=1 is never trained: decoder.chunk_rows=(2,)"),
     ({"sampling.chunk_rows": 0}, "set it to -1, as trained"),
     ({"sampling.chunk_rows": 2, "decoder.chunk_offsets": (1,)}, "sampling.chunk_rows=2 is never trained"),
     ({"decoder.chunk_offsets": (1,)}, "train a layout with offset 0 whose rows divide the canvas's 4"),
     ({"decoder.chunk_rows": (3,)}, "train a layout with offset 0 whose rows divide the canvas's 4"),
-    ({"sampling.top_p": 0.0}, "sampling.top_p=0.0 must be in (0, 1]"),
-    ({"sampling.diffusion_steps": 0}, "sampling.diffusion_steps=0 must be positive"),
-    ({"optimizer.b2": 1.0}, "optimizer.b2=1.0 must be in [0, 1)"),
-    ({"optimizer.clip_norm": 0.0}, "optimizer.clip_norm=0.0 must be positive"),
-    ({"optimizer.final_rate": 2.0}, "optimizer.final_rate=2.0 must be in [0, 1]"),
+    ({"sampling.top_p": 0.0}, "config.sampling.top_p=0.0 must be from 1e-06 to 1"),
+    ({"sampling.diffusion_steps": 0}, "config.sampling.diffusion_steps=0 must be from 1 to 10,000"),
+    ({"optimizer.b2": 1.0}, "config.optimizer.b2=1.0 must be from 0 to 0.999999"),
+    ({"optimizer.clip_norm": 0.0}, "config.optimizer.clip_norm=0.0 must be from 1e-06 to 1e+12"),
+    ({"optimizer.final_rate": 2.0}, "config.optimizer.final_rate=2.0 must be from 0 to 1"),
     ({"mesh.fsdp": -1}, "at most one axis may be -1"),
     ({"mesh.fsdp": 0}, "axes are positive, or -1 for the rest"),
-    ({"run.log_every": 0}, "run.log_every=0 must be positive"),
-    ({"run.sample_every": -1}, "run.sample_every=-1 is negative"),
+    ({"run.log_every": 0}, "config.run.log_every=0 must be from 1 to 2,147,483,647"),
+    ({"run.sample_every": -1}, "config.run.sample_every=-1 must be from 0 to 2,147,483,647"),
     ({"schedule": ("tokenizer", "paint")}, "schedule names 'paint'; the stages are decoder, joint, prior, tokenizer"),
     ({"schedule": ()}, "schedule=() makes no steps"),
     ({"stages.prior.accumulate": 3}, "config.stages.prior: rows=8 must be a multiple of accumulate=3"),
     ({"stages.prior.warmup_steps": 11}, "config.stages.prior: warmup_steps=11 exceeds steps=10"),
     ({"stages.prior.prior_rate": 0.0}, "config.stages.prior: a stage needs a part that moves"),
-    ({"stages.prior.prior_rate": -1.0}, "config.stages.prior: prior_rate=-1.0 is negative"),
+    ({"stages.prior.prior_rate": -1.0}, "config.stages.prior.prior_rate=-1.0 must be from 0 to 100"),
     ({"stages.prior.decoder_rate": 0.1}, "nothing teaches the decoder: give a weight to diffusion"),
     ({"stages.prior.tokenizer_rate": 0.1}, "nothing teaches the tokenizer: give a weight to pixel or diffusion"),
-    ({"stages.prior.weights.image": -1.0}, "config.stages.prior.weights: loss weight image=-1.0 is negative"),
+    ({"stages.prior.weights.image": -1.0}, "config.stages.prior.weights.image=-1.0 must be from 0 to 1e+06"),
     ({"stages.prior.weights.image": 0.0}, "a stage needs a loss weight above zero"),
     ({"stages.prior.sampled_codes": 0.5}, "sampled_codes=0.5 is for painting: give weights.diffusion a weight"),
   ],
 )  # fmt: skip
 def test_an_impossible_combination_is_one_line_that_names_what_to_change(changes, said):
   assert said in _refused(_changed(changes))
+
+
+def test_every_number_has_a_range():
+  for cls in _classes(Settings):
+    hints = typing.get_type_hints(cls)
+    numbers = {name for name, hint in hints.items() if {hint, *typing.get_args(hint)} & {int, float}}
+    assert set(ranges_of(cls)) == numbers, cls
+
+
+def test_numbers_are_checked_wherever_settings_are_made():
+  with pytest.raises(SettingsError, match="guidance=nan must be from 0 to 100"):
+    dataclasses.replace(small.settings().sampling, guidance=math.nan)
+
+
+@pytest.mark.parametrize("config", [3, None, [], "scenes"])
+def test_a_config_that_is_no_group_is_refused(config):
+  assert _refused(config) == f"config={config!r} must be a group of keys"
 
 
 @pytest.mark.parametrize(

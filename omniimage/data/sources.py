@@ -53,6 +53,11 @@ class ScenesSource:
   def __init__(
     self, settings: ScenesSettings, split: str, image_size: int, token_grid: int, text_tokenizer: TextTokenizer
   ):
+    if image_size < scenes.MIN_CELL * settings.grid:
+      raise SettingsError(
+        f"data.image_size={image_size} is too small for data.source.grid={settings.grid}: a cell needs "
+        f"{scenes.MIN_CELL} pixels; enlarge the images, or give the grid fewer cells"
+      )
     self._world = {"grid": settings.grid, "min_objects": settings.min_objects, "max_objects": settings.max_objects}
     self._split, self._image_size, self._token_grid = split, image_size, token_grid
     objects = range(settings.min_objects, settings.max_objects + 1)

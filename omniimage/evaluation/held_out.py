@@ -156,7 +156,7 @@ def drawn(
 
   def draw(indices: np.ndarray, number: int) -> Drawing:
     prompts = [captions[i] for i in indices]
-    noise = int(streams.generator(Stream.BATCHES_DRAWN, seed, number).integers(2**31))
+    noise = int(streams.generator(Stream.BATCHES_DRAWN, seed, number).integers(2**64, dtype=np.uint64))
     drawing = generator(prompts, noise) if codes is None else generator.repaint(prompts, codes[indices], noise)
     return drawing.replace(rendering=to_uint8(drawing.rendering), images=to_uint8(drawing.images))
 

@@ -130,10 +130,13 @@ def _logits(omni: Omni, params: Params, hidden: Array, codes_only: bool) -> Arra
 
 
 def draw(logits: Array, keys: Array, sampling: SamplingSettings) -> Array:
-  """One id a row from (B, V) logits, each row with its own key (B,). Temperature 0 takes the likeliest."""
+  """One id a row from (B, V) logits, each row with its own key (B,). Temperature 0 takes the likeliest, and so
+  does, in the limit, what float32 hardly tells from it."""
   if sampling.temperature == 0:
     return jnp.argmax(logits, axis=-1).astype(jnp.int32)
-  logits = keep_likely(logits / sampling.temperature, sampling.top_k, sampling.top_p)
+  below = logits - jnp.max(logits, axis=-1, keepdims=True)
+  heated = jnp.where(below == 0, 0.0, below / sampling.temperature)  # −∞ at worst, never 0 ÷ 0
+  logits = keep_likely(heated, sampling.top_k, sampling.top_p)
   return jax.vmap(jax.random.categorical)(keys, logits).astype(jnp.int32)
 
 
@@ -146,8 +149,8 @@ def keep_likely(logits: Array, top_k: int, top_p: float) -> Array:
   if top_p < 1:
     ordered = jnp.sort(logits, axis=-1)[..., ::-1]
     probabilities = jax.nn.softmax(ordered)
-    # An id stays while the likelier ones together have less than top_p; so the likeliest always stays.
-    kept = jnp.cumsum(probabilities, axis=-1) - probabilities < top_p
+    # An id stays while the likelier ones together have less than top_p. The likeliest stays whatever is rounded.
+    kept = (jnp.cumsum(probabilities, axis=-1) - probabilities < top_p).at[..., 0].set(True)
     smallest = jnp.min(jnp.where(kept, ordered, jnp.inf), axis=-1, keepdims=True)
     logits = jnp.where(logits < smallest, -jnp.inf, logits)
   return logits

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from omniimage import seeds
 from omniimage.data import conversation
 from omniimage.data.text import TextTokenizer
 from omniimage.errors import UserError
@@ -93,7 +94,7 @@ class Generator:
 
 def row_keys(seed: int, rows: int) -> Array:
   """(rows,) random keys of the drawings of a seed, one a row."""
-  return jax.random.split(fold(jax.random.key(seed), Stream.DRAWINGS), rows)
+  return jax.random.split(fold(seeds.key(seed), Stream.DRAWINGS), rows)
 
 
 def read_prompt(prompt: str, settings: Settings, text_tokenizer: TextTokenizer) -> list[int]:

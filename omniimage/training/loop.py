@@ -14,6 +14,7 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from omniimage import seeds
 from omniimage.checkpoint import Checkpoints
 from omniimage.data.batches import Batches
 from omniimage.data.sources import open_source
@@ -231,7 +232,7 @@ class Trainer:
       state = fresh_state(self.omni.init(key))
       return state if stage is None or had_ended else self._enter(state, stage)
 
-    key = fold(jax.random.key(self.settings.seed), Stream.PARAMETERS)
+    key = fold(seeds.key(self.settings.seed), Stream.PARAMETERS)
     abstract = jax.eval_shape(init, key)
     shardings = state_shardings(self.mesh, abstract)
     if step is None:

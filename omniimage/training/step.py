@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from omniimage import seeds
 from omniimage.models.omni import Omni, Params
 from omniimage.settings import Settings, StageSettings
 from omniimage.streams import Stream, fold
@@ -54,7 +55,7 @@ def make_train_step(omni: Omni, stage: StageSettings, stage_start: int, over_row
     return before
 
   def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-    rng = fold(jax.random.key(settings.seed), Stream.UPDATES, state.step)
+    rng = fold(seeds.key(settings.seed), Stream.UPDATES, state.step)
     keys = jax.vmap(lambda row: fold(rng, Stream.ROWS, row))(jnp.arange(batch["tokens"].shape[0]))
     layout = jax.random.randint(fold(rng, Stream.LAYOUT), (), 0, len(settings.decoder.chunk_rows))
     total = totals(batch, omni.vocabulary.codes)

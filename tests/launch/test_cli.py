@@ -1,6 +1,6 @@
 """Bad input: one line on stderr that names what to change, exit code 2, and nothing compiled."""
 
-import importlib
+import dataclasses
 import json
 import os
 import subprocess
@@ -9,16 +9,15 @@ import sys
 import jax
 import jax.numpy as jnp
 import pytest
-from absl import flags
 
-import launch
-from launch import cli
+from omniimage import workdir as workdir_module
 from omniimage.checkpoint import Checkpoints
 from omniimage.settings import from_config
 from omniimage.training.optimizer import make_optimizer
 from omniimage.training.state import enter_stage, fresh_state
-from omniimage.workdir import Workdir
+from omniimage.workdir import Run, Workdir
 from tests import small
+from tests.launch import in_process
 
 TINY = "--config=configs/scenes.py:tiny"
 ENVIRONMENT = {**os.environ, "XLA_FLAGS": "", "JAX_PLATFORMS": "cpu"}
@@ -35,22 +34,12 @@ def compiled():
 
 
 @pytest.fixture
-def refused(monkeypatch, capsys, compiled):
+def refused(capsys, compiled):
   """Runs a command that must refuse its input, in this process, and returns what it printed."""
 
   def run(command: str, *args) -> str:
-    argv, module, others = [command, *map(str, args)], f"launch.{command}", set(flags.FLAGS)
-    monkeypatch.setattr(sys, "argv", argv)
-    try:
-      with pytest.raises(SystemExit) as stopped:
-        main = importlib.import_module(module).main
-        cli.mendable(main)(cli.parse(argv))
-    finally:  # the next command defines its own flags
-      for name in set(flags.FLAGS) - others:
-        delattr(flags.FLAGS, name)
-      for defined in (module, "launch.sampling_flags"):
-        sys.modules.pop(defined, None)
-        vars(launch).pop(defined.removeprefix("launch."), None)
+    with pytest.raises(SystemExit) as stopped:
+      in_process.call(command, *args)
     printed = capsys.readouterr()
     assert stopped.value.code == 2
     assert printed.err.startswith("error: ") and printed.err.count("\n") == 1 and not printed.out
@@ -105,10 +94,22 @@ def run_of_zeros(tmp_path_factory):
     (["--config.data.source.name=emojis"], "config.data.source.name='emojis' is not a data source"),
     (["--config.data.vocabulary=no.json"], "data.vocabulary"),
     (["--config.data.sequence_length=24"], "data.sequence_length"),
-    (["--config.run.keep_checkpoints=0"], "run.keep_checkpoints=0 must be positive"),
-    (["--config.run.checkpoint_every=0"], "run.checkpoint_every=0 must be positive"),
-    (["--config.prior.width=0"], "prior.width=0 must be positive"),
-    (["--config.stages.prior.rows=0"], "rows=0 must be positive"),
+    (
+      ["--config.data.image_size=16", "--config.data.source.grid=3"],
+      "data.image_size=16 is too small for data.source.grid=3",
+    ),
+    (["--config.run.keep_checkpoints=0"], "config.run.keep_checkpoints=0 must be from 1 to"),
+    (["--config.run.checkpoint_every=0"], "config.run.checkpoint_every=0 must be from 1 to"),
+    (["--config.prior.width=0"], "config.prior.width=0 must be from 1 to"),
+    (["--config.stages.prior.rows=0"], "config.stages.prior.rows=0 must be from 1 to"),
+    (["--config.decoder.time_mean=nan"], "config.decoder.time_mean=nan must be from -30 to 30"),
+    (
+      ["--config.stages.tokenizer.tokenizer_rate=inf"],
+      "config.stages.tokenizer.tokenizer_rate=inf must be from 0 to 100",
+    ),
+    (["--config.tokenizer.levels=(1000,1000,1000,1000)"], "a codebook has at most 1,048,576"),
+    (["--config.seed=18446744073709551616"], "config.seed=18446744073709551616 must be from 0 to"),
+    ([f"--config.seed={'9' * 5000}"], "expected a whole number, of fewer digits"),
     (["prior"], "'prior' is not a flag"),
   ],
 )
@@ -193,20 +194,54 @@ def test_evaluate_and_sample_name_what_is_wrong_with_their_flags(refused, run_of
   assert "'red' is not a flag" in refused("sample", here, "--prompt=a", "red", "star", f"--out={tmp_path}/star.png")
   assert "give --workdir" in refused("sample", here, "--prompt=a star")
   assert "give --workdir" in refused("sample", here, "--prompt=a star", "--split=test", f"--out={tmp_path}/star.png")
-  negative = ("--temperature=-1", f"--out={tmp_path}/star.png")
-  assert "sampling.temperature=-1.0 is negative" in refused("sample", here, "--prompt=a star", *negative)
-  assert "sampling.temperature=-1.0 is negative" in refused("evaluate", here, "--temperature=-1")
   (tmp_path / "file").touch()
   assert "cannot write" in refused("evaluate", here, f"--out={tmp_path / 'file' / 'report'}")
+
+
+SEEDS, GUIDANCE = "from 0 to 18,446,744,073,709,551,615", "from 0 to 100"
+
+
+@pytest.mark.parametrize(
+  "command, given, allowed",
+  [
+    *((command, "--temperature=-1", "from 0 to 1,000") for command in ("sample", "evaluate")),
+    *((command, "--guidance=inf", GUIDANCE) for command in ("sample", "evaluate")),
+    *((command, "--token_guidance=nan", GUIDANCE) for command in ("sample", "evaluate")),
+    *((command, "--text_guidance=1e400", GUIDANCE) for command in ("sample", "evaluate")),
+    *((command, "--seed=-1", SEEDS) for command in ("sample", "evaluate")),
+    *((command, "--seed=18446744073709551616", SEEDS) for command in ("sample", "evaluate")),
+    ("sample", "--scale=2147483648", "from 1 to 1,024"),
+    ("sample", "--num_images=100000", "from 1 to 4,096"),
+    ("evaluate", "--prompts=99999999999", "from 1 to 1,048,576"),
+    ("evaluate", "--install_seconds=nan", "from 0 to 1e+06"),
+    ("plan", "--num_slices=0", "from 1 to 1,024"),
+  ],
+)
+def test_a_flag_out_of_its_range_is_named(refused, command, given, allowed):
+  assert refused(command, given) == f"error: {given}: must be {allowed}\n"
+
+
+def test_more_pixels_than_a_picture_may_have_are_refused(refused, run_of_zeros, tmp_path):
+  draw = lambda *args: refused("sample", f"--workdir={run_of_zeros}", f"--out={tmp_path}/star.png", *args)  # noqa: E731
+  assert "each shown 16,000 pixels wide, are 256,000,000 pixels" in draw("--prompt=a star", "--scale=1000")
+  assert "--num_images=4000, each shown 2,048" in draw("--prompt=a star", "--scale=128", "--num_images=4000")
+  assert not list(tmp_path.iterdir())
+
+
+def test_more_pictures_than_memory_holds_are_not_evaluated(refused, monkeypatch):
+  data = dataclasses.replace(small.settings().data, image_size=512, sequence_length=4100)
+  settings = dataclasses.replace(small.settings(), data=data)
+  monkeypatch.setattr(workdir_module, "load_run", lambda path: Run(settings, {}, small.text_tokenizer(), 1))
+  said = refused("evaluate", "--workdir=run", "--prompts=1048576")
+  assert "--prompts=1048576: of this run's 512×512 pixels at most 1,024 fit into memory" in said
 
 
 @pytest.mark.parametrize(
   "args, said",
   [
     (["launch.train", TINY, "--config.sed=1", "--workdir=/tmp/never"], "did you mean seed?"),
-    (["launch.train", TINY, "--config.data.image_size=36", "--workdir=/tmp/never"], "data.image_size=36"),
+    (["launch.train", "--config=configs/common.py", "--workdir=/tmp/never"], "configs/common.py has no function"),
     (["launch.sample", "--workdir=/tmp/never", "--prompt=a star", "--out=star.png"], "/tmp/never is not a run"),
-    (["launch.evaluate", "--workdir=/tmp/never"], "/tmp/never is not a run"),
   ],
 )
 def test_as_a_process_too_it_is_one_line_and_exit_code_2(args, said):

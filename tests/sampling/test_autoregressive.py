@@ -115,3 +115,20 @@ def test_draws_follow_the_probabilities_and_the_temperature():
   sharper = dataclasses.replace(s, temperature=0.5)
   assert abs(float(draw(logits, keys, sharper).mean()) - 0.64 / 0.68) < 0.03
   assert np.all(draw(logits, keys, dataclasses.replace(s, temperature=0.0)) == 1)
+
+
+@pytest.mark.parametrize("temperature", [1e-320, 1e-45, 1e-38, 1e-30, 1e-6])
+@pytest.mark.parametrize("top_k, top_p", [(0, 1.0), (2, 1.0), (0, 0.9), (3, 1e-6)])
+def test_the_limit_of_small_temperatures_is_the_likeliest(temperature, top_k, top_p):
+  """Also where float32 holds neither the temperature nor the logits divided by it."""
+  s = dataclasses.replace(small.settings().sampling, temperature=temperature, top_k=top_k, top_p=top_p)
+  logits = np.asarray(
+    [[-np.inf, -3.0, 7.5, 7.0, 0.1], [80.0, -np.inf, 0.0, 79.9, -1e4], [-9.0, -1e30, -8.9, -90.0, -np.inf]]
+  )
+  keys = jax.random.split(jax.random.key(0), 3)
+  np.testing.assert_array_equal(draw(jnp.asarray(logits, jnp.float32), keys, s), [2, 0, 2])
+
+
+def test_the_likeliest_stays_however_small_top_p():
+  kept = keep_likely(jnp.asarray([[0.0, 1.0, -1.0]]), 0, 1e-320)
+  assert list(np.isfinite(kept[0])) == [False, True, False]
