@@ -24,9 +24,6 @@ class Stream(enum.IntEnum):
   EXAMPLES = 22  # which records are shown or asked for
   CAPTIONS = 23  # their words, by record
   BATCHES_DRAWN = 24  # a seed each, by number
-  EXAMPLES = 22  # which records are shown or asked for
-  CAPTIONS = 23  # their words, by record
-  BATCHES_OF_DRAWINGS = 24  # a seed each, by number
 
   # Of an update.
   ROWS = 32  # by row
