@@ -6,7 +6,6 @@ python -m launch.plan --config=configs/omni.py:1b --topology=v5e:16x16 --out=pla
 What is assumed stands in omniimage/plan.py. Exit code 2, with a plan.json that says so, where the step does not fit.
 """
 
-import json
 import os
 import sys
 from pathlib import Path
@@ -15,6 +14,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from launch import cli
+from omniimage import strict_json
 from omniimage.errors import UserError
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, with its variant: configs/omni.py:1b.")
@@ -48,7 +48,7 @@ def main(argv: list[str]):
   from omniimage.planning.table import table
 
   made = plan(CONFIG.value, TOPOLOGY.value, NUM_SLICES.value, STAGE.value, FIT.value, report=_report)
-  Path(OUT.value).write_text(json.dumps(made.record, indent=2) + "\n", encoding="utf-8")
+  Path(OUT.value).write_text(strict_json.dumps(made.record, indent=2) + "\n", encoding="utf-8")
   if HLO.value and made.hlo:
     Path(HLO.value).write_text(made.hlo, encoding="utf-8")
   print(table(made.record))
