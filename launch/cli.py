@@ -13,6 +13,9 @@ from pathlib import Path
 from absl import app, flags, logging
 
 from omniimage.errors import UserError
+from omniimage.paths import absolute
+
+flags.disclaim_key_flags()  # those of `path_flag` are the command's
 
 Main = Callable[[list[str]], None]
 
@@ -23,6 +26,18 @@ EXPECTED = (
   ("Non-boolean argument", "expected true or false"),
   ("Failed to parse .* as a ConfigDict", "this is a group of settings; give one of them, as in {name}.KEY=VALUE"),
 )
+
+
+class _PathParser(flags.ArgumentParser):
+  syntactic_help = "a path"
+
+  def parse(self, argument: str | Path) -> Path:
+    return absolute(argument)
+
+
+def path_flag(name: str, help_text: str) -> flags.FlagHolder:
+  """Defines a flag that names a file or folder; its value is an absolute Path, or None."""
+  return flags.DEFINE(_PathParser(), name, None, help_text, serializer=flags.ArgumentSerializer())
 
 
 def run(main: Main):
@@ -74,7 +89,9 @@ def _check_config_file(argv: list[str]):
   for i, arg in enumerate(argv):
     name, equals, value = arg.partition("=")
     if name in ("--config", "-config"):
-      given = value if equals else " ".join(argv[i + 1 : i + 2])
+      at = i if equals else i + 1
+      given = os.path.expanduser(value if equals else " ".join(argv[at : at + 1]))
+      argv[at : at + 1] = [f"{name}={given}" if equals else given]  # a shell leaves the ~ of --config=~/… to us
       if not Path(given.split(":")[0]).is_file():
         _stop(f"--config={given}: there is no such file; give for example --config=configs/scenes.py")
 

@@ -7,16 +7,15 @@ chunks), or `all` that fit the run. Figures of other suites in an earlier report
 """
 
 import dataclasses
-from pathlib import Path
 
 from absl import flags
 
 from launch import cli, sampling_flags
 from omniimage.errors import UserError
 
-WORKDIR = flags.DEFINE_string("workdir", None, "The run to evaluate.")
+WORKDIR = cli.path_flag("workdir", "The run to evaluate.")
 SUITE = flags.DEFINE_string("suite", "all", "binding, reconstruction, seams or all.")
-OUT = flags.DEFINE_string("out", None, "Folder for report.json and report.html. Default: the workdir.")
+OUT = cli.path_flag("out", "Folder for report.json and report.html. Default: the workdir.")
 PROMPTS = flags.DEFINE_integer("prompts", 256, "Held-out prompts, or images.", lower_bound=1)
 INSTALL_SECONDS = flags.DEFINE_float("install_seconds", None, "What installing took, to be noted in the report.")
 SEED = flags.DEFINE_integer("seed", 0, "Of the captions' words and the noise.", lower_bound=0)
@@ -31,8 +30,8 @@ def main(argv: list[str]):
   from omniimage.evaluation import suites  # after the flags: a wrong one should not wait for jax
   from omniimage.workdir import load_run
 
-  workdir = Path(WORKDIR.value)
-  out = Path(OUT.value) if OUT.value else workdir
+  workdir = WORKDIR.value
+  out = OUT.value or workdir
   run = load_run(workdir)
   if INSTALL_SECONDS.value is not None:
     run = dataclasses.replace(run, seconds={"install": INSTALL_SECONDS.value, **run.seconds})

@@ -5,17 +5,19 @@ python -m launch.sample --workdir=runs/emoji --split=test --num_images=16 --out=
 """
 
 import dataclasses
+import io
 from pathlib import Path
 
 from absl import flags
 
 from launch import cli, sampling_flags
 from omniimage.errors import UserError
+from omniimage.paths import writing
 
-WORKDIR = flags.DEFINE_string("workdir", None, "The run to draw with.")
+WORKDIR = cli.path_flag("workdir", "The run to draw with.")
 PROMPT = flags.DEFINE_string("prompt", None, "What to draw.")
 SPLIT = flags.DEFINE_enum("split", None, ["train", "test"], "Instead of a prompt: captions from all over this split.")
-OUT = flags.DEFINE_string("out", None, "PNG file to write.")
+OUT = cli.path_flag("out", "PNG file to write.")
 NUM_IMAGES = flags.DEFINE_integer("num_images", 1, "How many.", lower_bound=1)
 SEED = flags.DEFINE_integer("seed", 0, "Another seed draws another picture.")
 SCALE = flags.DEFINE_integer("scale", 4, "Enlarges the pixels of small images.", lower_bound=1)
@@ -29,13 +31,14 @@ def main(argv: list[str]):
       "give --workdir=runs/scenes --prompt='a large red star in the top left' --out=star.png, or --split=test "
       "instead of --prompt"
     )
-  check_out(Path(OUT.value))
+  check_out(OUT.value)
 
   import numpy as np  # after the flags: a wrong one should not wait for jax
   from PIL import Image
 
   from omniimage.evaluation.held_out import drawn, picked
   from omniimage.evaluation.sheets import sheet, to_uint8
+  from omniimage.files import write_whole
   from omniimage.sampling.generate import Generator, read_prompt
   from omniimage.workdir import load_run
 
@@ -53,7 +56,10 @@ def main(argv: list[str]):
     captions = picked(generator, SPLIT.value, NUM_IMAGES.value, SEED.value).captions
     drawing = drawn(generator, captions, SEED.value, batch=64)
     picture = sheet({f"{SPLIT.value} captions": drawing.images}, captions)
-  picture.save(OUT.value)
+  png = io.BytesIO()
+  picture.save(png, "PNG")
+  with writing(OUT.value):
+    write_whole(OUT.value, png.getvalue())
   print(f"{OUT.value}: {len(drawing.images)} drawn at step {run.step} of the run")
 
 
@@ -61,7 +67,7 @@ def check_out(path: Path):
   """UserError where no PNG could be written."""
   if path.suffix.lower() != ".png":
     raise UserError(f"--out={path} must be the name of a PNG file, as in --out=star.png")
-  if not path.absolute().parent.is_dir():
+  if not path.parent.is_dir():
     raise UserError(f"--out={path}: its folder does not exist; make it first")
   try:
     existed = path.exists()

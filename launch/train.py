@@ -6,14 +6,13 @@ processes of a run when another of them has died.
 python -m launch.train --config=configs/scenes.py --workdir=runs/scenes [--config.KEY=VALUE]
 """
 
-from absl import flags
 from ml_collections import config_flags
 
 from launch import cli
 from omniimage.errors import UserError
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, with its variant: configs/scenes.py:tiny.")
-WORKDIR = flags.DEFINE_string("workdir", None, "Where the run lives: config, checkpoints, metrics, samples.")
+WORKDIR = cli.path_flag("workdir", "Where the run lives: config, checkpoints, metrics, samples.")
 
 
 def main(argv: list[str]):

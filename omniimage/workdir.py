@@ -16,6 +16,7 @@ from omniimage.data.text import TextTokenizer
 from omniimage.errors import UserError
 from omniimage.files import write_whole
 from omniimage.models.omni import Omni, Params
+from omniimage.paths import absolute
 from omniimage.settings import Settings, from_config
 
 BUILTIN_VOCABULARY = "builtin"
@@ -23,7 +24,7 @@ BUILTIN_VOCABULARY = "builtin"
 
 class Workdir:
   def __init__(self, path: str | os.PathLike):
-    self.path = Path(path)
+    self.path = absolute(path)
 
   @property
   def config(self) -> Path:
@@ -96,6 +97,7 @@ class Run:
 def load_run(path: str | os.PathLike) -> Run:
   """The last checkpoint of a workdir, without its optimizer. UserError where there is none."""
   workdir = Workdir(path)
+  path = workdir.path
   if not workdir.config.is_file():
     raise UserError(
       f"{path} is not a run: it has no config.json; train one with python -m launch.train --workdir={path}"

@@ -230,7 +230,7 @@ def test_suites_are_those_that_fit_the_run(tmp_path):
   "flags, message",
   [
     ([], "error: give --workdir=runs/scenes, the run to evaluate"),
-    (["--workdir=nothing/here"], "error: nothing/here is not a run"),
+    (["--workdir=nothing/here"], f"error: {Path('nothing/here').absolute()} is not a run"),
     (["--workdir=x", "--prompts=0"], "error: --prompts=0: "),
   ],
 )

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +21,7 @@ from omniimage.training.state import enter_stage, fresh_state
 from omniimage.workdir import Workdir
 from tests import small
 
+ROOT = Path(launch.__file__).parents[1]
 TINY = "--config=configs/scenes.py:tiny"
 ENVIRONMENT = {**os.environ, "XLA_FLAGS": "", "JAX_PLATFORMS": "cpu"}
 
@@ -137,6 +139,33 @@ def test_a_workdir_that_cannot_be_written_is_named(refused, tmp_path):
   (tmp_path / "file").touch()
   for workdir in (tmp_path / "file", tmp_path / "file" / "run"):
     assert f"cannot write to the workdir {workdir}" in refused("train", TINY, f"--workdir={workdir}")
+
+
+@pytest.mark.parametrize(
+  "command, given, flag",
+  [
+    ("train", [TINY], "workdir"),
+    ("sample", ["--prompt=a star", "--out=/tmp/star.png"], "workdir"),
+    ("sample", ["--prompt=a star", "--workdir=/tmp/never"], "out"),
+    ("evaluate", [], "workdir"),
+    ("evaluate", ["--workdir=/tmp/never"], "out"),
+    ("plan", [TINY, "--topology=v5e:2x4"], "out"),
+    ("plan", [TINY, "--topology=v5e:2x4", "--out=/tmp/plan.json"], "hlo"),
+  ],
+)
+def test_a_bucket_is_no_path_whatever_the_command_and_the_flag(refused, tmp_path, monkeypatch, command, given, flag):
+  monkeypatch.chdir(tmp_path)
+  given = [argument.replace("configs/", f"{ROOT}/configs/") for argument in given]
+  assert f"--{flag}=gs://b/run: 'gs://b/run' is no path" in refused(command, *given, f"--{flag}=gs://b/run")
+  assert f"--{flag}=: '' is no path" in refused(command, *given, f"--{flag}=")
+  assert not list(tmp_path.iterdir())
+
+
+def test_a_config_file_in_the_home_folder_is_found(refused, tmp_path, monkeypatch):
+  monkeypatch.setenv("HOME", str(tmp_path))
+  (tmp_path / "own.py").write_text("def get_config(variant):\n  raise ValueError(f'reached {variant}')\n")
+  for config in (["--config=~/own.py:tiny"], ["--config", "~/own.py:tiny"]):
+    assert "reached tiny" in refused("train", *config, "--workdir=~/run")
 
 
 def test_a_checkpoint_of_another_model_is_named(refused, run_of_zeros, tmp_path):
