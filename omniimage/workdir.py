@@ -1,5 +1,5 @@
-"""A run is a folder: config.json, checkpoints/, metrics/, samples/, report.html, and tokenizer.json where the text
-vocabulary is not the one that ships with the package. This file knows its names.
+"""A run is a folder: config.json, checkpoints/, metrics/, samples/, report.html, lock, and tokenizer.json where the
+text vocabulary is not the one that ships with the package. This file knows its names.
 """
 
 import dataclasses
@@ -15,6 +15,7 @@ from omniimage.checkpoint import Checkpoints
 from omniimage.data.text import TextTokenizer
 from omniimage.errors import UserError
 from omniimage.files import write_whole
+from omniimage.lock import Lock
 from omniimage.models.omni import Omni, Params
 from omniimage.paths import absolute
 from omniimage.settings import Settings, from_config
@@ -25,6 +26,7 @@ BUILTIN_VOCABULARY = "builtin"
 class Workdir:
   def __init__(self, path: str | os.PathLike):
     self.path = absolute(path)
+    self.lock = Lock(self.path / "lock")
 
   @property
   def config(self) -> Path:
