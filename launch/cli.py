@@ -12,6 +12,7 @@ from pathlib import Path
 
 from absl import app, flags, logging
 
+from omniimage import signals
 from omniimage.errors import UserError
 from omniimage.paths import absolute
 
@@ -42,10 +43,12 @@ def path_flag(name: str, help_text: str) -> flags.FlagHolder:
 
 def run(main: Main):
   """`app.run` with the errors of this module."""
+  signals.begin()
   try:
     app.run(mendable(main), flags_parser=parse)
   except SystemExit as end:
     if not end.code:
+      signals.ignore()  # the work is done, and Python, while it ends, would die of them
       raise
     # At once: threads that a full disk has stopped would otherwise be torn down with tracebacks of their own.
     sys.stdout.flush()
@@ -62,7 +65,7 @@ def mendable(main: Main) -> Main:
     except UserError as error:
       _stop(str(error), error.exit_code)
     except KeyboardInterrupt:
-      _stop("interrupted", code=130)
+      _stop("interrupted", signals.INTERRUPTED)
 
   return guarded
 
