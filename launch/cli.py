@@ -4,6 +4,7 @@ Such an error is printed as `error: …` on stderr, without a traceback, and the
 where nothing is wrong but the same command should be run again.
 """
 
+import logging as stdlib_logging
 import os
 import re
 import sys
@@ -84,7 +85,13 @@ def parse(argv: list[str]) -> list[str]:
     _stop(_last_error(str(error)))
   if not flags.FLAGS["verbosity"].present:
     logging.set_verbosity(logging.WARNING)
+    logging.get_absl_logger().addFilter(_no_traceback_of_orbax)
   return rest
+
+
+def _no_traceback_of_orbax(record: stdlib_logging.LogRecord) -> bool:
+  """What fails in its threads it also raises, and that becomes one line."""
+  return "/orbax/" not in record.pathname or record.levelno < stdlib_logging.ERROR
 
 
 def _check_config_file(argv: list[str]):

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -227,6 +228,13 @@ def test_evaluate_and_sample_name_what_is_wrong_with_their_flags(refused, run_of
   assert "sampling.temperature=-1.0 is negative" in refused("evaluate", here, "--temperature=-1")
   (tmp_path / "file").touch()
   assert "cannot write" in refused("evaluate", here, f"--out={tmp_path / 'file' / 'report'}")
+
+
+def test_a_save_that_fails_is_not_told_twice():
+  record = lambda path, level: logging.LogRecord("absl", level, path, 1, "failed", (), None)  # noqa: E731
+  assert not cli._no_traceback_of_orbax(record("/lib/orbax/checkpoint/future.py", logging.ERROR))
+  assert cli._no_traceback_of_orbax(record("/lib/orbax/checkpoint/future.py", logging.WARNING))
+  assert cli._no_traceback_of_orbax(record("/lib/omniimage/checkpoint.py", logging.ERROR))
 
 
 @pytest.mark.parametrize(
