@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.faulty import EVERY
+from omniimage import strict_json
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")  # of the process that compares what the runs have left
 ROOT = Path(__file__).resolve().parents[1]
@@ -111,9 +112,8 @@ class Run:
     return lines[-1]["step"] if lines else 0
 
   def metrics(self) -> list[dict]:
-    path = self.workdir / "metrics" / "metrics.jsonl"
-    text = path.read_text() if path.exists() else ""
-    return [json.loads(line) for line in text.splitlines() if line.endswith("}")]
+    lines = strict_json.read_lines(self.workdir / "metrics" / "metrics.jsonl")
+    return [line for line in lines if {"step", "loss"} <= line.keys()]
 
   def losses(self) -> dict[int, float]:
     return {line["step"]: line["loss"] for line in self.metrics()}
@@ -180,10 +180,12 @@ class Reference:
     return Run(workdir, self.flags, logs, **environment)
 
   def same_bits(self, run: Run) -> bool:
+    return self.same_arrays(run) and run.losses() == self.run.losses()
+
+  def same_arrays(self, run: Run) -> bool:
     found = run.arrays()
     bits = lambda array: (array.dtype, array.shape, array.tobytes())  # noqa: E731
-    same = found.keys() == self.arrays.keys() and all(bits(found[k]) == bits(self.arrays[k]) for k in found)
-    return same and run.losses() == self.run.losses()
+    return found.keys() == self.arrays.keys() and all(bits(found[k]) == bits(self.arrays[k]) for k in found)
 
   def loss_difference(self, run: Run) -> float:
     """Relative, the largest of all steps; infinite if a step is missing."""

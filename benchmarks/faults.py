@@ -20,6 +20,7 @@ from pathlib import Path
 from absl import app, flags, logging
 
 from benchmarks import fault_trials as trials
+from benchmarks import workdir_trials
 from benchmarks.fault_trials import Outcome, Reference
 
 FAULTS = flags.DEFINE_list("faults", None, "which; all by default")
@@ -48,6 +49,8 @@ FSDP_TENSOR = (8, {"fsdp": 8}), (8, {"fsdp": 4, "tensor": 2})  # devices and mes
 TABLE = (
   Fault("kill", "SIGKILL at random moments until the run has ended", 100, trials.killed),
   Fault("term", "SIGTERM at a random step", 20, trials.terminated),
+  Fault("two", "the same command started twice", 20, workdir_trials.started_twice),
+  Fault("torn", "metrics and faults: bytes cut off or put on", 20, workdir_trials.torn),
   Fault("truncated", "last checkpoint: a file truncated", 20, trials.damaged("truncated")),
   Fault("flipped", "last checkpoint: a byte flipped", 20, trials.damaged("flipped")),
   Fault("removed", "last checkpoint: a file removed", 20, trials.damaged("removed")),

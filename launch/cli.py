@@ -4,14 +4,20 @@ Such an error is printed as `error: …` on stderr, without a traceback, and the
 where nothing is wrong but the same command should be run again.
 """
 
+import logging as stdlib_logging
 import os
 import re
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 from absl import app, flags, logging
 
+from omniimage import signals
 from omniimage.errors import UserError
+from omniimage.paths import absolute
+
+flags.disclaim_key_flags()  # those of `path_flag` are the command's
 
 Main = Callable[[list[str]], None]
 
@@ -25,12 +31,26 @@ EXPECTED = (
 )
 
 
+class _PathParser(flags.ArgumentParser):
+  syntactic_help = "a path"
+
+  def parse(self, argument: str | Path) -> Path:
+    return absolute(argument)
+
+
+def path_flag(name: str, help_text: str) -> flags.FlagHolder:
+  """Defines a flag that names a file or folder; its value is an absolute Path, or None."""
+  return flags.DEFINE(_PathParser(), name, None, help_text, serializer=flags.ArgumentSerializer())
+
+
 def run(main: Main):
   """`app.run` with the errors of this module."""
+  signals.begin()
   try:
     app.run(mendable(main), flags_parser=parse)
   except SystemExit as end:
     if not end.code:
+      signals.ignore()  # the work is done, and Python, while it ends, would die of them
       raise
     # At once: threads that a full disk has stopped would otherwise be torn down with tracebacks of their own.
     sys.stdout.flush()
@@ -47,7 +67,7 @@ def mendable(main: Main) -> Main:
     except UserError as error:
       _stop(str(error), error.exit_code)
     except KeyboardInterrupt:
-      _stop("interrupted", code=130)
+      _stop("interrupted", signals.INTERRUPTED)
 
   return guarded
 
@@ -65,7 +85,13 @@ def parse(argv: list[str]) -> list[str]:
     _stop(_last_error(str(error)))
   if not flags.FLAGS["verbosity"].present:
     logging.set_verbosity(logging.WARNING)
+    logging.get_absl_logger().addFilter(_no_traceback_of_orbax)
   return rest
+
+
+def _no_traceback_of_orbax(record: stdlib_logging.LogRecord) -> bool:
+  """What fails in its threads it also raises, and that becomes one line."""
+  return "/orbax/" not in record.pathname or record.levelno < stdlib_logging.ERROR
 
 
 def _wrong_value(message: str) -> str:

@@ -2,6 +2,7 @@
 
 import importlib.util
 import inspect
+import os
 import sys
 import traceback
 from importlib.machinery import SourceFileLoader
@@ -38,7 +39,7 @@ class _Parser(flags.ArgumentParser):
 def load(given: str) -> ConfigDict:
   """What `get_config` of FILE[:VARIANT] returns, locked. UserError where anything is wrong with the file."""
   name, *variant = given.split(":", 1)
-  path = Path(name)
+  path = Path(os.path.expanduser(name))  # a shell leaves the ~ of --config=~/… to us
   if not path.is_file():
     raise UserError("there is no such file; give for example --config=configs/scenes.py")
   try:

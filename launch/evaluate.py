@@ -7,7 +7,6 @@ chunks), or `all` that fit the run. Figures of other suites in an earlier report
 """
 
 import dataclasses
-from pathlib import Path
 
 from absl import flags
 
@@ -15,9 +14,9 @@ from launch import cli, number_flags, sampling_flags
 from omniimage.errors import UserError
 from omniimage.ranges import SEEDS, Range
 
-WORKDIR = flags.DEFINE_string("workdir", None, "The run to evaluate.")
+WORKDIR = cli.path_flag("workdir", "The run to evaluate.")
 SUITE = flags.DEFINE_string("suite", "all", "binding, reconstruction, seams or all.")
-OUT = flags.DEFINE_string("out", None, "Folder for report.json and report.html. Default: the workdir.")
+OUT = cli.path_flag("out", "Folder for report.json and report.html. Default: the workdir.")
 PROMPTS = number_flags.whole("prompts", 256, "Held-out prompts, or images.", Range(1, 2**20))
 INSTALL_SECONDS = number_flags.real(
   "install_seconds", None, "What installing took, to be noted in the report.", Range(0, 1e6)
@@ -36,8 +35,8 @@ def main(argv: list[str]):
   from omniimage.evaluation import suites  # after the flags: a wrong one should not wait for jax
   from omniimage.workdir import load_run
 
-  workdir = Path(WORKDIR.value)
-  out = Path(OUT.value) if OUT.value else workdir
+  workdir = WORKDIR.value
+  out = OUT.value or workdir
   run = load_run(workdir)
   check_pixels(PROMPTS.value, run.settings.data.image_size)
   if INSTALL_SECONDS.value is not None:

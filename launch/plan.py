@@ -6,7 +6,6 @@ python -m launch.plan --config=configs/omni.py:1b --topology=v5e:16x16 --out=pla
 What is assumed stands in omniimage/plan.py. Exit code 2, with a plan.json that says so, where the step does not fit.
 """
 
-import json
 import os
 import sys
 from pathlib import Path
@@ -14,7 +13,9 @@ from pathlib import Path
 from absl import flags
 
 from launch import cli, config_file, number_flags
+from omniimage import strict_json
 from omniimage.errors import UserError
+from omniimage.paths import writing
 from omniimage.ranges import Range
 
 CONFIG = config_file.define("Config file, with its variant: configs/omni.py:1b.")
@@ -22,8 +23,8 @@ TOPOLOGY = flags.DEFINE_string("topology", None, "Chip and shape of a slice: v5e
 NUM_SLICES = number_flags.whole("num_slices", 1, "Slices, which mesh.data spans.", Range(1, 1024))
 STAGE = flags.DEFINE_string("stage", None, "A stage of the config, or sample; by default the schedule's last.")
 FIT = flags.DEFINE_bool("fit", False, "Find the largest batch that fits.")
-HLO = flags.DEFINE_string("hlo", None, "File to write the optimized HLO text to.")
-OUT = flags.DEFINE_string("out", None, "File to write the plan to, JSON.")
+HLO = cli.path_flag("hlo", "File to write the optimized HLO text to.")
+OUT = cli.path_flag("out", "File to write the plan to, JSON.")
 
 WITHOUT_A_TPU = {
   "TPU_SKIP_MDS_QUERY": "1",  # do not ask the cloud which TPU this is
@@ -40,17 +41,20 @@ def main(argv: list[str]):
     raise UserError(f"{argv[1]!r} is not a flag; flags begin with --, as in --topology=v5e:16x16")
   if CONFIG.value is None or not TOPOLOGY.value or not OUT.value:
     raise UserError("give --config=configs/omni.py:1b, --topology=v5e:16x16 and --out=plan.json")
-  for path in (OUT.value, *([HLO.value] if HLO.value else [])):
-    _check_writable(Path(path))
+  for path in filter(None, (OUT.value, HLO.value)):
+    _check_writable(path)
   os.environ.update(WITHOUT_A_TPU)
 
+  from omniimage.files import write_whole
   from omniimage.plan import plan  # after the flags, and after the environment that jax reads
   from omniimage.planning.table import table
 
   made = plan(CONFIG.value, TOPOLOGY.value, NUM_SLICES.value, STAGE.value, FIT.value, report=_report)
-  Path(OUT.value).write_text(json.dumps(made.record, indent=2) + "\n", encoding="utf-8")
+  with writing(OUT.value):
+    write_whole(OUT.value, (strict_json.dumps(made.record, indent=2) + "\n").encode())
   if HLO.value and made.hlo:
-    Path(HLO.value).write_text(made.hlo, encoding="utf-8")
+    with writing(HLO.value):
+      write_whole(HLO.value, made.hlo.encode())
   print(table(made.record))
   if not made.record["fits"]:
     raise UserError(f"{made.record['stage']} does not fit: give the stage fewer rows, recompute more (remat), or --fit")

@@ -4,18 +4,20 @@ python -m launch.sample --workdir=runs/scenes --prompt="a large red star in the 
 python -m launch.sample --workdir=runs/emoji --split=test --num_images=16 --out=unseen.png
 """
 
+import io
 from pathlib import Path
 
 from absl import flags
 
 from launch import cli, number_flags, sampling_flags
 from omniimage.errors import UserError
+from omniimage.paths import writing
 from omniimage.ranges import SEEDS, Range
 
-WORKDIR = flags.DEFINE_string("workdir", None, "The run to draw with.")
+WORKDIR = cli.path_flag("workdir", "The run to draw with.")
 PROMPT = flags.DEFINE_string("prompt", None, "What to draw.")
 SPLIT = flags.DEFINE_enum("split", None, ["train", "test"], "Instead of a prompt: captions from all over this split.")
-OUT = flags.DEFINE_string("out", None, "PNG file to write.")
+OUT = cli.path_flag("out", "PNG file to write.")
 NUM_IMAGES = number_flags.whole("num_images", 1, "How many.", Range(1, 4096))
 SEED = number_flags.whole("seed", 0, "Another seed draws another picture.", SEEDS)
 SCALE = number_flags.whole("scale", 4, "Enlarges the pixels of small images.", Range(1, 1024))
@@ -31,13 +33,14 @@ def main(argv: list[str]):
       "give --workdir=runs/scenes --prompt='a large red star in the top left' --out=star.png, or --split=test "
       "instead of --prompt"
     )
-  check_out(Path(OUT.value))
+  check_out(OUT.value)
 
   import numpy as np  # after the flags: a wrong one should not wait for jax
   from PIL import Image
 
   from omniimage.evaluation.held_out import drawn, picked
   from omniimage.evaluation.sheets import DISPLAYED, sheet, to_uint8
+  from omniimage.files import write_whole
   from omniimage.sampling.generate import Generator, read_prompt
   from omniimage.workdir import load_run
 
@@ -56,7 +59,10 @@ def main(argv: list[str]):
     captions = picked(generator, SPLIT.value, NUM_IMAGES.value, SEED.value).captions
     drawing = drawn(generator, captions, SEED.value, batch=64)
     picture = sheet({f"{SPLIT.value} captions": drawing.images}, captions)
-  picture.save(OUT.value)
+  png = io.BytesIO()
+  picture.save(png, "PNG")
+  with writing(OUT.value):
+    write_whole(OUT.value, png.getvalue())
   print(f"{OUT.value}: {len(drawing.images)} drawn at step {run.step} of the run")
 
 
@@ -73,7 +79,7 @@ def check_out(path: Path):
   """UserError where no PNG could be written."""
   if path.suffix.lower() != ".png":
     raise UserError(f"--out={path} must be the name of a PNG file, as in --out=star.png")
-  if not path.absolute().parent.is_dir():
+  if not path.parent.is_dir():
     raise UserError(f"--out={path}: its folder does not exist; make it first")
   try:
     existed = path.exists()

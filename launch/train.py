@@ -6,13 +6,11 @@ processes of a run when another of them has died.
 python -m launch.train --config=configs/scenes.py --workdir=runs/scenes [--config.KEY=VALUE]
 """
 
-from absl import flags
-
 from launch import cli, config_file
 from omniimage.errors import UserError
 
 CONFIG = config_file.define("Config file, with its variant: configs/scenes.py:tiny.")
-WORKDIR = flags.DEFINE_string("workdir", None, "Where the run lives: config, checkpoints, metrics, samples.")
+WORKDIR = cli.path_flag("workdir", "Where the run lives: config, checkpoints, metrics, samples.")
 
 
 def main(argv: list[str]):

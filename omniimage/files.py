@@ -7,8 +7,8 @@ from etils import epath
 
 
 def write_whole(path: Path | epath.Path, content: bytes):
-  """All of a file or nothing, and for good."""
-  if "://" in str(path):
+  """All of a file or nothing, and for good. What is no file, as /dev/null, is written to and stays what it is."""
+  if "://" in str(path) or (path.exists() and not path.is_file()):
     path.write_bytes(content)
     return
   unfinished = path.with_name(f"{path.name}.tmp")

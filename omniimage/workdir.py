@@ -1,5 +1,5 @@
-"""A run is a folder: config.json, checkpoints/, metrics/, samples/, report.html, and tokenizer.json where the text
-vocabulary is not the one that ships with the package. This file knows its names.
+"""A run is a folder: config.json, checkpoints/, metrics/, samples/, report.html, lock, and tokenizer.json where the
+text vocabulary is not the one that ships with the package. This file knows its names.
 """
 
 import dataclasses
@@ -15,7 +15,9 @@ from omniimage.checkpoint import Checkpoints
 from omniimage.data.text import TextTokenizer
 from omniimage.errors import UserError
 from omniimage.files import write_whole
+from omniimage.lock import Lock
 from omniimage.models.omni import Omni, Params
+from omniimage.paths import absolute
 from omniimage.settings import Settings, from_stored
 
 BUILTIN_VOCABULARY = "builtin"
@@ -23,7 +25,8 @@ BUILTIN_VOCABULARY = "builtin"
 
 class Workdir:
   def __init__(self, path: str | os.PathLike):
-    self.path = Path(path)
+    self.path = absolute(path)
+    self.lock = Lock(self.path / "lock")
 
   @property
   def config(self) -> Path:
@@ -96,6 +99,7 @@ class Run:
 def load_run(path: str | os.PathLike) -> Run:
   """The last checkpoint of a workdir, without its optimizer. UserError where there is none."""
   workdir = Workdir(path)
+  path = workdir.path
   if not workdir.config.is_file():
     raise UserError(
       f"{path} is not a run: it has no config.json; train one with python -m launch.train --workdir={path}"

@@ -1,14 +1,16 @@
 """Loss curves as inline SVG, from the lines of a run's metrics.jsonl."""
 
 import itertools
-import json
 import math
 from html import escape
 from pathlib import Path
 
+from omniimage.training.metrics import read_metrics
+
 Series = dict[str, list[tuple[float, float]]]  # (step, value) by the name of the line
 
 COLORS = {"loss": "#555555", "text": "#0072b2", "image": "#d55e00", "diffusion": "#00835f", "pixel": "#b8508f"}
+LARGEST = 1e100  # number that a scale can be made for; no float32 is larger
 MAX_POINTS = 200  # a line; longer ones are averaged over as many intervals
 WIDTH, HEIGHT = 420, 230
 LEFT, RIGHT, TOP, BOTTOM = 52, 104, 30, 34  # margins: ticks, the lines' names, title, steps
@@ -17,15 +19,12 @@ LEFT, RIGHT, TOP, BOTTOM = 52, 104, 30, 34  # margins: ticks, the lines' names, 
 def read_losses(path: Path) -> dict[str, Series]:
   """Loss terms by stage, in the order of training. Empty if there is no file; lines cut short are left out."""
   stages: dict[str, Series] = {}
-  for line in path.read_text().splitlines() if path.is_file() else ():
-    try:
-      values = json.loads(line)
-      stage = stages.setdefault(values["stage"], {})
-      for name in COLORS:
-        if math.isfinite(values.get(name, math.nan)):
-          stage.setdefault(name, []).append((values["step"], values[name]))
-    except (ValueError, KeyError, TypeError):
-      continue
+  for entry in read_metrics(path):
+    stage = stages.setdefault(entry["stage"], {})
+    for name in COLORS:
+      value = entry.get(name)
+      if isinstance(value, float) and abs(value) < LARGEST and 0 <= entry["step"] < LARGEST:
+        stage.setdefault(name, []).append((entry["step"], value))
   return {stage: _without_sum_of_one(series) for stage, series in stages.items() if series}
 
 

@@ -6,8 +6,6 @@ The page needs nothing else: pictures are PNGs inside it, loss curves SVG.
 import base64
 import dataclasses
 import io
-import json
-import os
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -15,12 +13,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from omniimage import strict_json
 from omniimage.errors import UserError
 from omniimage.evaluation.binding import Answer, Binding
 from omniimage.evaluation.curves import curves, read_losses
 from omniimage.evaluation.reconstruction import Reconstruction
 from omniimage.evaluation.seams import Seams
 from omniimage.evaluation.sheets import enlargement, to_uint8
+from omniimage.files import write_whole
 from omniimage.settings import SamplingSettings
 
 SHOWN = 24  # prompts on the page, and as many again that went wrong
@@ -72,7 +72,7 @@ def read_figures(out: Path) -> dict:
   """The figures of an earlier report in this folder, {} if there is none. UserError if it cannot be read."""
   path = out / "report.json"
   try:
-    figures = json.loads(path.read_text()) if path.is_file() else {}
+    figures = strict_json.loads(path.read_bytes()) if path.is_file() else {}
     figures = {**figures, "seconds": {**figures.get("seconds", {})}}
     _tables(figures)  # they will be shown beside the new ones
     return figures
@@ -96,8 +96,8 @@ def write_report(out: Path, results: Results, facts: Mapping[str, str], metrics:
     metrics: metrics.jsonl of the run; without it there are no curves.
   """
   figures = merged(read_figures(out), results.figures())
-  _replace(out / "report.json", json.dumps(figures, indent=2) + "\n")
-  _replace(out / "report.html", page(figures, results, facts, metrics))
+  write_whole(out / "report.json", (strict_json.dumps(figures, indent=2) + "\n").encode())
+  write_whole(out / "report.html", page(figures, results, facts, metrics).encode())
   return figures
 
 
@@ -276,13 +276,6 @@ def _image(image: np.ndarray, alternative: str) -> str:
     f'<img src="data:image/png;base64,{data}" width="{factor * width}" height="{factor * height}" '
     f'alt="{escape(alternative)}">'
   )
-
-
-def _replace(path: Path, text: str):
-  """Writes a file whole or not at all."""
-  beside = path.with_name(path.name + ".partial")
-  beside.write_text(text, encoding="utf-8")
-  os.replace(beside, path)
 
 
 STYLE = """

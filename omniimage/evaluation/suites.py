@@ -21,6 +21,7 @@ from omniimage.evaluation.report import (
   write_report,
 )
 from omniimage.evaluation.seams import Seams, seams
+from omniimage.paths import writing
 from omniimage.sampling.generate import Generator
 from omniimage.settings import PARTS, ScenesSettings, Settings
 from omniimage.workdir import Run, Workdir
@@ -63,7 +64,8 @@ def evaluate(run: Run, workdir: Path, suite: str, out: Path, prompts: int, seed:
   seconds["evaluate"] = sum(seconds[name] for name in names)
   seconds = {name: round(value, 1) for name, value in seconds.items()}
   results = Results(Conditions(run.step, seed, prompts, run.settings.sampling), seconds, **results)
-  write_report(out, results, facts_of(run, workdir), Workdir(workdir).metrics / "metrics.jsonl")
+  with writing(out):
+    write_report(out, results, facts_of(run, workdir), Workdir(workdir).metrics / "metrics.jsonl")
   return results.figures()
 
 

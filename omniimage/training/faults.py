@@ -1,6 +1,5 @@
 """What `health.judge` found, step by step: written down with the records of the batch, and when to go back."""
 
-import json
 import math
 import time
 from collections.abc import Mapping
@@ -9,6 +8,7 @@ from pathlib import Path
 import jax
 from absl import logging
 
+from omniimage import strict_json
 from omniimage.data.batches import Batches
 from omniimage.errors import UserError
 from omniimage.settings import FaultSettings
@@ -74,5 +74,4 @@ class FaultLog:
     if jax.process_index() == 0:
       shown = {name: value for name, value in entry.items() if name != "records"}
       logging.warning("%s", ", ".join(f"{name} {value}" for name, value in shown.items()))
-      with self._path.open("a") as file:
-        file.write(json.dumps({"time": round(time.time(), 3), **entry}) + "\n")
+      strict_json.append_line(self._path, {"time": round(time.time(), 3), **entry})

@@ -22,7 +22,7 @@ from omniimage.data.text import TextTokenizer
 from omniimage.distributed import preemption
 from omniimage.distributed.mesh import batch_sharding, check_rows, global_batch, local_rows, make_mesh
 from omniimage.distributed.sharding import state_shardings
-from omniimage.errors import UserError
+from omniimage.errors import CheckpointError, UserError
 from omniimage.models.omni import Omni
 from omniimage.settings import Settings, StageSettings, from_config
 from omniimage.streams import Stream, fold
@@ -37,15 +37,25 @@ from omniimage.training.state import TrainState, enter_stage, fresh_state, leave
 from omniimage.training.step import StepFn
 from omniimage.workdir import Workdir
 
+DISK_ERRORS = (
+  errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE, errno.ENOTCONN
+)  # fmt: skip
+
 
 def train(config: ConfigDict, workdir: str) -> TrainState:
   """Trains every stage of the schedule that the workdir has not yet trained, and returns the final state.
 
   Raises UserError, before anything is compiled, where config, data, devices or workdir cannot work; later where the
-  disk is full or the run diverges for good. Raises `preemption.Preempted` once it has stopped as it was asked to.
+  disk is full, the workdir vanishes or the run diverges for good. Raises `preemption.Preempted` once it has stopped as
+  it was asked to.
   """
-  trainer = Trainer.prepare(config, Workdir(workdir))
-  with _disk_errors(workdir), contextlib.closing(trainer), preemption.notice() as asked_to_stop:
+  place = Workdir(workdir)
+  with (
+    contextlib.closing(place.lock),
+    _disk_errors(place),
+    contextlib.closing(Trainer.prepare(config, place)) as trainer,
+    preemption.notice() as asked_to_stop,
+  ):
     state = trainer.restore_or_init()
     trainer.checkpoints.reserve(state)
     first = int(state.step)
@@ -61,16 +71,20 @@ def train(config: ConfigDict, workdir: str) -> TrainState:
 
 
 @contextlib.contextmanager
-def _disk_errors(workdir: str) -> Iterator[None]:
-  """A full or read-only disk is something a person can mend."""
+def _disk_errors(workdir: Workdir) -> Iterator[None]:
+  """A disk that is full or read-only and a workdir that has vanished are something a person can mend."""
   try:
     yield
-  except OSError as error:
-    if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM):
+  except (OSError, CheckpointError) as error:
+    workdir.lock.check()
+    if isinstance(error, CheckpointError):
+      raise
+    inside = str(error.filename or "").startswith(f"{workdir.path}/")
+    if error.errno not in DISK_ERRORS and not inside:
       raise
     raise UserError(
-      f"cannot write to the workdir {workdir}: {error.strerror}; mend that, and the same command goes on from the last "
-      "checkpoint"
+      f"cannot write to the workdir {workdir.path}: {error.strerror}{f' ({error.filename})' if inside else ''}; mend "
+      "that, and the same command goes on from the last checkpoint"
     ) from None
 
 
@@ -104,6 +118,7 @@ class Trainer:
     ]
     batches = Batches(sources[0], settings.data, omni.vocabulary, text_tokenizer, settings.token_grid, settings.seed)
     workdir.create()
+    workdir.lock.take()
     workdir.keep_vocabulary(settings.data.vocabulary)
     return cls(
       config=json.loads(json.dumps(config.to_dict())),
@@ -183,6 +198,7 @@ class Trainer:
         while len(unseen) > (0 if due else 1):
           last_loss, counted = self.faults.see(*unseen.popleft())
         self.checkpoints.check()
+        self.workdir.lock.check()
         progress.update(last_loss, rate.tick(batch["image_mask"].sum() * stage.rows / len(own)))
         if step % run.log_every == 0 or step == stop:
           self.metrics.write(step, name, self._logged(metrics, stage, step - start - 1, rate, index))

@@ -1,6 +1,7 @@
 """Where metrics go: JSON lines, TensorBoard, and a progress bar."""
 
-import json
+import logging
+import math
 import sys
 import time
 from collections.abc import Mapping
@@ -10,7 +11,11 @@ import jax
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
+from omniimage import strict_json
 from omniimage.files import write_whole
+
+# It would say of every number that it is not finite; TensorBoard marks those, and metrics.jsonl names them.
+logging.getLogger("tensorboardX.x2num").setLevel(logging.ERROR)
 
 
 class MetricsWriter:
@@ -25,14 +30,14 @@ class MetricsWriter:
     if jax.process_index() == 0:
       path = self._folder / "metrics.jsonl"
       if path.exists():
-        kept = [line for line in path.read_text().splitlines() if _step_of(line) <= step]
+        kept = [strict_json.dumps(entry) for entry in read_metrics(path) if entry["step"] <= step]
         write_whole(path, "".join(line + "\n" for line in kept).encode())
       self._lines = path.open("a", buffering=1)
       self._board = SummaryWriter(str(self._folder), purge_step=step + 1, flush_secs=30)
 
   def write(self, step: int, stage: str, values: Mapping[str, float]):
     if self._lines is not None:
-      self._lines.write(json.dumps({"step": step, "stage": stage, **values}) + "\n")
+      self._lines.write(strict_json.dumps({"step": step, "stage": stage, **values}) + "\n")
       for name, value in values.items():
         self._board.add_scalar(f"{stage}/{name}", value, step)
 
@@ -43,23 +48,19 @@ class MetricsWriter:
       board.close()
 
 
+def read_metrics(path: Path) -> list[dict]:
+  """The lines that `MetricsWriter` wrote whole; whatever else is in the file is passed over."""
+
+  def written(entry: dict) -> bool:
+    return type(entry.get("step")) is int and isinstance(entry.get("stage"), str)
+
+  return [entry for entry in strict_json.read_lines(path) if written(entry)]
+
+
 def last_wall_seconds(folder: Path) -> float | None:
   """Wall time of the whole run when its last process last wrote metrics; None if it never did."""
-  path = folder / "metrics.jsonl"
-  lines = path.read_text().splitlines() if path.exists() else []
-  return next((seconds for line in reversed(lines) if (seconds := _parsed(line).get("wall_seconds"))), None)
-
-
-def _step_of(line: str) -> float:
-  return _parsed(line).get("step", float("inf"))
-
-
-def _parsed(line: str) -> dict:
-  try:
-    parsed = json.loads(line)
-  except ValueError:  # a line cut short by a kill
-    return {}
-  return parsed if isinstance(parsed, dict) else {}
+  found = [entry.get("wall_seconds") for entry in read_metrics(folder / "metrics.jsonl")]
+  return next((seconds for seconds in reversed(found) if isinstance(seconds, float) and math.isfinite(seconds)), None)
 
 
 class Progress:

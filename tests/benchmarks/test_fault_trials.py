@@ -9,6 +9,7 @@ import subprocess
 import pytest
 
 from benchmarks import fault_trials as trials
+from benchmarks import workdir_trials
 from benchmarks.fault_trials import Reference
 
 ONE_STAGE = ("--config.schedule=('prior',)",)
@@ -25,8 +26,12 @@ def survives(trial, reference, tmp_path, bitwise=True):
   return outcome
 
 
-def test_a_run_that_is_asked_to_stop_loses_no_step(reference, tmp_path):
-  assert survives(trials.terminated, reference, tmp_path).lost == [0]
+def test_a_run_that_is_asked_to_stop_loses_no_step_even_if_its_metrics_are_torn(reference, tmp_path):
+  assert survives(workdir_trials.torn, reference, tmp_path).lost == [0]
+
+
+def test_of_two_runs_in_one_workdir_one_trains_and_the_other_says_which(reference, tmp_path):
+  survives(workdir_trials.started_twice, reference, tmp_path)
 
 
 @pytest.mark.parametrize("how", ["truncated", "flipped", "removed"])

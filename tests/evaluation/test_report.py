@@ -126,6 +126,19 @@ def test_a_world_of_fewer_scenes_than_asked_for_is_said_in_every_report(tmp_path
   assert "1: 100.0 % of 24" in summary(figures)
 
 
+def test_figures_that_are_not_finite_are_strict_json_and_stay_beside_new_ones(tmp_path):
+  images = np.zeros((1, 8, 8, 3), np.uint8)
+  shown = Reconstruction(Examples(("a",), images), images, images, np.zeros((1, 1, 1), int), 4)
+  figures = {**shown.figures(), "psnr_db": float("nan")}
+  object.__setattr__(shown, "figures", lambda: figures)
+  write_report(tmp_path, Results(CONDITIONS, {"reconstruction": 1.0}, reconstruction=shown), FACTS, NOWHERE)
+  read = json.loads((tmp_path / "report.json").read_text(), parse_constant=pytest.fail)
+  assert read["reconstruction"]["psnr_db"] is None and read["reconstruction"]["not_finite"] == {"psnr_db": "nan"}
+  write_report(tmp_path, Results(CONDITIONS, {}), FACTS, NOWHERE)
+  assert json.loads((tmp_path / "report.json").read_text()) == read
+  assert "nan dB" in (tmp_path / "report.html").read_text()
+
+
 @pytest.mark.parametrize("text", ["{", "[]", '{"seconds": 3}', '{"seams": {}}'])
 def test_a_broken_earlier_report_is_refused_before_it_is_lost(tmp_path, text):
   (tmp_path / "report.json").write_text(text)
@@ -190,7 +203,9 @@ def test_each_stage_has_its_curve_of_the_terms_it_trains(tmp_path):
   lines.append({"step": 11, "stage": "joint", "loss": float("nan")})
   path = metrics_file(tmp_path, lines)
   with path.open("a") as file:
-    file.write('{"step": 12, "stage": "jo')  # killed while it wrote
+    file.write('{"step": 12, "stage": 3, "loss": 1.0}\n{"step": 12, "stage": "jo')  # killed while it wrote
+  with path.open("ab") as file:
+    file.write(b"\xff")
   read = curves.read_losses(path)
   assert {stage: sorted(series) for stage, series in read.items()} == {
     "tokenizer": ["pixel"],  # the loss is the same
@@ -262,7 +277,7 @@ def test_suites_are_those_that_fit_the_run(tmp_path):
   "flags, message",
   [
     ([], "error: give --workdir=runs/scenes, the run to evaluate"),
-    (["--workdir=nothing/here"], "error: nothing/here is not a run"),
+    (["--workdir=nothing/here"], f"error: {Path('nothing/here').absolute()} is not a run"),
     (["--workdir=x", "--prompts=0"], "error: --prompts=0: "),
   ],
 )

@@ -2,14 +2,18 @@
 
 import dataclasses
 import json
+import logging
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import pytest
 
+import launch
+from launch import cli
 from omniimage import workdir as workdir_module
 from omniimage.checkpoint import Checkpoints
 from omniimage.settings import from_config
@@ -19,6 +23,7 @@ from omniimage.workdir import Run, Workdir
 from tests import small
 from tests.launch import in_process
 
+ROOT = Path(launch.__file__).parents[1]
 TINY = "--config=configs/scenes.py:tiny"
 ENVIRONMENT = {**os.environ, "XLA_FLAGS": "", "JAX_PLATFORMS": "cpu"}
 
@@ -140,6 +145,33 @@ def test_a_workdir_that_cannot_be_written_is_named(refused, tmp_path):
     assert f"cannot write to the workdir {workdir}" in refused("train", TINY, f"--workdir={workdir}")
 
 
+@pytest.mark.parametrize(
+  "command, given, flag",
+  [
+    ("train", [TINY], "workdir"),
+    ("sample", ["--prompt=a star", "--out=/tmp/star.png"], "workdir"),
+    ("sample", ["--prompt=a star", "--workdir=/tmp/never"], "out"),
+    ("evaluate", [], "workdir"),
+    ("evaluate", ["--workdir=/tmp/never"], "out"),
+    ("plan", [TINY, "--topology=v5e:2x4"], "out"),
+    ("plan", [TINY, "--topology=v5e:2x4", "--out=/tmp/plan.json"], "hlo"),
+  ],
+)
+def test_a_bucket_is_no_path_whatever_the_command_and_the_flag(refused, tmp_path, monkeypatch, command, given, flag):
+  monkeypatch.chdir(tmp_path)
+  given = [argument.replace("configs/", f"{ROOT}/configs/") for argument in given]
+  assert f"--{flag}=gs://b/run: 'gs://b/run' is no path" in refused(command, *given, f"--{flag}=gs://b/run")
+  assert f"--{flag}=: '' is no path" in refused(command, *given, f"--{flag}=")
+  assert not list(tmp_path.iterdir())
+
+
+def test_a_config_file_in_the_home_folder_is_found(refused, tmp_path, monkeypatch):
+  monkeypatch.setenv("HOME", str(tmp_path))
+  (tmp_path / "own.py").write_text("def get_config(variant):\n  raise ValueError(f'reached {variant}')\n")
+  for config in (["--config=~/own.py:tiny"], ["--config", "~/own.py:tiny"]):
+    assert "reached tiny" in refused("train", *config, "--workdir=~/run")
+
+
 def test_a_checkpoint_of_another_model_is_named(refused, run_of_zeros, tmp_path):
   said = refused("train", TINY, f"--workdir={run_of_zeros}")
   assert str(run_of_zeros) in said and "was trained with another model: " in said
@@ -234,6 +266,13 @@ def test_more_pictures_than_memory_holds_are_not_evaluated(refused, monkeypatch)
   monkeypatch.setattr(workdir_module, "load_run", lambda path: Run(settings, {}, small.text_tokenizer(), 1))
   said = refused("evaluate", "--workdir=run", "--prompts=1048576")
   assert "--prompts=1048576: of this run's 512×512 pixels at most 1,024 fit into memory" in said
+
+
+def test_a_save_that_fails_is_not_told_twice():
+  record = lambda path, level: logging.LogRecord("absl", level, path, 1, "failed", (), None)  # noqa: E731
+  assert not cli._no_traceback_of_orbax(record("/lib/orbax/checkpoint/future.py", logging.ERROR))
+  assert cli._no_traceback_of_orbax(record("/lib/orbax/checkpoint/future.py", logging.WARNING))
+  assert cli._no_traceback_of_orbax(record("/lib/omniimage/checkpoint.py", logging.ERROR))
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from omniimage import strict_json
 from omniimage.errors import UserError
 from omniimage.settings import FaultSettings
 from omniimage.training.faults import ROLLBACKS, FaultLog, RollBack
@@ -53,6 +54,19 @@ def test_after_so_many_bad_updates_in_a_row_the_run_goes_back_to_before_them(log
     log.see(10, 12, 2, metrics(np.nan, np.nan, skipped=3))
   assert (why.value.step, why.value.batch_index) == (7, 13)
   assert [line["fault"] for line in lines(log)] == ["not finite"] * 3
+
+
+def test_a_loss_that_is_not_finite_is_null_and_named(log):
+  log.see(7, 9, 2, metrics(loss=np.inf, score=np.nan, skipped=1))
+  (line,) = [json.loads(text, parse_constant=pytest.fail) for text in log._path.read_text().splitlines()]
+  assert line["loss"] is line["spike_score"] is None
+  assert line["not_finite"] == {"loss": "inf", "spike_score": "nan"}
+
+
+def test_a_line_behind_one_that_was_cut_short_stands_alone(log):
+  log._path.write_bytes(b'{"fault": "spike", "st\xff')
+  log.see(7, 9, 2, metrics(loss=8.0, score=12.0))
+  assert [entry["step"] for entry in strict_json.read_lines(log._path)] == [7]
 
 
 def test_a_run_that_diverges_again_and_again_ends_with_an_error(log):

@@ -1,0 +1,43 @@
+"""What a person typed as a path. Every command, flag and folder of a run goes through `absolute`."""
+
+import contextlib
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from omniimage.errors import UserError
+
+
+def absolute(typed: str | os.PathLike) -> Path:
+  """The path from the root, `~` expanded. UserError where it cannot be one, as gs://bucket/run."""
+  text = os.fspath(typed)
+  if scheme := re.match(r"([A-Za-z][\w+.-]*):/{2}", text):
+    raise UserError(f"{text!r} is no path: {scheme[1]}:// cannot be read or written yet; mount it, and give its folder")
+  if not text or "\0" in text or not _encodable(text):
+    raise UserError(f"{text!r} is no path; give the name of a file or folder")
+  try:
+    path = Path(text).expanduser().absolute()
+    # What is above a link's folder is not what its name says, and libraries disagree about it.
+    return path.resolve() if ".." in path.parts else path
+  except (OSError, RuntimeError) as error:  # the current folder was deleted; no such user; links in a circle
+    raise UserError(
+      f"{text!r} leads nowhere: {getattr(error, 'strerror', None) or error}; give a path from /"
+    ) from None
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+  """Around what writes there at a command's end: a disk that is full or a folder that has vanished is one line."""
+  try:
+    yield
+  except OSError as error:
+    raise UserError(f"{path} cannot be written: {error.strerror or error}; mend that, or choose another path") from None
+
+
+def _encodable(text: str) -> bool:
+  """Bytes of a command line that are no UTF-8 become lone surrogates, which neither JSON nor TensorStore can hold."""
+  try:
+    return bool(text.encode())
+  except UnicodeEncodeError:
+    return False
