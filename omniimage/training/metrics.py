@@ -14,7 +14,8 @@ from omniimage.files import write_whole
 
 
 class MetricsWriter:
-  """`metrics.jsonl` and TensorBoard files in a folder; of several processes the first writes."""
+  """`metrics.jsonl` and TensorBoard files in a folder; of several processes the first writes. `dropped.jsonl` keeps
+  lines of steps that were made again."""
 
   def __init__(self, folder: Path):
     self._folder, self._lines, self._board = folder, None, None
@@ -25,7 +26,9 @@ class MetricsWriter:
     if jax.process_index() == 0:
       path = self._folder / "metrics.jsonl"
       if path.exists():
-        kept = [line for line in path.read_text().splitlines() if _step_of(line) <= step]
+        lines = path.read_text().splitlines()
+        kept = [line for line in lines if _step_of(line) <= step]
+        self._keep_dropped([line for line in lines if _step_of(line) > step])
         write_whole(path, "".join(line + "\n" for line in kept).encode())
       self._lines = path.open("a", buffering=1)
       self._board = SummaryWriter(str(self._folder), purge_step=step + 1, flush_secs=30)
@@ -35,6 +38,11 @@ class MetricsWriter:
       self._lines.write(json.dumps({"step": step, "stage": stage, **values}) + "\n")
       for name, value in values.items():
         self._board.add_scalar(f"{stage}/{name}", value, step)
+
+  def _keep_dropped(self, lines: list[str]):
+    if lines:
+      with (self._folder / "dropped.jsonl").open("a") as file:
+        file.writelines(f"{line}\n" for line in lines)
 
   def close(self):
     lines, board, self._lines, self._board = self._lines, self._board, None, None
