@@ -12,6 +12,7 @@ number of processes. Nothing in it is code: JSON, and numbers that Orbax reads t
 
 import contextlib
 import json
+import logging as standard_logging
 import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -41,6 +42,9 @@ from omniimage.manifests import (
 )
 from omniimage.settings import require
 from omniimage.step_folders import StepFolders, check_path, remove
+
+# Orbax starts a task for each array, and raises what the first that fails has met; asyncio would print all others.
+standard_logging.getLogger("asyncio").addFilter(lambda record: "orbax" not in record.getMessage())
 
 ARRAYS = "state"
 T = TypeVar("T")
@@ -76,8 +80,7 @@ class Checkpoints:
     self._background, self._pending = ThreadPoolExecutor(1, "checkpoint"), None
     self._memory = HostMemory()
     self._verified = set()  # steps, the same on every process
-    with _one_line(f"cannot use checkpoints in {self._directory}"):
-      check_path(self._directory, write=keep is not None)
+    check_path(self._directory, write=keep is not None)
     if keep is not None and jax.process_index() == 0:
       with _one_line(f"cannot write checkpoints to {self._directory}; choose another workdir"):
         self._directory.mkdir(parents=True, exist_ok=True)

@@ -116,17 +116,20 @@ def _is_step(name: str) -> bool:
   return re.fullmatch("0|[1-9][0-9]*", name) is not None
 
 
-def check_path(directory: epath.Path, write: bool):
-  """Raises where Orbax or TensorStore would take a folder's name for something else: Orbax finds what it has written
+def check_path(directory: str | os.PathLike, write: bool):
+  """UserError where Orbax or TensorStore would take a folder's name for something else: Orbax finds what it has written
   by a glob pattern that begins with the path, TensorStore takes a backslash for the end of a folder's name."""
   path = str(directory)
   if "://" in path:
     return
+  path = os.path.abspath(path)
   wrong = [repr(sign) for sign in ("\\", *("*?[" if write else "")) if sign in path]
   wrong += ["a colon at the end of a name"] if ":/" in f"{path}/" else []
   wrong += ["bytes that are not UTF-8"] if not _is_utf8(path) else []
   doing = "written to" if write else "read from"
-  require(not wrong, f"a checkpoint cannot be {doing} a folder whose path holds {' or '.join(wrong)}; rename it")
+  require(
+    not wrong, f"{path!r}: no checkpoint can be {doing} a folder whose path holds {' or '.join(wrong)}; rename it"
+  )
 
 
 def _is_utf8(text: str) -> bool:

@@ -22,6 +22,7 @@ from jax.sharding import PartitionSpec as P
 
 from omniimage import checkpoint, manifests
 from omniimage.checkpoint import CheckpointError, Checkpoints, NoneWhole
+from omniimage.errors import UserError
 
 orbax_leaves_tasks_behind = pytest.mark.filterwarnings(
   "ignore::pytest.PytestUnraisableExceptionWarning", "ignore:coroutine .* was never awaited:RuntimeWarning"
@@ -471,7 +472,7 @@ def test_nothing_is_sealed_whose_arrays_cannot_be_found_again(checkpoints, monke
 
 @pytest.mark.parametrize("name", ["run [2]", "a*b", "a?b", "a\\b", "gs:", os.fsdecode(b"\xff")])
 def test_a_name_that_orbax_would_misread_is_refused_before_anything_is_saved(tmp_path, name):
-  with pytest.raises(CheckpointError, match=r"cannot be written to a folder whose path holds .*; rename it"):
+  with pytest.raises(UserError, match=r"no checkpoint can be written to a folder whose path holds .*; rename it"):
     Checkpoints(tmp_path / name / "checkpoints", keep=1)
 
 

@@ -24,6 +24,7 @@ from omniimage.distributed.sharding import state_shardings
 from omniimage.errors import CheckpointError, UserError
 from omniimage.models.omni import Omni
 from omniimage.settings import Settings, StageSettings, from_config
+from omniimage.step_folders import check_path
 from omniimage.training.accounts import Accounts, Rate
 from omniimage.training.continuing import check_config
 from omniimage.training.faults import FaultLog, RollBack
@@ -104,6 +105,7 @@ class Trainer:
       for split in ("train", "test")
     ]
     batches = Batches(sources[0], settings.data, omni.vocabulary, text_tokenizer, settings.token_grid, settings.seed)
+    check_path(workdir.checkpoints, write=True)
     if begin_anew:
       set_old_run_aside(workdir)
     workdir.create()
