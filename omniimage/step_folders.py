@@ -9,9 +9,12 @@ checkpoint holds.
 All other names are foreign and left alone.
 """
 
+import contextlib
+import errno
 import os
 import re
 import time
+from collections.abc import Iterator
 
 from absl import logging
 from etils import epath
@@ -66,7 +69,8 @@ class StepFolders:
       if not UNFINISHED.fullmatch(path.name) or not path.is_dir():
         continue
       if not _is_step(path.name) or not (self.local or (path / COMPLETE).exists()):
-        remove(path)
+        with _held_files_left():
+          remove(path)
 
   def set_aside(self, *steps: int):
     """As damaged. What was set aside of these steps before gives way."""
@@ -98,7 +102,8 @@ class StepFolders:
       path = path.rename(doomed)
     else:
       (path / COMPLETE).unlink(missing_ok=True)
-    path.rmtree()
+    with _held_files_left():
+      path.rmtree()
 
   def _move(self, place: epath.Path, to: epath.Path):
     if not self.local:  # file by file: what is cut short must not pass for a checkpoint
@@ -110,6 +115,17 @@ class StepFolders:
 
   def _steps(self) -> list[int]:
     return sorted(int(name) for name in self._names() if _is_step(name) and (self.directory / name).is_dir())
+
+
+@contextlib.contextmanager
+def _held_files_left() -> Iterator[None]:
+  """NFS keeps a file that somebody reads, as `.nfs…`, in a folder that is deleted: it is left for the next time."""
+  try:
+    yield
+  except OSError as error:
+    if error.errno not in (errno.ENOTEMPTY, errno.EBUSY):
+      raise
+    logging.warning("%s cannot be deleted yet: %s", error.filename, error.strerror)
 
 
 def _is_step(name: str) -> bool:

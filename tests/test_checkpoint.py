@@ -1,4 +1,5 @@
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -74,6 +75,13 @@ def checkpoints(tmp_path):
   opened = Checkpoints(tmp_path / "checkpoints", keep=2)
   yield opened
   opened.close()
+
+
+@pytest.fixture
+def warnings(monkeypatch):
+  told = []
+  monkeypatch.setattr(checkpoint.logging, "warning", lambda form, *args: told.append(form % args))
+  return told
 
 
 def saved(checkpoints: Checkpoints, step: int = 3, **kwargs) -> Checkpoints:
@@ -161,6 +169,20 @@ def test_a_deletion_cut_short_leaves_no_half_of_a_checkpoint(checkpoints, monkey
   with pytest.raises(KeyboardInterrupt):
     saved(checkpoints, 3)
   assert checkpoints.steps() == [2, 3]
+
+
+def test_a_file_that_a_reader_holds_on_a_network_disk_keeps_no_run_from_saving(checkpoints, monkeypatch, warnings):
+  def held(path):
+    raise OSError(errno.ENOTEMPTY, "Directory not empty", str(path))
+
+  saved(saved(checkpoints, 1), 2)
+  with monkeypatch.context() as patched:
+    patched.setattr(type(checkpoints._directory), "rmtree", held)
+    saved(checkpoints, 3)
+  assert checkpoints.steps() == [2, 3]
+  assert warnings == [f"{checkpoints._directory}/deleted.1 cannot be deleted yet: Directory not empty"]
+  assert Checkpoints(checkpoints._directory, keep=2).steps() == [2, 3]
+  assert sorted(os.listdir(checkpoints._directory)) == ["2", "3"]
 
 
 def test_reading_changes_nothing_and_needs_no_directory(tmp_path):
@@ -280,13 +302,6 @@ def test_a_checkpoint_is_verified_once(checkpoints, monkeypatch):
   reads.clear()
   checkpoints.restore(3, abstract(state, a_mesh(2)))
   assert set(reads) == {"about.json"}
-
-
-@pytest.fixture
-def warnings(monkeypatch):
-  told = []
-  monkeypatch.setattr(checkpoint.logging, "warning", lambda form, *args: told.append(form % args))
-  return told
 
 
 def test_the_newest_good_checkpoint_is_taken_and_damaged_ones_are_set_aside(tmp_path, warnings):
