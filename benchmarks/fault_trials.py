@@ -8,6 +8,7 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -56,11 +57,11 @@ class Run:
     self.workdir, self.processes, self._logs_beside = workdir, [], logs or workdir
     self._flags, self._environment = flags, environment
 
-  def start(self, processes: int = 1, devices: int = 1, mesh: Mapping[str, int] | None = None):
-    """Starts the command, on each of so many processes with so many devices."""
+  def start(self, *more: str, processes: int = 1, devices: int = 1, mesh: Mapping[str, int] | None = None):
+    """Starts the command, with more flags, on each of so many processes with so many devices."""
     axes = [f"--config.mesh.{axis}={size}" for axis, size in (mesh or {}).items()]
     command = [sys.executable, "-m", "launch.train", "--config=benchmarks/faulty.py", f"--workdir={self.workdir}"]
-    command += [*self._flags, *axes]
+    command += [*self._flags, *axes, *more]
     flags = " ".join(flag for flag in os.environ.get("XLA_FLAGS", "").split() if "device_count" not in flag)
     environment = {**os.environ, **self._environment, "JAX_PLATFORMS": "cpu"}
     environment["XLA_FLAGS"] = f"{flags} --xla_force_host_platform_device_count={devices}"
@@ -165,7 +166,7 @@ class Reference:
   @classmethod
   def make(cls, workdir: Path, flags: tuple[str, ...] = ()) -> "Reference":
     for name in ("first", "second"):  # which finds all compiled
-      run, began = Run(workdir / name, flags), time.monotonic()
+      run, began = Run(workdir / name, (*flags, f"--config.run.keep_every={EVERY}")), time.monotonic()
       run.workdir.mkdir(parents=True)
       run.start()
       run.wait_for(1)
@@ -178,6 +179,14 @@ class Reference:
   def again(self, workdir: Path, logs: Path | None = None, **environment: str) -> Run:
     """The same command, in another workdir."""
     return Run(workdir, self.flags, logs, **environment)
+
+  def as_of(self, workdir: Path, step: int) -> Run:
+    """A run that was stopped after a step: a copy, which takes no time to train."""
+    later = {str(saved) for saved in range(step + 1, self.last + 1)} | {str(saved) for saved in range(step - 3 * EVERY)}
+    shutil.copytree(self.run.workdir, workdir, ignore=lambda folder, names: later.intersection(names))
+    lines = (workdir / "metrics" / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (workdir / "metrics" / "metrics.jsonl").write_text("".join(lines[:step]))
+    return self.again(workdir)
 
   def same_bits(self, run: Run) -> bool:
     return self.same_arrays(run) and run.losses() == self.run.losses()
@@ -246,8 +255,7 @@ def stopped_at(run: Run, step: int, **start):
 
 def damaged(how: str) -> Callable:
   def trial(reference: Reference, workdir: Path, rng: random.Random) -> Outcome:
-    run = reference.again(workdir)
-    stopped_at(run, rng.randrange(2 * EVERY, reference.last * 3 // 5))
+    run = reference.as_of(workdir, rng.randrange(2 * EVERY, reference.last * 3 // 5))
     before, last = run.steps_saved()[-2:]
     folder = workdir / "checkpoints" / str(last)
     file = rng.choice(sorted(path for path in folder.rglob("*") if path.is_file() and path.stat().st_size))

@@ -19,8 +19,8 @@ from pathlib import Path
 
 from absl import app, flags, logging
 
+from benchmarks import checkpoint_trials, workdir_trials
 from benchmarks import fault_trials as trials
-from benchmarks import workdir_trials
 from benchmarks.fault_trials import Outcome, Reference
 
 FAULTS = flags.DEFINE_list("faults", None, "which; all by default")
@@ -54,6 +54,9 @@ TABLE = (
   Fault("truncated", "last checkpoint: a file truncated", 20, trials.damaged("truncated")),
   Fault("flipped", "last checkpoint: a byte flipped", 20, trials.damaged("flipped")),
   Fault("removed", "last checkpoint: a file removed", 20, trials.damaged("removed")),
+  Fault("foreign", "foreign files in and beside the checkpoints", 20, checkpoint_trials.foreign),
+  Fault("copied", "last checkpoint: an older one copied over it", 20, checkpoint_trials.copied),
+  Fault("vanished", "checkpoints removed", 20, checkpoint_trials.vanished),
   Fault("full", "disk full during a save", 3, trials.disk_full),
   Fault("readonly", "workdir turned read-only", 3, trials.read_only),
   Fault("mesh 1-8", "1 device, then 8", 1, trials.other_mesh((1, {}), (8, {}))),

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
+from absl import logging
 from etils import epath
 
 from omniimage.errors import CheckpointError
@@ -21,45 +22,63 @@ from omniimage.settings import require
 ABOUT, COMPLETE, MANIFEST = "about.json", "complete.json", "manifest."
 PATIENCE = 1200.0  # seconds that processes wait for each other's files
 THREADS = min(8, os.cpu_count() or 1)  # that hash or copy, which does not hold the interpreter's lock
+# Files that file managers, editors and network disks put into any folder, and change and take away as they like.
+FOREIGN = re.compile(r"\..*|.*~|#.*#|.*\.sw[a-p]|.*\.(bak|tmp)|Thumbs\.db|desktop\.ini|__MACOSX|@eaDir", re.IGNORECASE)
 Manifest = dict[str, list]  # {path below the checkpoint: [bytes, SHA-256]}
 
 
-def seal(place: epath.Path, about: bytes):
+def seal(place: epath.Path, about: bytes, step: int):
   """Hashes this process's share of the files, and has process 0 write the marker once all have done so."""
   index, count = jax.process_index(), jax.process_count()
   wait_for(place.exists, f"{place} by process 0")
-  # But for the manifests that other processes are writing meanwhile.
-  own = [n for n in _files(place) if not n.startswith(MANIFEST) and _hashed_by(n, count) == index]
-  with ThreadPoolExecutor(2 * THREADS) as pool:
-    flushed = pool.map(lambda name: flush(place / name), own)
-    entries = dict(zip(own, pool.map(lambda name: entry_of(place / name), own)))
-    list(flushed)  # raises what went wrong
-  write_whole(place / _manifest_name(index, count), to_json(entries))
+  entries = _hashed(place, [name for name in _written(place) if _hashed_by(name, count) == index])
   if index > 0:
+    write_whole(place / _manifest_name(index, count), to_json(entries))
     return
   write_whole(place / ABOUT, about)
   manifests = [_manifest_name(process, count) for process in range(count)]
-  for name in manifests:
+  theirs = set()
+  for name in manifests[1:]:
     wait_for((place / name).exists, f"{place / name}")
-  hashed = {name for manifest in manifests for name in json.loads((place / manifest).read_bytes())}
-  missed = set(_files(place)) - hashed - {ABOUT, *manifests}
-  require(not missed, f"no process has hashed {some(missed)}")
-  flush(*(place / folder for folder in {os.path.dirname(name) for name in hashed}))
-  write_whole(place / COMPLETE, sealed({name: entry_of(place / name) for name in (ABOUT, *manifests)}))
+    theirs |= json.loads((place / name).read_bytes()).keys()
+  entries |= _hashed(place, sorted(_written(place) - theirs - entries.keys() - {ABOUT}))  # what has come meanwhile
+  write_whole(place / manifests[0], to_json(entries))
+  flush(*(place / folder for folder in {os.path.dirname(name) for name in theirs | entries.keys()}))
+  write_whole(place / COMPLETE, sealed({name: entry_of(place / name) for name in (ABOUT, *manifests)}, step))
 
 
-def all_wrong(place: epath.Path) -> list[str]:
-  """What is wrong with the small files, or else with this process's share of the large ones."""
+def _written(place: epath.Path) -> set[str]:
+  """What Orbax has written, but for the manifests that processes are writing meanwhile."""
+  return {name for name in _files(place) if not name.startswith(MANIFEST) and not _is_foreign(name)}
+
+
+def _hashed(place: epath.Path, names: list[str]) -> Manifest:
+  """Entries of files, which are then on the disk."""
+  with ThreadPoolExecutor(2 * THREADS) as pool:
+    flushed = pool.map(lambda name: flush(place / name), names)
+    entries = dict(zip(names, pool.map(lambda name: entry_of(place / name), names)))
+    list(flushed)  # raises what went wrong
+  return entries
+
+
+def all_wrong(place: epath.Path, step: int) -> list[str]:
+  """What is wrong with the small files, or else with this process's share of the large ones.
+
+  What lies beside the files that were saved is no fault; a line says that it is ignored.
+  """
   index, count = jax.process_index(), jax.process_count()
-  found, small = set(_files(place)), unsealed(place)
+  found, small = set(_files(place)), unsealed(place, step)
   faults = [wrong(place, name, entry) if name in found else f"{name} is missing" for name, entry in small.items()]
   if any(faults):
     return list(filter(None, faults))
   saved = {}
   for manifest in small.keys() - {ABOUT}:
     saved |= json.loads((place / manifest).read_bytes())
-  faults = [f"{name} was not there when it was saved" for name in found - saved.keys() - small.keys() - {COMPLETE}]
-  faults += [f"{name} is missing" for name in saved.keys() - found]
+  saved = {name: entry for name, entry in saved.items() if not _is_foreign(name)}  # older versions hashed such files
+  foreign = found - saved.keys() - small.keys() - {COMPLETE}
+  if foreign and index == 0:
+    logging.warning("%s: ignores %s, which the run has not written", place, some(foreign))
+  faults = [f"{name} is missing" for name in saved.keys() - found]
   # A name in a manifest that leads out of the checkpoint is not among those found there, and never opened.
   own = [name for name in saved.keys() & found if _hashed_by(name, count) == index]
   with ThreadPoolExecutor(THREADS) as pool:
@@ -82,12 +101,17 @@ def wrong(place: epath.Path, name: str, entry: list) -> str:
 
 
 def _files(place: epath.Path, folder: str = "") -> list[str]:
-  """Paths of all files below a checkpoint. Links are named, not followed."""
+  """Paths of all files below a checkpoint. Links and foreign folders are named, not followed."""
   names = []
   for path in place.iterdir():
     name = folder + path.name
-    names += _files(path, f"{name}/") if path.is_dir() and not os.path.islink(path) else [name]
+    inside = path.is_dir() and not os.path.islink(path) and not _is_foreign(path.name)
+    names += _files(path, f"{name}/") if inside else [name]
   return names
+
+
+def _is_foreign(name: str) -> bool:
+  return FOREIGN.fullmatch(name.rsplit("/", 1)[-1]) is not None
 
 
 def _hashed_by(name: str, count: int) -> int:
@@ -106,18 +130,28 @@ def entry_of(path: epath.Path) -> list:
     return [file.tell(), digest]
 
 
-def sealed(entries: Manifest) -> bytes:
-  return to_json({"files": entries, "sha256": hashlib.sha256(to_json(entries)).hexdigest()})
+def sealed(entries: Manifest, step: int | None) -> bytes:
+  """The content of complete.json. Older versions sealed no step."""
+  if step is None:
+    return to_json({"files": entries, "sha256": hashlib.sha256(to_json(entries)).hexdigest()})
+  content = {"step": step, "files": entries}
+  return to_json({**content, "sha256": hashlib.sha256(to_json(content)).hexdigest()})
 
 
-def unsealed(place: epath.Path) -> Manifest:
-  """What complete.json says of the other small files. Whatever does not seal to the very same bytes is damaged."""
-  text = (place / COMPLETE).read_bytes()
+def unsealed(place: epath.Path, step: int) -> Manifest:
+  """What complete.json says of the other small files. Whatever does not seal to the very same bytes is damaged; a
+  checkpoint of another step, that was copied here, does not pass for this one."""
   try:
-    entries = json.loads(text)["files"]
-    require(sealed(entries) == text and ABOUT in entries, "")
-  except (ValueError, TypeError, KeyError):
+    text = (place / COMPLETE).read_bytes()
+  except FileNotFoundError:
+    raise CheckpointError(f"{COMPLETE} is missing") from None
+  try:
+    content = json.loads(text)
+    entries, own = content["files"], content.get("step")
+    require(sealed(entries, own) == text and ABOUT in entries, "")
+  except (ValueError, TypeError, KeyError, AttributeError):
     raise CheckpointError(f"{COMPLETE} differs from what was saved") from None
+  require(own in (None, step), f"it is the checkpoint of step {own}, copied over this name")
   return entries
 
 

@@ -48,6 +48,16 @@ class Workdir:
   def samples(self) -> Path:
     return self.path / "samples"
 
+  @property
+  def unsaved(self) -> Path:
+    """A file that is there as long as the run has completed no checkpoint, and may begin anew by itself."""
+    return self.path / "nothing_saved_yet"
+
+  @property
+  def old_run(self) -> Path:
+    """Where a run is moved to when another is begun in its place."""
+    return self.path / "old_run"
+
   def create(self):
     """Makes the folders. UserError where they cannot be made or written to."""
     try:
@@ -111,12 +121,16 @@ def load_run(path: str | os.PathLike) -> Run:
   settings = from_stored(config)
   text_tokenizer = workdir.load_vocabulary(settings)
   checkpoints = Checkpoints(workdir.checkpoints)
-  step = checkpoints.newest_good()
-  if step is None:
-    raise UserError(f"{path} has no checkpoint yet; let the training run reach run.checkpoint_every steps")
   params = jax.eval_shape(Omni(settings, text_tokenizer.size).init, jax.random.key(0))
-  averaged = {path.split("/")[1] for path in checkpoints.shapes(step) if path.startswith("ema/")}
-  abstract = {"params": params, "ema": {part: params[part] for part in sorted(averaged)}}
-  restored = checkpoints.restore_params(step, abstract)
-  params = {**restored["params"], **restored["ema"]}
-  return Run(settings, params, text_tokenizer, step, checkpoints.metadata(step)["seconds"])
+
+  def read(step: int) -> Run:
+    averaged = {path.split("/")[1] for path in checkpoints.shapes(step) if path.startswith("ema/")}
+    abstract = {"params": params, "ema": {part: params[part] for part in sorted(averaged)}}
+    seconds = checkpoints.metadata(step)["seconds"]
+    restored = checkpoints.restore_params(step, abstract)
+    return Run(settings, {**restored["params"], **restored["ema"]}, text_tokenizer, step, seconds)
+
+  run = checkpoints.read_newest(read)
+  if run is None:
+    raise UserError(f"{path} has no checkpoint yet; let the training run reach run.checkpoint_every steps")
+  return run

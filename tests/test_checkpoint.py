@@ -1,4 +1,6 @@
 import contextlib
+import errno
+import hashlib
 import json
 import os
 import pathlib
@@ -20,7 +22,8 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from omniimage import checkpoint, manifests
-from omniimage.checkpoint import CheckpointError, Checkpoints
+from omniimage.checkpoint import CheckpointError, Checkpoints, NoneWhole
+from omniimage.errors import UserError
 
 orbax_leaves_tasks_behind = pytest.mark.filterwarnings(
   "ignore::pytest.PytestUnraisableExceptionWarning", "ignore:coroutine .* was never awaited:RuntimeWarning"
@@ -72,6 +75,13 @@ def checkpoints(tmp_path):
   opened = Checkpoints(tmp_path / "checkpoints", keep=2)
   yield opened
   opened.close()
+
+
+@pytest.fixture
+def warnings(monkeypatch):
+  told = []
+  monkeypatch.setattr(checkpoint.logging, "warning", lambda form, *args: told.append(form % args))
+  return told
 
 
 def saved(checkpoints: Checkpoints, step: int = 3, **kwargs) -> Checkpoints:
@@ -161,6 +171,20 @@ def test_a_deletion_cut_short_leaves_no_half_of_a_checkpoint(checkpoints, monkey
   assert checkpoints.steps() == [2, 3]
 
 
+def test_a_file_that_a_reader_holds_on_a_network_disk_keeps_no_run_from_saving(checkpoints, monkeypatch, warnings):
+  def held(path):
+    raise OSError(errno.ENOTEMPTY, "Directory not empty", str(path))
+
+  saved(saved(checkpoints, 1), 2)
+  with monkeypatch.context() as patched:
+    patched.setattr(type(checkpoints._directory), "rmtree", held)
+    saved(checkpoints, 3)
+  assert checkpoints.steps() == [2, 3]
+  assert warnings == [f"{checkpoints._directory}/deleted.1 cannot be deleted yet: Directory not empty"]
+  assert Checkpoints(checkpoints._directory, keep=2).steps() == [2, 3]
+  assert sorted(os.listdir(checkpoints._directory)) == ["2", "3"]
+
+
 def test_reading_changes_nothing_and_needs_no_directory(tmp_path):
   reader = Checkpoints(tmp_path / "none")
   assert reader.steps() == [] and reader.latest() is None and not (tmp_path / "none").exists()
@@ -214,9 +238,8 @@ def test_bytes_all_over_the_small_files_count(checkpoints):
         assert checkpoints.damage(3) == f"{file.name} differs from what was saved"
 
 
-def test_what_is_missing_truncated_or_added_is_named(checkpoints):
+def test_what_is_missing_or_truncated_is_named(checkpoints):
   saved(checkpoints)
-  place = step_directory(checkpoints, 3)
   for file in files_of(checkpoints, 3):
     name, intact = name_of(file, 3), file.read_bytes()
     if file.name != "complete.json":
@@ -226,8 +249,6 @@ def test_what_is_missing_truncated_or_added_is_named(checkpoints):
       file.unlink()
       assert checkpoints.damage(3) == f"{name} is missing"
     file.write_bytes(intact)
-  (place / "state" / "d" / "more").write_text("")
-  assert checkpoints.damage(3) == "state/d/more was not there when it was saved"
 
 
 def test_no_file_outside_a_checkpoint_is_read_in_its_place(checkpoints, tmp_path):
@@ -241,7 +262,7 @@ def test_no_file_outside_a_checkpoint_is_read_in_its_place(checkpoints, tmp_path
   shutil.move(tmp_path / "elsewhere", file)
   shutil.move(place / "state", tmp_path / "state")
   (place / "state").symlink_to(tmp_path / "state")
-  assert "state was not there when it was saved" in checkpoints.damage(3)
+  assert "state/_METADATA is missing" in checkpoints.damage(3)
 
 
 @pytest.mark.parametrize("outside", ["../{}", "{}"])
@@ -256,7 +277,7 @@ def test_a_manifest_cannot_name_a_file_outside_its_checkpoint(checkpoints, tmp_p
   entries[name] = manifests.entry_of(place.parent / "secret")
   manifest.write_bytes(manifests.to_json(entries))
   small = {file: manifests.entry_of(place / file) for file in ("about.json", manifest.name)}
-  (place / "complete.json").write_bytes(manifests.sealed(small))
+  (place / "complete.json").write_bytes(manifests.sealed(small, None))
   assert checkpoints.damage(3) == f"{name} is missing"
 
 
@@ -283,13 +304,6 @@ def test_a_checkpoint_is_verified_once(checkpoints, monkeypatch):
   assert set(reads) == {"about.json"}
 
 
-@pytest.fixture
-def warnings(monkeypatch):
-  told = []
-  monkeypatch.setattr(checkpoint.logging, "warning", lambda form, *args: told.append(form % args))
-  return told
-
-
 def test_the_newest_good_checkpoint_is_taken_and_damaged_ones_are_set_aside(tmp_path, warnings):
   checkpoints = Checkpoints(tmp_path, keep=5)
   for step in (1, 2, 3, 4):
@@ -312,10 +326,18 @@ def test_the_newest_good_checkpoint_is_taken_and_damaged_ones_are_set_aside(tmp_
     assert sorted(os.listdir(tmp_path)) == ["1", "2", "damaged.3", "damaged.4"], times
 
 
-def test_without_any_good_checkpoint_there_is_none(checkpoints, warnings):
-  flip(step_directory(saved(checkpoints), 3) / "about.json")
-  assert checkpoints.newest_good() is None and checkpoints.steps() == []
-  assert len(warnings) == 1 and warnings[0].endswith("no older one is whole")
+def test_where_no_checkpoint_is_whole_each_is_named_and_nothing_is_changed(checkpoints):
+  assert checkpoints.newest_good() is None
+  saved(saved(checkpoints, 2), 3)
+  flip(step_directory(checkpoints, 3) / "about.json")
+  (step_directory(checkpoints, 2) / "complete.json").unlink()
+  before = sorted(pathlib.Path(checkpoints._directory).rglob("*"))
+  with pytest.raises(NoneWhole) as error:
+    checkpoints.newest_good()
+  faults = "step 3: about.json differs from what was saved; step 2: complete.json is missing"
+  assert str(error.value) == f"no checkpoint in {checkpoints._directory} is whole, {faults}"
+  assert sorted(pathlib.Path(checkpoints._directory).rglob("*")) == before
+  assert checkpoints.newest_good(most=1) is None
 
 
 def test_a_step_is_saved_again_after_what_came_later_is_dropped(checkpoints):
@@ -329,6 +351,153 @@ def test_a_step_is_saved_again_after_what_came_later_is_dropped(checkpoints):
     checkpoints.restore(7, abstract(a_state(step=7), a_mesh(2)))
   with pytest.raises(CheckpointError, match="opened to be read"):
     Checkpoints(checkpoints._directory).drop_after(5)
+
+
+FOREIGN = (
+  ".DS_Store",
+  "Thumbs.db",
+  "desktop.ini",
+  "._about.json",
+  ".nfs0001",
+  "about.json~",
+  "notes.txt",
+  "process_1",
+  "process_0~",
+)
+
+
+def litter(folder: pathlib.Path):
+  """What file managers, editors and people leave behind, in a folder and all folders in it."""
+  for place in [folder, *(path for path in folder.rglob("*") if path.is_dir())]:
+    for name in FOREIGN:
+      (place / name).write_text("foreign")
+    (place / "__MACOSX").mkdir()
+    (place / "__MACOSX" / "._manifest").touch()
+
+
+def test_foreign_files_are_ignored_with_one_line(checkpoints, warnings):
+  saved(saved(checkpoints, 2), 3)
+  litter(pathlib.Path(checkpoints._directory))
+  for name in ("7", "saving.old", "deleted.txt"):  # files
+    (checkpoints._directory / name).touch()
+  reopened = Checkpoints(checkpoints._directory, keep=2)
+  assert reopened.newest_good() == 3
+  assert len(warnings) == 1 and warnings[0].startswith(f"{checkpoints._directory}/3: ignores ")
+  assert_same_bits(reopened.restore(3, abstract(a_state(), a_mesh(2))), a_state())
+  saved(reopened, 4)
+  names = {"3", "4", "7", "saving.old", "deleted.txt", "__MACOSX", *FOREIGN}
+  assert set(os.listdir(checkpoints._directory)) == names, "those beside the checkpoints stay"
+
+
+def test_foreign_files_that_come_and_go_while_a_checkpoint_is_sealed_do_no_harm(checkpoints, monkeypatch):
+  hashing = manifests.entry_of
+
+  def disturbed(path):
+    place = step_directory(checkpoints, 3).with_name("saving.3")
+    (place / ".nfs0001").touch()
+    (place / "state" / "notes.txt").touch()
+    return hashing(path)
+
+  with monkeypatch.context() as patched:
+    patched.setattr(manifests, "entry_of", disturbed)
+    saved(checkpoints)
+  (step_directory(checkpoints, 3) / ".nfs0001").unlink()
+  assert checkpoints.damage(3) == ""
+
+
+def test_a_foreign_file_that_an_older_version_has_sealed_may_go(checkpoints, monkeypatch):
+  with monkeypatch.context() as patched:
+    patched.setattr(manifests, "_is_foreign", lambda name: False)
+    patched.setattr(checkpoint, "array_index", LittersWhenAsked())
+    saved(checkpoints)
+  (step_directory(checkpoints, 3) / "state" / ".DS_Store").unlink()
+  assert checkpoints.damage(3) == ""
+
+
+class LittersWhenAsked:
+  def unreadable(self, place, arrays) -> str:
+    (place / ".DS_Store").touch()
+    return ""
+
+
+def test_a_checkpoint_copied_over_a_newer_one_is_passed_by_and_named(checkpoints, warnings):
+  saved(saved(checkpoints, 2), 3)
+  shutil.rmtree(step_directory(checkpoints, 3))
+  for name in ("3", "9"):
+    shutil.copytree(step_directory(checkpoints, 2), step_directory(checkpoints, 2).with_name(name))
+  copied = "it is the checkpoint of step 2, copied over this name"
+  with pytest.raises(CheckpointError, match=copied):
+    checkpoints.restore(3, abstract(a_state(), a_mesh(2)))
+  with pytest.raises(CheckpointError, match=copied):
+    checkpoints.metadata(3)
+  assert checkpoints.newest_good() == 2
+  assert warnings == [f"{checkpoints._directory}/{n} is damaged: {copied}; falls back to step 2" for n in (9, 3)]
+  saved(checkpoints)
+  assert checkpoints.newest_good() == 3
+
+
+def test_a_seal_of_an_older_version_which_does_not_know_its_step_is_read(checkpoints):
+  saved(checkpoints)
+  place = step_directory(checkpoints, 3)
+  small = {name: manifests.entry_of(place / name) for name in ("about.json", "manifest.0-of-1.json")}
+  text = json.dumps(small, separators=(",", ":"))
+  sha = hashlib.sha256(text.encode()).hexdigest()
+  (place / "complete.json").write_text(f'{{"files":{text},"sha256":"{sha}"}}')
+  assert checkpoints.newest_good() == 3
+  assert_same_bits(checkpoints.restore(3, abstract(a_state(), a_mesh(2))), a_state())
+
+
+def test_who_reads_beside_a_run_takes_the_next_newest_of_what_it_deletes(tmp_path):
+  writer, tried = saved(saved(Checkpoints(tmp_path, keep=1), 1), 2), []
+  reader = Checkpoints(tmp_path)
+
+  def read(step: int) -> int:
+    tried.append(step)
+    if len(tried) < 3:
+      saved(writer, step + 1)  # which deletes the one that is being read
+    return int(reader.restore(step, abstract(a_state(step=step), a_mesh(2))).step)
+
+  assert reader.read_newest(read) == 4 and tried == [2, 3, 4]
+  flip(data_files(writer)[0])
+  with pytest.raises(NoneWhole, match=r"step 4: .* differs"):
+    Checkpoints(tmp_path).read_newest(read)
+  assert Checkpoints(tmp_path / "none").read_newest(read) is None
+
+
+def test_what_vanishes_while_it_is_verified_is_not_called_damaged(tmp_path, monkeypatch, warnings):
+  writer = saved(saved(Checkpoints(tmp_path, keep=2), 1), 2)
+  find = manifests._files
+
+  def late(place, *folder):
+    if place.name == "2" and not folder:
+      writer.drop_after(1)
+    return find(place, *folder)
+
+  monkeypatch.setattr(manifests, "_files", late)
+  assert Checkpoints(tmp_path).newest_good() == 1 and not warnings
+
+
+def test_nothing_is_sealed_whose_arrays_cannot_be_found_again(checkpoints, monkeypatch):
+  monkeypatch.setattr(checkpoint, "check_path", lambda *_, **__: None)
+  bracketed = Checkpoints(checkpoints._directory / "run [2]", keep=1)
+  with pytest.raises(CheckpointError, match=r"the index of what was written lacks ema/prior/mlp/kernel, .* and 7 more"):
+    saved(bracketed)
+  assert os.listdir(bracketed._directory) == []
+
+
+@pytest.mark.parametrize("name", ["run [2]", "a*b", "a?b", "a\\b", "gs:", os.fsdecode(b"\xff")])
+def test_a_name_that_orbax_would_misread_is_refused_before_anything_is_saved(tmp_path, name):
+  with pytest.raises(UserError, match=r"no checkpoint can be written to a folder whose path holds .*; rename it"):
+    Checkpoints(tmp_path / name / "checkpoints", keep=1)
+
+
+def test_other_names_work(tmp_path):
+  for name in ("{} %20 #é\n$~|;&'\"<>(2).", "]{a,b}", "😀 "):
+    checkpoints = Checkpoints(tmp_path / name, keep=1)
+    checkpoints.save(3, {"step": jnp.int32(3)}, {})
+    checkpoints.close()
+    reader = Checkpoints(tmp_path / name)
+    assert reader.restore(3, reader.shapes(3))["step"] == 3
 
 
 def test_an_unwritable_directory_is_named_before_anything_is_saved(tmp_path):
@@ -402,6 +571,8 @@ def test_a_directory_without_its_marker_is_no_checkpoint_and_does_not_stand_in_t
   (tmp_path / "4" / "complete.json").unlink()
   reader = Checkpoints(tmp_path)
   assert reader.steps() == [3] == [reader.newest_good()] and (tmp_path / "4").exists()
+  assert warnings == [f"{tmp_path}/4 is damaged: complete.json is missing; falls back to step 3"]
+  warnings.clear()
   saved(Checkpoints(tmp_path, keep=2), 4).close()
   assert warnings == [f"{tmp_path}/4 has no complete.json and is set aside"]
   assert Checkpoints(tmp_path).steps() == [3, 4] and Checkpoints(tmp_path).damage(4) == ""
@@ -409,7 +580,7 @@ def test_a_directory_without_its_marker_is_no_checkpoint_and_does_not_stand_in_t
 
 def test_where_nothing_can_be_renamed_the_marker_alone_decides(checkpoints, monkeypatch, warnings):
   """As in an object store."""
-  checkpoints._local = False
+  checkpoints._folders.local = False
   saved(saved(saved(checkpoints, 1), 2), 3)
   assert checkpoints.steps() == [2, 3] and sorted(os.listdir(checkpoints._directory)) == ["2", "3"]
   (step_directory(checkpoints, 3) / "complete.json").unlink()

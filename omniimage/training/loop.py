@@ -25,12 +25,14 @@ from omniimage.distributed.sharding import state_shardings
 from omniimage.errors import CheckpointError, UserError
 from omniimage.models.omni import Omni
 from omniimage.settings import Settings, StageSettings, from_config
+from omniimage.step_folders import check_path
 from omniimage.streams import Stream, fold
 from omniimage.training.accounts import Accounts, Rate
 from omniimage.training.continuing import check_config
 from omniimage.training.faults import FaultLog, RollBack
 from omniimage.training.metrics import MetricsWriter, Progress, last_wall_seconds
 from omniimage.training.optimizer import learning_rate, make_optimizer
+from omniimage.training.resuming import find_step, leave_later, set_old_run_aside, step_to_go_back_to
 from omniimage.training.samples import SampleSheets
 from omniimage.training.sharded import jitted_step, model_for
 from omniimage.training.state import TrainState, enter_stage, fresh_state, leave_stage, stage_at
@@ -42,8 +44,10 @@ DISK_ERRORS = (
 )  # fmt: skip
 
 
-def train(config: ConfigDict, workdir: str) -> TrainState:
+def train(config: ConfigDict, workdir: str, begin_anew: bool = False, from_step: int | None = None) -> TrainState:
   """Trains every stage of the schedule that the workdir has not yet trained, and returns the final state.
+
+  With `begin_anew` what the workdir holds is set aside first; with `from_step` what came after that checkpoint.
 
   Raises UserError, before anything is compiled, where config, data, devices or workdir cannot work; later where the
   disk is full, the workdir vanishes or the run diverges for good. Raises `preemption.Preempted` once it has stopped as
@@ -53,10 +57,10 @@ def train(config: ConfigDict, workdir: str) -> TrainState:
   with (
     contextlib.closing(place.lock),
     _disk_errors(place),
-    contextlib.closing(Trainer.prepare(config, place)) as trainer,
+    contextlib.closing(Trainer.prepare(config, place, begin_anew)) as trainer,
     preemption.notice() as asked_to_stop,
   ):
-    state = trainer.restore_or_init()
+    state = trainer.restore_or_init(from_step)
     trainer.checkpoints.reserve(state)
     first = int(state.step)
     while (stage := stage_at(trainer.settings, int(state.step))[0]) is not None:
@@ -105,7 +109,7 @@ class Trainer:
   faults: FaultLog
 
   @classmethod
-  def prepare(cls, config: ConfigDict, workdir: Workdir) -> "Trainer":
+  def prepare(cls, config: ConfigDict, workdir: Workdir, begin_anew: bool = False) -> "Trainer":
     accounts, settings = Accounts(), from_config(config)
     mesh = make_mesh(settings.mesh)
     for name in settings.schedule:
@@ -117,9 +121,14 @@ class Trainer:
       for split in ("train", "test")
     ]
     batches = Batches(sources[0], settings.data, omni.vocabulary, text_tokenizer, settings.token_grid, settings.seed)
+    check_path(workdir.checkpoints, write=True)
     workdir.create()
     workdir.lock.take()
+    if begin_anew:
+      set_old_run_aside(workdir)
+      workdir.create()
     workdir.keep_vocabulary(settings.data.vocabulary)
+    run, has_saved = settings.run, lambda: workdir.unsaved.unlink(missing_ok=True)
     return cls(
       config=json.loads(json.dumps(config.to_dict())),
       settings=settings,
@@ -127,7 +136,7 @@ class Trainer:
       omni=omni,
       mesh=mesh,
       batches=batches,
-      checkpoints=Checkpoints(workdir.checkpoints, settings.run.keep_checkpoints, settings.run.keep_every),
+      checkpoints=Checkpoints(workdir.checkpoints, run.keep_checkpoints, run.keep_every, has_saved),
       sheets=SampleSheets(settings, text_tokenizer, sources, workdir.samples),
       accounts=accounts,
       metrics=MetricsWriter(workdir.metrics),
@@ -140,12 +149,12 @@ class Trainer:
     finally:
       self.checkpoints.close()
 
-  def restore_or_init(self) -> TrainState:
-    """The state of the last undamaged checkpoint, or fresh parameters in the first stage.
+  def restore_or_init(self, from_step: int | None = None) -> TrainState:
+    """The state of the last undamaged checkpoint, or of that of `from_step`, or fresh parameters in the first stage.
 
     A run whose schedule was over goes on with the stages that a longer one adds.
     """
-    step = self.checkpoints.newest_good()
+    step = find_step(self.checkpoints, self.workdir, from_step)
     if step is not None:
       about = self.checkpoints.metadata(step)
       check_config(about["config"], self.config, f"{self.workdir.checkpoints / str(step)}", step)
@@ -153,6 +162,8 @@ class Trainer:
       lost = (last_wall_seconds(self.workdir.metrics) or 0.0) - sum(about["wall"].values())
       self.accounts.go_on(about["wall"], about["seconds"], max(0.0, lost))
     state = self._state_of(step)
+    if from_step is not None:
+      leave_later(self.checkpoints, from_step)
     self.workdir.write_config(self.config)
     if step is not None:
       print(f"goes on from step {step} of {self.settings.total_steps}", file=sys.stderr, flush=True)
@@ -162,7 +173,7 @@ class Trainer:
     """The last checkpoint before the updates that did not count; its next batch is the first behind them."""
     self.accounts.turn_to("checkpoint")
     self.checkpoints.wait()
-    step = self.checkpoints.newest_good(why.step)
+    step = step_to_go_back_to(self.checkpoints, self.workdir, why.step)
     self.faults.went_back(why, step)
     about = {"wall": {}, "seconds": {}} if step is None else self.checkpoints.metadata(step)
     self.accounts.go_back(about["wall"], about["seconds"])
@@ -256,6 +267,11 @@ class Trainer:
         return jax.jit(init, out_shardings=shardings)(key)
     placed = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), abstract, shardings)
     state = self.checkpoints.restore(step, placed)
+    if int(state.step) != step:  # seals of older versions do not know their step
+      raise CheckpointError(
+        f"{self.workdir.checkpoints / str(step)} is the checkpoint of step {int(state.step)}, copied over this name; "
+        "move it away, and the same command goes on from an older one"
+      )
     return self._pass_on(state) if had_ended and stage else state
 
   def _enter(self, state: TrainState, stage: str) -> TrainState:

@@ -19,7 +19,8 @@ logging.getLogger("tensorboardX.x2num").setLevel(logging.ERROR)
 
 
 class MetricsWriter:
-  """`metrics.jsonl` and TensorBoard files in a folder; of several processes the first writes."""
+  """`metrics.jsonl` and TensorBoard files in a folder; of several processes the first writes. `dropped.jsonl` keeps
+  lines of steps that were made again."""
 
   def __init__(self, folder: Path):
     self._folder, self._lines, self._board = folder, None, None
@@ -30,8 +31,11 @@ class MetricsWriter:
     if jax.process_index() == 0:
       path = self._folder / "metrics.jsonl"
       if path.exists():
-        kept = [strict_json.dumps(entry) for entry in read_metrics(path) if entry["step"] <= step]
-        write_whole(path, "".join(line + "\n" for line in kept).encode())
+        kept, again = [], []
+        for entry in read_metrics(path):
+          (kept if entry["step"] <= step else again).append(strict_json.dumps(entry) + "\n")
+        self._keep_dropped(again)
+        write_whole(path, "".join(kept).encode())
       self._lines = path.open("a", buffering=1)
       self._board = SummaryWriter(str(self._folder), purge_step=step + 1, flush_secs=30)
 
@@ -40,6 +44,11 @@ class MetricsWriter:
       self._lines.write(strict_json.dumps({"step": step, "stage": stage, **values}) + "\n")
       for name, value in values.items():
         self._board.add_scalar(f"{stage}/{name}", value, step)
+
+  def _keep_dropped(self, lines: list[str]):
+    if lines:
+      with (self._folder / "dropped.jsonl").open("a") as file:
+        file.writelines(lines)
 
   def close(self):
     lines, board, self._lines, self._board = self._lines, self._board, None, None

@@ -8,8 +8,8 @@ import subprocess
 
 import pytest
 
+from benchmarks import checkpoint_trials, workdir_trials
 from benchmarks import fault_trials as trials
-from benchmarks import workdir_trials
 from benchmarks.fault_trials import Reference
 
 ONE_STAGE = ("--config.schedule=('prior',)",)
@@ -37,6 +37,14 @@ def test_of_two_runs_in_one_workdir_one_trains_and_the_other_says_which(referenc
 @pytest.mark.parametrize("how", ["truncated", "flipped", "removed"])
 def test_a_damaged_checkpoint_is_noticed_and_the_one_before_it_taken(reference, tmp_path, how):
   survives(trials.damaged(how), reference, tmp_path)
+
+
+def test_foreign_files_cost_no_step(reference, tmp_path):
+  assert survives(checkpoint_trials.foreign, reference, tmp_path).lost == [0]
+
+
+def test_a_run_whose_checkpoints_vanished_begins_anew_only_on_purpose(reference, tmp_path):
+  survives(checkpoint_trials.vanished, reference, tmp_path)
 
 
 def test_a_full_disk_is_named_and_costs_no_good_checkpoint(reference, tmp_path):
