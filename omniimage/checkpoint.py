@@ -89,7 +89,7 @@ class Checkpoints:
     if step in self.steps():
       raise CheckpointError(f"{self._directory} already holds step {step}; delete it or change the workdir")
     with _one_line(f"{self._directory}/{step} cannot be written"):
-      arrays = _by_path(state)
+      arrays = by_path(state)
       inventory = {path: [str(leaf.dtype), list(leaf.shape)] for path, leaf in arrays.items()}
       about = to_json({"metadata": metadata, "arrays": inventory})
       if jax.process_index() == 0:  # before any process creates it anew: Orbax holds them all up at its beginning
@@ -187,7 +187,7 @@ class Checkpoints:
 
   def _load(self, step: int, abstract: Any, whole: bool) -> Any:
     inventory = self._about(step)["arrays"]
-    asked = _by_path(abstract)
+    asked = by_path(abstract)
     difference = _difference(inventory, asked, whole)
     if difference:
       raise CheckpointError(
@@ -305,7 +305,7 @@ def _on_host(state: Any) -> dict[str, Array]:
   to copy them here. New memory costs more yet; so it is kept from save to save. That makes no higher peak, as steps run
   while a checkpoint is written.
   """
-  arrays = {path: leaf for path, leaf in _by_path(state).items() if isinstance(leaf, Array)}
+  arrays = {path: leaf for path, leaf in by_path(state).items() if isinstance(leaf, Array)}
   return {path: array for path, array in arrays.items() if {d.platform for d in array.devices()} == {"cpu"}}
 
 
@@ -377,7 +377,8 @@ def _one_line(what: str):
     raise CheckpointError(f"{what}: {first_line(error)}") from error
 
 
-def _by_path(tree: Any) -> dict[str, Any]:
+def by_path(tree: Any) -> dict[str, Any]:
+  """The leaves of a tree, by their paths in a checkpoint."""
   return {keystr(path, simple=True, separator="/"): leaf for path, leaf in jax.tree.leaves_with_path(tree)}
 
 

@@ -6,22 +6,11 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 PROBES = (
-  *("", "red", "A Red STAR", " red", "red ", "  a   b    c  ", " ", "a\tb", "\n", "a\nb\n\nc", "a\r\nb", "x" * 300),
-  *(
-    "é",
-    "e\u0301",
-    "Å ñ ü",
-    "İ ı ſ ẞ",
-    "猫",
-    "한국",
-    "🐈\u200d⬛ 👩\u200d🚀",
-    "\u00a0",
-    "a\u3000",
-    "a\u200b\u00ad\ufeffb",
-  ),
-  *("ﬁ", "½", "①", "㎏", "ｶﾞ", "x²", "…", "“a” ‘b’ – —", "``a'' \"b\"", "a . b , c ! d ? don 't n't", "a/b-c_d"),
-  *("<x>", "</w>", "##a", "a@@ b", "▁", "a▁b", "Ġ Ċ", "[UNK] <unk> <s>", "<0x41>", "\x00\x07\x7f\uffff"),
-)
+  "", "red", "A Red STAR", " red", "red ", "  a   b    c  ", " ", "a\tb", "\n", "a\nb\n\nc", "a\r\nb", "x" * 300,
+  "é", "e\u0301", "Å ñ ü", "İ ı ſ ẞ", "猫", "한", "🐈\u200d⬛ 👩\u200d🚀", "\u00a0", "a\u3000", "a\u200b\u00ad\ufeffb",
+  "ﬁ", "½", "①", "㎏", "ｶﾞ", "x²", "…", "“a” ‘b’ – —", "``a'' \"b\"", "a . b , c ! d ? don 't n't", "a/b-c_d",
+  "<x>", "</w>", "##a", "a@@ b", "▁", "a▁b", "Ġ Ċ", "[UNK] <unk> <s>", "<0x41>", "\x00\x07\x7f\uffff",
+)  # fmt: skip
 SPACE_SIGN = "▁"  # SentencePiece writes it for a space
 
 
@@ -42,7 +31,7 @@ def losses(come_back: Callable[[str], str], description: Mapping[str, Any]) -> t
     found = come_back(given)
     if found != given:
       same = _same(given, found) or _same(given.replace(SPACE_SIGN, " "), found)
-      (borne if same else unfit).append(f"{ascii(given)} comes back as {ascii(found)}")
+      (borne if same else unfit).append(f"{given!a} comes back as {found!a}")
   for rule in _rules(description):
     pattern = rule.get("pattern")
     replaces = rule.get("type") == "Replace" or rule.get("behavior") == "Removed"

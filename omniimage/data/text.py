@@ -40,11 +40,8 @@ class TextTokenizer:
     self.fingerprint = fingerprint  # of the content of its file
     self.size = max(tokenizer.get_vocab(with_added_tokens=True).values()) + 1
 
-  def __reduce__(self):
-    return TextTokenizer, (
-      self._tokenizer,
-      self.fingerprint,
-    )  # data workers get a copy; what __init__ sets is not in its pickle
+  def __reduce__(self):  # data workers get a copy; what __init__ sets is not in the library's pickle
+    return TextTokenizer, (self._tokenizer, self.fingerprint)
 
   @classmethod
   def load(cls, path: str = "builtin") -> "TextTokenizer":

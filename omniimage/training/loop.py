@@ -14,6 +14,7 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from omniimage import versions
 from omniimage.checkpoint import Checkpoints
 from omniimage.data.batches import Batches
 from omniimage.data.sources import open_source
@@ -25,7 +26,7 @@ from omniimage.errors import UserError
 from omniimage.models.omni import Omni
 from omniimage.settings import Settings, StageSettings, from_config
 from omniimage.training.accounts import Accounts, Rate
-from omniimage.training.continuing import check_config
+from omniimage.training.continuing import check_config, check_schedule, restore
 from omniimage.training.faults import FaultLog, RollBack
 from omniimage.training.metrics import MetricsWriter, Progress, last_wall_seconds
 from omniimage.training.optimizer import learning_rate, make_optimizer
@@ -33,7 +34,7 @@ from omniimage.training.samples import SampleSheets
 from omniimage.training.sharded import jitted_step, model_for
 from omniimage.training.state import TrainState, enter_stage, fresh_state, leave_stage, stage_at
 from omniimage.training.step import StepFn
-from omniimage.workdir import Workdir
+from omniimage.workdir import Workdir, check_vocabulary
 
 
 def train(config: ConfigDict, workdir: str) -> TrainState:
@@ -79,6 +80,7 @@ class Trainer:
   config: dict[str, Any]
   settings: Settings
   workdir: Workdir
+  text_tokenizer: TextTokenizer
   omni: Omni
   mesh: Mesh
   batches: Batches
@@ -94,7 +96,7 @@ class Trainer:
     mesh = make_mesh(settings.mesh)
     for name in settings.schedule:
       check_rows(settings.stages[name].rows, settings.stages[name].accumulate, mesh, name)
-    text_tokenizer = TextTokenizer.load(settings.data.vocabulary)
+    text_tokenizer = workdir.open_vocabulary(settings.data.vocabulary)
     omni = model_for(settings, text_tokenizer.size, mesh)
     sources = [
       open_source(settings.data, split, settings.token_grid, text_tokenizer, omni.vocabulary)
@@ -102,11 +104,12 @@ class Trainer:
     ]
     batches = Batches(sources[0], settings.data, omni.vocabulary, text_tokenizer, settings.token_grid, settings.seed)
     workdir.create()
-    workdir.keep_vocabulary(settings.data.vocabulary)
+    versions.refuse_unsealed(workdir.checkpoints)
     return cls(
       config=json.loads(json.dumps(config.to_dict())),
       settings=settings,
       workdir=workdir,
+      text_tokenizer=text_tokenizer,
       omni=omni,
       mesh=mesh,
       batches=batches,
@@ -130,12 +133,11 @@ class Trainer:
     """
     step = self.checkpoints.newest_good()
     if step is not None:
-      about = self.checkpoints.metadata(step)
-      check_config(about["config"], self.config, f"{self.workdir.checkpoints / str(step)}")
-      self._check_schedule(step)
+      about = self._about(step)
       lost = (last_wall_seconds(self.workdir.metrics) or 0.0) - sum(about["wall"].values())
       self.accounts.go_on(about["wall"], about["seconds"], max(0.0, lost))
     state = self._state_of(step)
+    self.workdir.keep_vocabulary(self.settings.data.vocabulary)
     self.workdir.write_config(self.config)
     if step is not None:
       print(f"goes on from step {step} of {self.settings.total_steps}", file=sys.stderr, flush=True)
@@ -208,14 +210,14 @@ class Trainer:
 
     return on_mesh
 
-  def _check_schedule(self, step: int):
-    """A run that had ended has no optimizer to go on with in the middle of a stage."""
-    stage, start = stage_at(self.settings, step)
-    if self._had_ended(step) and stage is not None and step != start:
-      raise UserError(
-        f"the run had ended at step {step}, and its optimizer with it; {stage} cannot go on in the middle. "
-        "Put another stage behind the last one instead, or take another workdir"
-      )
+  def _about(self, step: int) -> dict[str, Any]:
+    """What a checkpoint says of itself. UserError if the run cannot go on from it with this config."""
+    about, where = self.checkpoints.metadata(step), f"{self.workdir.checkpoints / str(step)}"
+    stored = versions.present_config(about["config"], versions.format_of(about, where))
+    check_config(stored, self.config, where)
+    check_vocabulary(about, self.settings, self.text_tokenizer, where)
+    check_schedule(stored, self.config, step, where)
+    return about
 
   def _had_ended(self, step: int) -> bool:
     return not any(path.startswith("ema/") for path in self.checkpoints.shapes(step))
@@ -236,7 +238,7 @@ class Trainer:
       with jax.set_mesh(self.mesh):
         return jax.jit(init, out_shardings=shardings)(key)
     placed = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), abstract, shardings)
-    state = self.checkpoints.restore(step, placed)
+    state = restore(self.checkpoints, step, placed, lambda: init(key))
     return self._pass_on(state) if had_ended and stage else state
 
   def _enter(self, state: TrainState, stage: str) -> TrainState:
@@ -257,8 +259,13 @@ class Trainer:
 
   def _save(self, state: TrainState):
     self.accounts.turn_to("checkpoint")
-    about = {"seconds": self.accounts.stages, "wall": self.accounts.kinds, "config": self.config}
-    self.checkpoints.save(int(state.step), state, about)
+    about = {
+      "seconds": self.accounts.stages,
+      "wall": self.accounts.kinds,
+      "config": self.config,
+      "vocabulary": self.text_tokenizer.fingerprint,
+    }
+    self.checkpoints.save(int(state.step), state, versions.stamped(about))
 
   def _logged(self, metrics, stage: StageSettings, stage_step: int, rate: Rate) -> dict[str, float]:
     rates = {

@@ -217,7 +217,7 @@ def test_a_broken_file_is_named_in_one_line(tmp_path, content, said):
 
 
 def test_a_vocabulary_without_a_name_is_refused_in_plain_words():
-  with pytest.raises(UserError, match="text tokenizer '': it has no name; set data.vocabulary to "):
+  with pytest.raises(UserError, match=r"text tokenizer '': it has no name; set data.vocabulary to "):
     text.TextTokenizer.load("")
 
 
