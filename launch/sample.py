@@ -7,7 +7,7 @@ python -m launch.sample --workdir=runs/emoji --split=test --num_images=16 --out=
 import dataclasses
 from pathlib import Path
 
-from absl import flags
+from absl import flags, logging
 
 from launch import cli, sampling_flags
 from omniimage.errors import UserError
@@ -36,12 +36,15 @@ def main(argv: list[str]):
 
   from omniimage.evaluation.held_out import drawn, picked
   from omniimage.evaluation.sheets import sheet, to_uint8
-  from omniimage.sampling.generate import Generator, read_prompt
+  from omniimage.sampling.generate import Generator, check_text, read_prompt
   from omniimage.workdir import load_run
 
+  if PROMPT.value is not None:
+    check_text(PROMPT.value)
   run = load_run(WORKDIR.value)
   if PROMPT.value is not None:
     read_prompt(PROMPT.value, run.settings, run.text_tokenizer)  # nor a wrong prompt for the compiler
+    _warn_of_unseen([PROMPT.value], run)
   settings = dataclasses.replace(run.settings, sampling=sampling_flags.overridden(run.settings.sampling))
   generator = Generator(settings, run.params, run.text_tokenizer)
   if PROMPT.value is not None:
@@ -51,10 +54,18 @@ def main(argv: list[str]):
     picture = picture.resize(size, Image.Resampling.NEAREST)
   else:
     captions = picked(generator, SPLIT.value, NUM_IMAGES.value, SEED.value).captions
+    _warn_of_unseen(captions, run)
     drawing = drawn(generator, captions, SEED.value, batch=64)
     picture = sheet({f"{SPLIT.value} captions": drawing.images}, captions)
   picture.save(OUT.value)
   print(f"{OUT.value}: {len(drawing.images)} drawn at step {run.step} of the run")
+
+
+def _warn_of_unseen(prompts, run):
+  from omniimage.sampling.generate import unseen
+
+  if text := unseen(prompts, run.settings, run.text_tokenizer):
+    logging.warning("%s", text)
 
 
 def check_out(path: Path):

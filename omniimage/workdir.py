@@ -15,6 +15,7 @@ from absl import logging
 from omniimage import versions
 from omniimage.checkpoint import Checkpoints, by_path
 from omniimage.data.text import TextTokenizer, vocabulary_fingerprint
+from omniimage.distributed.devices import check_devices
 from omniimage.errors import UserError
 from omniimage.files import write_whole
 from omniimage.models.omni import Omni, Params
@@ -143,6 +144,7 @@ def load_run(path: str | os.PathLike) -> Run:
   """The last checkpoint of a workdir, without its optimizer. UserError where there is none."""
   workdir = Workdir(path)
   settings = workdir.read_settings()
+  check_devices()
   text_tokenizer = workdir.load_vocabulary(settings)
   versions.refuse_unsealed(workdir.checkpoints)
   checkpoints = Checkpoints(workdir.checkpoints)

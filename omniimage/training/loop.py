@@ -20,6 +20,7 @@ from omniimage.data.batches import Batches
 from omniimage.data.sources import open_source
 from omniimage.data.text import TextTokenizer
 from omniimage.distributed import preemption
+from omniimage.distributed.devices import check_devices
 from omniimage.distributed.mesh import batch_sharding, check_rows, global_batch, local_rows, make_mesh
 from omniimage.distributed.sharding import state_shardings
 from omniimage.errors import UserError
@@ -43,6 +44,12 @@ def train(config: ConfigDict, workdir: str) -> TrainState:
   Raises UserError, before anything is compiled, where config, data, devices or workdir cannot work; later where the
   disk is full or the run diverges for good. Raises `preemption.Preempted` once it has stopped as it was asked to.
   """
+  check_devices()
+  with jax.enable_x64(False):  # else noise and optimizer would differ, and the run with them
+    return _train(config, workdir)
+
+
+def _train(config: ConfigDict, workdir: str) -> TrainState:
   trainer = Trainer.prepare(config, Workdir(workdir))
   with _disk_errors(workdir), contextlib.closing(trainer), preemption.notice() as asked_to_stop:
     state = trainer.restore_or_init()

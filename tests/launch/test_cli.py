@@ -176,6 +176,18 @@ def test_a_run_of_the_first_layout_is_named_by_every_command(refused, tmp_path):
   assert about.exists()
 
 
+def test_a_prompt_that_is_no_text_is_refused_before_the_run_is_read(refused, tmp_path):
+  said = refused("sample", f"--workdir={tmp_path}", "--prompt=\udcff red star", f"--out={tmp_path}/star.png")
+  assert "bytes that are no text in UTF-8: '\\udcff red star'" in said
+
+
+def test_commands_run_in_32_bits_and_can_print_any_name(monkeypatch, capfd):
+  monkeypatch.setenv("JAX_ENABLE_X64", "1")
+  monkeypatch.setattr(cli.app, "run", lambda main, flags_parser: print("\udcff.png"))
+  cli.run(lambda argv: None)
+  assert os.environ["JAX_ENABLE_X64"] == "0" and "\\udcff.png" in capfd.readouterr().out
+
+
 def test_a_prompt_that_cannot_be_drawn_is_refused(refused, run_of_zeros, tmp_path):
   out = tmp_path / "star.png"
   draw = lambda prompt: refused("sample", f"--workdir={run_of_zeros}", f"--prompt={prompt}", f"--out={out}")  # noqa: E731
