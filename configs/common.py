@@ -15,7 +15,7 @@ def base() -> ConfigDict:
   config.data = data = ConfigDict()
   data.drop_text = 0.1  # share of conversations without their text, so that sampling can be guided
   data.packing_rows = 256  # rows that one block of records is packed into
-  data.vocabulary = "builtin"  # or the path of any tokenizer.json
+  data.vocabulary = "builtin"  # or the path of a byte-level tokenizer.json
 
   config.optimizer = optimizer = ConfigDict()
   optimizer.muon_rms = 1.0  # of Muon's updates of the layers' matrices, in learning rates; 0: AdamW for all

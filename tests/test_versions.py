@@ -68,7 +68,9 @@ def test_a_config_that_does_not_fit_names_its_file_and_format(tmp_path):
   config, workdir = small.config().to_dict(), Workdir(tmp_path)
   del config["seed"]
   workdir.write_config(config)
-  with pytest.raises(UserError, match=rf"config\.json, of format {FORMAT}: config\.seed is missing; the command that"):
+  with pytest.raises(
+    UserError, match=rf"config\.json, of format {FORMAT}: config\.seed is missing; .*; the command that"
+  ):
     workdir.read_settings()
   for torn in ("[1, 2]", "null", "3", "{", '"a"'):
     workdir.config.write_text(torn)

@@ -17,15 +17,18 @@ MODEL = ("tokenizer.", "prior.", "decoder.", "data.image_size")  # what the para
 
 
 def check_config(stored: Mapping[str, Any], given: Mapping[str, Any], where: str):
-  """Logs how the given config differs from the stored one. Raises UserError if the model is another."""
-  changes = list(_differences(stored, given))
-  model = [text for path, text in changes if path.startswith(MODEL)]
+  """Raises UserError if the given config describes another model than the stored one."""
+  model = [text for path, text in _differences(stored, given) if path.startswith(MODEL)]
   if model:
     raise UserError(
       f"{where} was trained with another model: {'; '.join(model[:3])}"
       f"{f' and {len(model) - 3} more' if len(model) > 3 else ''}. Use its config, or another workdir"
     )
-  for _, text in changes:
+
+
+def log_changes(stored: Mapping[str, Any], given: Mapping[str, Any]):
+  """Says how the given config differs from the stored one."""
+  for _, text in _differences(stored, given):
     logging.warning("goes on with another config: %s", text)
 
 

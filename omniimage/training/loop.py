@@ -27,7 +27,7 @@ from omniimage.errors import UserError
 from omniimage.models.omni import Omni
 from omniimage.settings import Settings, StageSettings, from_config
 from omniimage.training.accounts import Accounts, Rate
-from omniimage.training.continuing import check_config, check_schedule, restore
+from omniimage.training.continuing import check_config, check_schedule, log_changes, restore
 from omniimage.training.faults import FaultLog, RollBack
 from omniimage.training.metrics import MetricsWriter, Progress, last_wall_seconds
 from omniimage.training.optimizer import learning_rate, make_optimizer
@@ -224,6 +224,7 @@ class Trainer:
     check_config(stored, self.config, where)
     check_vocabulary(about, self.settings, self.text_tokenizer, where)
     check_schedule(stored, self.config, step, where)
+    log_changes(stored, self.config)
     return about
 
   def _had_ended(self, step: int) -> bool:

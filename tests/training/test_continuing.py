@@ -10,7 +10,7 @@ import pytest
 from omniimage import versions
 from omniimage.checkpoint import Checkpoints, by_path
 from omniimage.errors import CheckpointError, UserError
-from omniimage.training.continuing import check_config, check_schedule, restore
+from omniimage.training.continuing import check_config, check_schedule, log_changes, restore
 from omniimage.training.state import TrainState, fresh_state
 from tests import small
 
@@ -23,6 +23,7 @@ def changed(**changes):
 
 def test_the_same_config_says_nothing(caplog):
   check_config(STORED, copy.deepcopy(STORED), "runs/a")
+  log_changes(STORED, copy.deepcopy(STORED))
   assert not caplog.records
 
 
@@ -46,6 +47,7 @@ def test_a_key_that_one_of_them_lacks_is_named():
 def test_schedules_logging_and_mesh_may_change_and_it_is_logged(caplog):
   given = changed(**{"stages.prior.steps": 99, "run.log_every": 7, "mesh.fsdp": 2, "optimizer.b2": 0.9})
   check_config(STORED, given, "runs/a")
+  log_changes(STORED, given)
   text = caplog.text
   assert "stages.prior.steps is 10 there and 99 here" in text and "run.log_every" in text and "mesh.fsdp" in text
 
