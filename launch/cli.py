@@ -46,6 +46,9 @@ def path_flag(name: str, help_text: str) -> flags.FlagHolder:
 def run(main: Main):
   """`app.run` with the errors of this module."""
   signals.begin()
+  os.environ["JAX_ENABLE_X64"] = "0"  # jax is imported later; a run is of 32 bits, or its noise would be other noise
+  for stream in (sys.stdout, sys.stderr):  # names of files may hold what is no text
+    stream.reconfigure(errors="backslashreplace")
   try:
     app.run(mendable(main), flags_parser=parse)
   except SystemExit as end:

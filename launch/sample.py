@@ -7,7 +7,7 @@ python -m launch.sample --workdir=runs/emoji --split=test --num_images=16 --out=
 import io
 from pathlib import Path
 
-from absl import flags
+from absl import flags, logging
 
 from launch import cli, number_flags, sampling_flags
 from omniimage.errors import UserError
@@ -41,14 +41,17 @@ def main(argv: list[str]):
   from omniimage.evaluation.held_out import drawn, picked
   from omniimage.evaluation.sheets import DISPLAYED, sheet, to_uint8
   from omniimage.files import write_whole
-  from omniimage.sampling.generate import Generator, read_prompt
+  from omniimage.sampling.generate import Generator, check_text, read_prompt
   from omniimage.workdir import load_run
 
+  if PROMPT.value is not None:
+    check_text(PROMPT.value)
   run = load_run(WORKDIR.value)
   size = run.settings.data.image_size
   check_pixels(NUM_IMAGES.value, size * SCALE.value if PROMPT.value is not None else max(size, DISPLAYED))
   if PROMPT.value is not None:
     read_prompt(PROMPT.value, run.settings, run.text_tokenizer)  # nor a wrong prompt for the compiler
+    _warn_of_unseen([PROMPT.value], run)
   generator = Generator(sampling_flags.overridden(run.settings), run.params, run.text_tokenizer)
   if PROMPT.value is not None:
     drawing = generator([PROMPT.value] * NUM_IMAGES.value, seed=SEED.value)
@@ -57,6 +60,7 @@ def main(argv: list[str]):
     picture = picture.resize(size, Image.Resampling.NEAREST)
   else:
     captions = picked(generator, SPLIT.value, NUM_IMAGES.value, SEED.value).captions
+    _warn_of_unseen(captions, run)
     drawing = drawn(generator, captions, SEED.value, batch=64)
     picture = sheet({f"{SPLIT.value} captions": drawing.images}, captions)
   png = io.BytesIO()
@@ -73,6 +77,13 @@ def check_pixels(images: int, side: int):
       f"--num_images={images}, each shown {side:,} pixels wide, are {images * side**2:,} pixels, more than the "
       f"{MOST_PIXELS:,} of a picture that can be shown; draw fewer, or --scale them less"
     )
+
+
+def _warn_of_unseen(prompts, run):
+  from omniimage.sampling.generate import unseen
+
+  if text := unseen(prompts, run.settings, run.text_tokenizer):
+    logging.warning("%s", text)
 
 
 def check_out(path: Path):

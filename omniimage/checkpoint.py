@@ -89,7 +89,7 @@ class Checkpoints:
 
   def reserve(self, state: Any):
     """Makes, in the background, the memory that `save` copies such a state into; else the first save has to."""
-    needed = sizes(_by_path(state))
+    needed = sizes(by_path(state))
     self.wait()
     self._pending = self._background.submit(self._memory.reserve, needed)
 
@@ -103,7 +103,7 @@ class Checkpoints:
         "training in this workdir? The same command goes on from the newest checkpoint"
       )
     with _one_line(f"{self._directory}/{step} cannot be written"):
-      arrays = _by_path(state)
+      arrays = by_path(state)
       inventory = {path: [str(leaf.dtype), list(leaf.shape)] for path, leaf in arrays.items()}
       about = to_json({"metadata": metadata, "arrays": inventory})
       if jax.process_index() == 0:  # before any process creates it anew: Orbax holds them all up at its beginning
@@ -237,7 +237,7 @@ class Checkpoints:
 
   def _load(self, step: int, abstract: Any, whole: bool) -> Any:
     inventory = self._about(step)["arrays"]
-    asked = _by_path(abstract)
+    asked = by_path(abstract)
     difference = _difference(inventory, asked, whole)
     if difference:
       raise CheckpointError(
@@ -327,7 +327,8 @@ def _one_line(what: str):
     raise CheckpointError(f"{what}: {first_line(error)}") from error
 
 
-def _by_path(tree: Any) -> dict[str, Any]:
+def by_path(tree: Any) -> dict[str, Any]:
+  """The leaves of a tree, by their paths in a checkpoint."""
   return {keystr(path, simple=True, separator="/"): leaf for path, leaf in jax.tree.leaves_with_path(tree)}
 
 

@@ -430,7 +430,7 @@ def _build(cls: type, values: Any, path: str):
       hint = f"did you mean {path}.{close[0]}?" if close else f"the keys are {', '.join(hints)}"
       raise SettingsError(f"{path}.{key} is not a setting; {hint}")
   missing = [key for key in hints if key not in values]
-  require(not missing, f"{path}.{missing[0] if missing else ''} is missing")
+  require(not missing, f"{path}.{missing[0] if missing else ''} is missing; add it, as the files in configs/ have it")
   built = {key: _convert(hints[key], values[key], f"{path}.{key}") for key in hints}
   try:
     return cls(**built)

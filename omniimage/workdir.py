@@ -10,15 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from absl import logging
 
-from omniimage.checkpoint import Checkpoints
-from omniimage.data.text import TextTokenizer
+from omniimage import versions
+from omniimage.checkpoint import Checkpoints, by_path
+from omniimage.data.text import TextTokenizer, vocabulary_fingerprint
+from omniimage.distributed.devices import check_devices
 from omniimage.errors import UserError
 from omniimage.files import write_whole
 from omniimage.lock import Lock
 from omniimage.models.omni import Omni, Params
 from omniimage.paths import absolute
-from omniimage.settings import Settings, from_stored
+from omniimage.settings import Settings, SettingsError, from_stored
 
 BUILTIN_VOCABULARY = "builtin"
 
@@ -71,22 +74,66 @@ class Workdir:
 
   def write_config(self, config: Mapping[str, Any]):
     if jax.process_index() == 0:
-      write_whole(self.config, (json.dumps(config, indent=2) + "\n").encode())
+      write_whole(self.config, (json.dumps(versions.stamped(config), indent=2) + "\n").encode())
 
-  def keep_vocabulary(self, path: str):
-    """Copies a vocabulary into the workdir, which then needs nothing outside. UserError if it holds another one."""
-    if path == BUILTIN_VOCABULARY:
-      return
-    text = Path(path).read_text(encoding="utf-8")
-    if self.vocabulary.exists() and self.vocabulary.read_text(encoding="utf-8") != text:
-      raise UserError(f"data.vocabulary={path!r} is not the one that {self.path} was trained with, {self.vocabulary}")
-    if jax.process_index() == 0:
-      write_whole(self.vocabulary, text.encode())
+  def read_settings(self) -> Settings:
+    """Of config.json, whichever version has written it. UserError if it cannot be read."""
+    if not self.config.is_file():
+      raise UserError(
+        f"{self.path} is not a run: it has no config.json; train one with python -m launch.train --workdir={self.path}"
+      )
+    again = "the command that trained the run writes it again"
+    try:
+      config = dict(json.loads(self.config.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+      raise UserError(f"{self.config} cannot be read; {again}") from None
+    written_in = versions.format_of(config, str(self.config))
+    try:
+      return from_stored(versions.present_config(config, written_in))
+    except SettingsError as error:
+      raise UserError(
+        f"{self.config}, of format {written_in}: {error}; {again}, with configs of this version"
+      ) from None
+
+  def open_vocabulary(self, name: str) -> TextTokenizer:
+    """The vocabulary that a config names. Where its file is gone, the run's own copy takes its place.
+
+    UserError if there is neither, or if the copy is another vocabulary.
+    """
+    if name == BUILTIN_VOCABULARY:
+      return TextTokenizer.load(name)
+    kept = vocabulary_fingerprint(self.vocabulary)
+    if kept and not Path(name).exists():
+      logging.warning("data.vocabulary=%r is gone; goes on with the run's own copy, %s", name, self.vocabulary)
+      return TextTokenizer.load(str(self.vocabulary))
+    tokenizer = TextTokenizer.load(name)
+    if kept not in (None, tokenizer.fingerprint):
+      raise UserError(f"data.vocabulary={name!r} is not the one that {self.path} was trained with, {self.vocabulary}")
+    return tokenizer
+
+  def keep_vocabulary(self, name: str):
+    """Copies the vocabulary that a config names into the workdir, which then needs nothing outside."""
+    if name != BUILTIN_VOCABULARY and jax.process_index() == 0 and not vocabulary_fingerprint(self.vocabulary):
+      write_whole(self.vocabulary, Path(name).read_bytes())
 
   def load_vocabulary(self, settings: Settings) -> TextTokenizer:
     """The run's own vocabulary, whatever path its config names."""
     builtin = settings.data.vocabulary == BUILTIN_VOCABULARY
     return TextTokenizer.load(BUILTIN_VOCABULARY if builtin else str(self.vocabulary))
+
+
+def check_vocabulary(about: Mapping[str, Any], settings: Settings, text_tokenizer: TextTokenizer, where: str):
+  """UserError if a checkpoint, by what it says of itself, was trained with another vocabulary: content counts."""
+  stored, name = about["config"]["data"]["vocabulary"], settings.data.vocabulary
+  if known := about.get("vocabulary"):
+    same = known == text_tokenizer.fingerprint
+  else:  # of format 0: files were compared with the run's own copy already
+    same = (stored == BUILTIN_VOCABULARY) == (name == BUILTIN_VOCABULARY)
+  if not same:
+    raise UserError(
+      f"{where} was trained with another text vocabulary, {stored!r} there and data.vocabulary={name!r} here; name "
+      "the one it was trained with, of which the run keeps a copy, or take another workdir"
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,28 +156,32 @@ class Run:
 def load_run(path: str | os.PathLike) -> Run:
   """The last checkpoint of a workdir, without its optimizer. UserError where there is none."""
   workdir = Workdir(path)
-  path = workdir.path
-  if not workdir.config.is_file():
-    raise UserError(
-      f"{path} is not a run: it has no config.json; train one with python -m launch.train --workdir={path}"
-    )
-  try:
-    config = json.loads(workdir.config.read_text())
-  except (OSError, ValueError):
-    raise UserError(f"{workdir.config} cannot be read; the command that trained the run writes it again") from None
-  settings = from_stored(config)
+  settings = workdir.read_settings()
+  check_devices()
   text_tokenizer = workdir.load_vocabulary(settings)
+  versions.refuse_unsealed(workdir.checkpoints)
   checkpoints = Checkpoints(workdir.checkpoints)
   params = jax.eval_shape(Omni(settings, text_tokenizer.size).init, jax.random.key(0))
 
   def read(step: int) -> Run:
-    averaged = {path.split("/")[1] for path in checkpoints.shapes(step) if path.startswith("ema/")}
-    abstract = {"params": params, "ema": {part: params[part] for part in sorted(averaged)}}
-    seconds = checkpoints.metadata(step)["seconds"]
-    restored = checkpoints.restore_params(step, abstract)
-    return Run(settings, {**restored["params"], **restored["ema"]}, text_tokenizer, step, seconds)
+    about, where = checkpoints.metadata(step), f"{workdir.checkpoints / str(step)}"
+    written_in = versions.format_of(about, where)
+    check_vocabulary(about, settings, text_tokenizer, where)
+    averaged = _averaged(checkpoints, step, params, written_in)
+    return Run(settings, averaged, text_tokenizer, step, about["seconds"])
 
   run = checkpoints.read_newest(read)
   if run is None:
-    raise UserError(f"{path} has no checkpoint yet; let the training run reach run.checkpoint_every steps")
+    raise UserError(f"{workdir.path} has no checkpoint yet; let the training run reach run.checkpoint_every steps")
   return run
+
+
+def _averaged(checkpoints: Checkpoints, step: int, abstract: Params, written_in: int) -> Params:
+  """The parameters of a checkpoint of some format, averages where it has them."""
+  asked, inventory = by_path(abstract), checkpoints.shapes(step)
+  places = {}
+  for path in asked:
+    both = versions.stored_paths((f"ema/{path}", f"params/{path}"), inventory, written_in)
+    places[path] = next((old for old in both.values() if old in inventory), f"params/{path}")
+  found = checkpoints.restore_params(step, {places[path]: leaf for path, leaf in asked.items()})
+  return jax.tree.unflatten(jax.tree.structure(abstract), [found[places[path]] for path in asked])

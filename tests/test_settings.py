@@ -295,7 +295,7 @@ def test_a_missing_key_is_named(key):
   config = small.config().to_dict()
   *groups, name = key.split(".")
   del functools.reduce(lambda group, part: group[part], groups, config)[name]
-  assert _refused(config) == f"config.{key} is missing"
+  assert _refused(config) == f"config.{key} is missing; add it, as the files in configs/ have it"
 
 
 def test_settings_cannot_be_changed_after_they_were_checked():

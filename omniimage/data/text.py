@@ -6,20 +6,24 @@ The model's own specials (`<image>`, `<eos>`, …) lie outside its ids, and what
     python -m omniimage.data.text      # trains the shipped vocabulary again, after the captions have changed
 """
 
+import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from absl import logging
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 from omniimage.data import emoji, scenes
+from omniimage.data.lossless import PROBES, losses
+from omniimage.data.tokenizer_files import Unfit, build, read
 from omniimage.errors import UserError
 
 BUILTIN = Path(__file__).parent / "vocabulary.json"
 BUILTIN_SIZE = 1024  # 256 bytes and 768 merges
 ALPHABET = pre_tokenizers.ByteLevel.alphabet()
-_PROBE = "é 猫 🐈\t\n  <x>"  # comes back from any tokenizer that keeps every byte, also from one that composes (NFC)
 _REFUSED = (
   'text tokenizer {path!r}: {reason}; set data.vocabulary to "builtin" or the path of a byte-level tokenizer.json'
 )
@@ -28,45 +32,80 @@ _REFUSED = (
 class TextTokenizer:
   """str ↔ ids, exactly: with the shipped vocabulary `decode(encode(text)) == text` for every text."""
 
-  def __init__(self, tokenizer: Tokenizer):
+  def __init__(self, tokenizer: Tokenizer, fingerprint: str = ""):
     tokenizer.no_truncation()
     tokenizer.no_padding()
     tokenizer.encode_special_tokens = True  # as ordinary text, that is
     self._tokenizer = tokenizer
+    self.fingerprint = fingerprint  # of the content of its file
     self.size = max(tokenizer.get_vocab(with_added_tokens=True).values()) + 1
 
-  def __reduce__(self):
-    return TextTokenizer, (self._tokenizer,)  # data workers get a copy; what __init__ sets is not in its pickle
+  def __reduce__(self):  # data workers get a copy; what __init__ sets is not in the library's pickle
+    return TextTokenizer, (self._tokenizer, self.fingerprint)
 
   @classmethod
   def load(cls, path: str = "builtin") -> "TextTokenizer":
-    """The shipped vocabulary, or the `tokenizer.json` at `path`. UserError if it is missing, broken or loses text."""
-    file = BUILTIN if path == "builtin" else Path(path)
+    """The shipped vocabulary, or the `tokenizer.json` at `path`. UserError if it is missing, broken or loses text.
+
+    Warns of what is lost where that can be borne: one way to write an accent, of several that mean the same.
+    """
     try:
-      description = json.loads(file.read_text(encoding="utf-8"))
-      added = description.get("added_tokens") or []
-      control = [token["content"] for token in added if token["special"]]
-      for token in added:  # "<think>" and "<tool_call>" are often not marked as the specials they are
-        token["special"] = not token["content"].isspace()
-      tokenizer = cls(Tokenizer.from_str(json.dumps(description)))
-    except Exception as error:  # the library raises nothing narrower
-      reason = (str(error).splitlines() or [type(error).__name__])[0]
-      raise UserError(_REFUSED.format(path=path, reason=reason)) from None
-    if tokenizer.decode(tokenizer.encode(_PROBE)) != _PROBE:
-      raise UserError(_REFUSED.format(path=path, reason="it is not byte-level, some text would become unknown"))
-    for content in control:
-      if tokenizer._tokenizer.token_to_id(content) in tokenizer.encode(content):
-        raise UserError(
-          _REFUSED.format(path=path, reason=f"a user who types {content!r} would write its special token")
-        )
+      if not path:
+        raise Unfit("it has no name")
+      description = read(BUILTIN if path == "builtin" else Path(path))
+      built, added = build(description, path)
+      tokenizer = cls(built, _fingerprint(description))
+      tokenizer._check(description, [token["content"] for token in added if token["special"]], path)
+    except Unfit as error:
+      raise UserError(_REFUSED.format(path=path, reason=error)) from None
+    except BaseException as error:  # of Rust
+      if type(error).__name__ != "PanicException":
+        raise
+      raise UserError(_REFUSED.format(path=path, reason=f"the library breaks down over it: {error}")) from None
     return tokenizer
 
+  def _check(self, description: Mapping[str, Any], control: Sequence[str], path: str):
+    """Raises Unfit if text does not come back, or can write a control token."""
+    unfit, borne = losses(lambda text: self.decode(self.encode(text)), description)
+    if unfit:
+      raise Unfit(f"it is not byte-level, or changes text, so that some would be lost: {_few(unfit)}")
+    long = " ".join(PROBES)
+    if any(self.encode(long) != self.encode(long) for _ in range(8)):
+      raise Unfit("it gives a text other ids each time")
+    for content in control:
+      if self._tokenizer.token_to_id(content) in self.encode(content):
+        raise Unfit(f"a user who types {content!r} would write its special token")
+    if borne:
+      logging.warning("text tokenizer %r loses how some text was written: %s", path, _few(borne))
+
   def encode(self, text: str) -> list[int]:
-    return self._tokenizer.encode(text, add_special_tokens=False).ids
+    """Lone surrogates, which are no text but may stand in JSON, become U+FFFD."""
+    return self._tokenizer.encode(as_text(text), add_special_tokens=False).ids
 
   def decode(self, ids: Sequence[int]) -> str:
     """Bytes that are no UTF-8, as a model may write them, become U+FFFD."""
     return self._tokenizer.decode(list(ids), skip_special_tokens=False)
+
+
+def as_text(text: str) -> str:
+  """The text with U+FFFD for lone surrogates, which no UTF-8 can hold."""
+  return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def vocabulary_fingerprint(file: Path) -> str | None:
+  """Of the content of a tokenizer.json, however it is laid out; None where none can be read."""
+  try:
+    return _fingerprint(read(file))
+  except Unfit:
+    return None
+
+
+def _few(lost: Sequence[str]) -> str:
+  return "; ".join(lost[:3]) + (f"; and {len(lost) - 3} more" if len(lost) > 3 else "")
+
+
+def _fingerprint(description: Mapping[str, Any]) -> str:
+  return hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()
 
 
 def train_vocabulary(captions: Iterable[str], size: int) -> Tokenizer:

@@ -9,13 +9,13 @@ selecting rows is slicing. Axes: B images, N patches of the canvas, R patch rows
 patch, D width, h × w visual tokens, Z their channels, S text states, M memory (visual tokens, text states, one null).
 """
 
+import math
 from typing import Any
 
 import flax
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 
 from omniimage.models.attention import Attention, AttentionFn, AttentionMask, Full, dot_product_attention
@@ -52,7 +52,8 @@ class Memory:
 
 def time_features(t: Array) -> Array:
   """Sinusoids of t in [0, 1]: (...) → (..., 2·TIME_FREQUENCIES)."""
-  angles = 1000.0 * t[..., None] * jnp.exp(-np.log(10_000.0) * jnp.arange(TIME_FREQUENCIES) / TIME_FREQUENCIES)
+  ladder = jnp.arange(TIME_FREQUENCIES, dtype=jnp.float32) / TIME_FREQUENCIES
+  angles = 1000.0 * t[..., None] * jnp.exp(-math.log(10_000.0) * ladder)
   return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)
 
 
@@ -96,7 +97,7 @@ class Block(nn.Module):
     self.attention, self.cross_attention = Attention(**shared), Attention(**shared)
     self.cross_norm = RMSNorm()
     self.mlp = GatedMLP(s.width, s.mlp_width, self.dtype)
-    self.modulation = self.param("modulation", nn.initializers.zeros, (6, s.width))
+    self.modulation = self.param("modulation", nn.initializers.zeros, (6, s.width), jnp.float32)
 
   def memory_keys_values(self, states: Array, memory_cos_sin):
     return self.cross_attention.keys_values(states, memory_cos_sin)
@@ -135,8 +136,8 @@ class DiffusionDecoder(nn.Module):
     self.patches = nn.Dense(s.width, dtype=self.dtype)
     self.tokens = nn.Dense(s.width, dtype=self.dtype)
     self.text = nn.Dense(s.width, dtype=self.dtype)
-    self.null_tokens = self.param("null_tokens", vector, (s.width,))
-    self.null_text = self.param("null_text", vector, (s.width,))
+    self.null_tokens = self.param("null_tokens", vector, (s.width,), jnp.float32)
+    self.null_text = self.param("null_text", vector, (s.width,), jnp.float32)
     self.time = TimeEmbedding(s.width, self.dtype)
     self.modulation = nn.Dense(6 * s.width, kernel_init=nn.initializers.zeros)
     self.layers = layer_stack(
@@ -179,7 +180,7 @@ class DiffusionDecoder(nn.Module):
     rows = memory.aligned.shape[1] // columns
     places = take_rows(grid_positions(rows, columns, scale)[None], spans, columns)[0]
     tokens = grid_positions(int(rows * scale), int(columns * scale))
-    origin = jnp.zeros((memory.states.shape[1] - tokens.shape[0], 2))
+    origin = jnp.zeros((memory.states.shape[1] - tokens.shape[0], 2), jnp.float32)
     head_width = s.width // s.heads
     return tuple(
       rotary(positions[None], head_width, IMAGE_ROPE_THETA) for positions in (places, jnp.concatenate([tokens, origin]))

@@ -24,7 +24,7 @@ class RMSNorm(nn.Module):
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
-    scale = self.param("scale", nn.initializers.ones, (x.shape[-1],))
+    scale = self.param("scale", nn.initializers.ones, (x.shape[-1],), jnp.float32)
     return (rms_normalize(x, self.epsilon) * scale).astype(x.dtype)
 
 
@@ -77,7 +77,7 @@ def rotate(x_BLHK: Array, cos_sin: tuple[Array, Array]) -> Array:
 
 def grid_positions(rows: int, columns: int, scale: float = 1.0) -> Array:
   """Centres of a raster of `rows` × `columns` cells, (rows·columns, 2), in units of 1/scale cells."""
-  row, column = jnp.meshgrid(jnp.arange(rows), jnp.arange(columns), indexing="ij")
+  row, column = jnp.meshgrid(*(jnp.arange(n, dtype=jnp.float32) for n in (rows, columns)), indexing="ij")
   return (jnp.stack([row.ravel(), column.ravel()], axis=-1) + 0.5) * scale - 0.5
 
 

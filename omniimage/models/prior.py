@@ -31,8 +31,8 @@ class Tables(nn.Module):
   init: Any
 
   def setup(self):
-    self.text = self.param("text", self.init, self.text_shape)
-    self.image = self.param("image", self.init, self.image_shape)
+    self.text = self.param("text", self.init, self.text_shape, jnp.float32)
+    self.image = self.param("image", self.init, self.image_shape, jnp.float32)
 
 
 class Block(nn.Module):

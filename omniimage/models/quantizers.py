@@ -29,20 +29,21 @@ class FSQ:
     # shifted by one half.
     half = (levels - 1) * (1 + 1e-3) / 2
     offset = np.where(levels % 2 == 0, 0.5, 0.0)
-    bounded = jnp.tanh(z + np.arctanh(offset / half)) * half - offset
+    shift, half, offset = (np.float32(x) for x in (np.arctanh(offset / half), half, offset))
+    bounded = jnp.tanh(z + shift) * half - offset
     rounded = bounded + jax.lax.stop_gradient(jnp.round(bounded) - bounded)
-    digits = jnp.round(bounded).astype(jnp.int32) + levels // 2
-    return rounded / (levels // 2), jnp.sum(digits * self._basis, axis=-1)
+    digits = jnp.round(bounded).astype(jnp.int32) + np.int32(levels // 2)
+    return rounded / (levels // 2), jnp.sum(digits * self._basis, axis=-1, dtype=jnp.int32)
 
   def features(self, codes: Array) -> Array:
     """Codes (...) → features (..., Z), the values `quantize` gave."""
-    levels = np.asarray(self.levels)
+    levels = np.asarray(self.levels, np.int32)
     digits = codes[..., None] // self._basis % levels
     return (digits - levels // 2).astype(jnp.float32) / (levels // 2)
 
   def codebook(self) -> Array:
     """Features of every code, (C, Z)."""
-    return self.features(jnp.arange(self.codes))
+    return self.features(jnp.arange(self.codes, dtype=jnp.int32))
 
   @property
   def _basis(self) -> np.ndarray:

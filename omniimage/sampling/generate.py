@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import flax
@@ -12,7 +13,7 @@ from jax import Array
 
 from omniimage import seeds
 from omniimage.data import conversation
-from omniimage.data.text import TextTokenizer
+from omniimage.data.text import TextTokenizer, as_text
 from omniimage.errors import UserError
 from omniimage.models.omni import Omni, Params
 from omniimage.sampling.autoregressive import prefill, sample_tokens
@@ -108,6 +109,25 @@ def read_prompt(prompt: str, settings: Settings, text_tokenizer: TextTokenizer) 
       f"the prompt has {len(tokens)} tokens and the model reads at most {room}; shorten it: {prompt[:60]!r}…"
     )
   return tokens
+
+
+def check_text(prompt: str):
+  """UserError where bytes of a prompt that a person typed are no text, which Python keeps as lone surrogates."""
+  if as_text(prompt) != prompt:
+    raise UserError(f"the prompt has bytes that are no text in UTF-8: {prompt[:60]!a}; type it again in UTF-8")
+
+
+def unseen(prompts: Sequence[str], settings: Settings, text_tokenizer: TextTokenizer) -> str:
+  """What the painter does not see of the first prompt that is longer than it reads, in words; empty if it sees all."""
+  reads = settings.decoder.text_length
+  longer = [tokens for tokens in map(text_tokenizer.encode, dict.fromkeys(prompts)) if len(tokens) > reads]
+  if not longer:
+    return ""
+  return (
+    f"the painter reads the last {reads} of the prompt's {len(longer[0])} tokens (decoder.text_length) and does not "
+    f"see {text_tokenizer.decode(longer[0][:-reads])!r}; only the visual tokens may show that"
+    f"{f'; so it is with {len(longer) - 1} more prompts' if len(longer) > 1 else ''}"
+  )
 
 
 def to_float(images: Array) -> Array:

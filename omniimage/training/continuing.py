@@ -1,27 +1,37 @@
-"""Going on with a run under a changed config: what may change, and what may not."""
+"""Going on with a run under a changed config or an older version's state: what may change, and what may not."""
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import jax
 from absl import logging
 
+from omniimage.checkpoint import Checkpoints, by_path
 from omniimage.errors import UserError
+from omniimage.manifests import some
+from omniimage.settings import PARTS
+from omniimage.versions import KEY, dropped_paths, stored_paths
 
-MODEL = ("tokenizer.", "prior.", "decoder.", "data.image_size", "data.vocabulary")  # what the parameters mean
+MODEL = ("tokenizer.", "prior.", "decoder.", "data.image_size")  # what the parameters mean, beside the vocabulary
 LAYOUTS = ("decoder.chunk_rows", "decoder.chunk_offsets")  # what a painter has learnt to paint, once it is trained
 
 
 def check_config(stored: Mapping[str, Any], given: Mapping[str, Any], where: str, step: int):
-  """Logs how the given config differs from the one stored at a step. Raises UserError if the model is another."""
+  """Raises UserError if the given config describes another model than the one stored at a step."""
   free = () if _painter_is_trained(stored, step) else LAYOUTS
-  changes = list(_differences(stored, given))
-  model = [text for path, text in changes if path.startswith(MODEL) and path not in free]
+  model = [text for path, text in _differences(stored, given) if path.startswith(MODEL) and path not in free]
+
   if model:
     raise UserError(
       f"{where} was trained with another model: {'; '.join(model[:3])}"
       f"{f' and {len(model) - 3} more' if len(model) > 3 else ''}. Use its config, or another workdir"
     )
-  for _, text in changes:
+
+
+def log_changes(stored: Mapping[str, Any], given: Mapping[str, Any]):
+  """Says how the given config differs from the stored one."""
+  for _, text in _differences(stored, given):
     logging.warning("goes on with another config: %s", text)
 
 
@@ -32,6 +42,76 @@ def _painter_is_trained(config: Mapping[str, Any], step: int) -> bool:
       return True
     step -= config["stages"][name]["steps"]
   return False
+
+
+def check_schedule(stored: Mapping[str, Any], given: Mapping[str, Any], step: int, where: str):
+  """Raises UserError if a checkpoint's step lies in another stage now, or if its optimizer no longer fits the stage.
+
+  A run whose schedule was over goes on with a stage that begins where it ended.
+  """
+  (was, _), (now, start) = _stage_of(stored, step), _stage_of(given, step)
+  if was is None and now is not None and step != start:
+    raise UserError(
+      f"{where}: the run had ended at step {step}, and its optimizer with it; {now} cannot go on in the middle. "
+      "Put another stage behind the last one instead, or take another workdir"
+    )
+  if was is None:
+    return
+  if was != now:
+    changed = [text for path, text in _differences(stored, given) if re.fullmatch(r"schedule|stages\.\w+\.steps", path)]
+    raise UserError(
+      f"{where}: the schedule no longer fits step {step}, which is in {was} there and {_in_words(now)} here: "
+      f"{'; '.join(changed)}. A stage that is under way needs more steps than it has made, and one that is finished "
+      "cannot be made longer; set that back, put another stage behind the last one, or take another workdir"
+    )
+  there, here = _optimizer(stored, now), _optimizer(given, now)
+  if there != here:
+    raise UserError(
+      f"{where} is in the middle of {now}, with {there} there and {here} here; that can change between stages only. "
+      "Set it back, or take another workdir"
+    )
+
+
+def restore(checkpoints: Checkpoints, step: int, wanted: Any, init: Callable[[], Any]) -> Any:
+  """The state of a checkpoint, of this version's format or an older one.
+
+  Args:
+    wanted: ShapeDtypeStructs with the shardings to restore to.
+    init: makes a fresh state; what the checkpoint's format did not have yet is taken from it.
+  """
+  asked = by_path(wanted)
+  inventory, written_in = checkpoints.shapes(step), checkpoints.metadata(step).get(KEY, 0)
+  there = stored_paths(asked, inventory, written_in)
+  reads_all = not dropped_paths(inventory, written_in)
+  read = checkpoints.restore if reads_all else checkpoints.restore_params
+  found = read(step, {old: asked[path] for path, old in there.items()})
+  arrays = {path: found[old] for path, old in there.items()}
+  new = [path for path in asked if path not in there]
+  if new:
+    logging.warning("begins afresh, as the checkpoint of step %d is of an older version: %s", step, some(new))
+    places = {path: asked[path].sharding for path in new}
+    arrays |= jax.jit(lambda: {path: by_path(init())[path] for path in new}, out_shardings=places)()
+  return jax.tree.unflatten(jax.tree.structure(wanted), [arrays[path] for path in asked])
+
+
+def _stage_of(config: Mapping[str, Any], step: int) -> tuple[str | None, int]:
+  """Name and first step of the stage that makes the update after `step`; None when the schedule is over."""
+  start = 0
+  for name in config["schedule"]:
+    if step < start + config["stages"][name]["steps"]:
+      return name, start
+    start += config["stages"][name]["steps"]
+  return None, start
+
+
+def _in_words(stage: str | None) -> str:
+  return "behind the end" if stage is None else f"in {stage}"
+
+
+def _optimizer(config: Mapping[str, Any], stage: str) -> str:
+  """What a stage's optimizer and averages are made for, in words."""
+  moving = [part for part in PARTS if config["stages"][stage][f"{part}_rate"] > 0]
+  return f"{' and '.join(moving)} moved by {'Muon and AdamW' if config['optimizer']['muon_rms'] > 0 else 'AdamW'}"
 
 
 def _differences(stored: Any, given: Any, path: str = "") -> Iterator[tuple[str, str]]:

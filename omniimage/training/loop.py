@@ -14,12 +14,13 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from omniimage import seeds
+from omniimage import seeds, versions
 from omniimage.checkpoint import Checkpoints
 from omniimage.data.batches import Batches
 from omniimage.data.sources import open_source
 from omniimage.data.text import TextTokenizer
 from omniimage.distributed import preemption
+from omniimage.distributed.devices import check_devices
 from omniimage.distributed.mesh import batch_sharding, check_rows, global_batch, local_rows, make_mesh
 from omniimage.distributed.sharding import state_shardings
 from omniimage.errors import CheckpointError, UserError
@@ -28,7 +29,7 @@ from omniimage.settings import Settings, StageSettings, from_config
 from omniimage.step_folders import check_path
 from omniimage.streams import Stream, fold
 from omniimage.training.accounts import Accounts, Rate
-from omniimage.training.continuing import check_config
+from omniimage.training.continuing import check_config, check_schedule, log_changes, restore
 from omniimage.training.faults import FaultLog, RollBack
 from omniimage.training.metrics import MetricsWriter, Progress, last_wall_seconds
 from omniimage.training.optimizer import learning_rate, make_optimizer
@@ -37,7 +38,7 @@ from omniimage.training.samples import SampleSheets
 from omniimage.training.sharded import jitted_step, model_for
 from omniimage.training.state import TrainState, enter_stage, fresh_state, leave_stage, stage_at
 from omniimage.training.step import StepFn
-from omniimage.workdir import Workdir
+from omniimage.workdir import Workdir, check_vocabulary
 
 DISK_ERRORS = (
   errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE, errno.ENOTCONN
@@ -53,8 +54,10 @@ def train(config: ConfigDict, workdir: str, begin_anew: bool = False, from_step:
   disk is full, the workdir vanishes or the run diverges for good. Raises `preemption.Preempted` once it has stopped as
   it was asked to.
   """
+  check_devices()
   place = Workdir(workdir)
   with (
+    jax.enable_x64(False),  # else noise and optimizer would differ, and the run with them
     contextlib.closing(place.lock),
     _disk_errors(place),
     contextlib.closing(Trainer.prepare(config, place, begin_anew)) as trainer,
@@ -99,6 +102,7 @@ class Trainer:
   config: dict[str, Any]
   settings: Settings
   workdir: Workdir
+  text_tokenizer: TextTokenizer
   omni: Omni
   mesh: Mesh
   batches: Batches
@@ -114,7 +118,7 @@ class Trainer:
     mesh = make_mesh(settings.mesh)
     for name in settings.schedule:
       check_rows(settings.stages[name].rows, settings.stages[name].accumulate, mesh, name)
-    text_tokenizer = TextTokenizer.load(settings.data.vocabulary)
+    text_tokenizer = workdir.open_vocabulary(settings.data.vocabulary)
     omni = model_for(settings, text_tokenizer.size, mesh)
     sources = [
       open_source(settings.data, split, settings.token_grid, text_tokenizer, omni.vocabulary)
@@ -124,15 +128,16 @@ class Trainer:
     check_path(workdir.checkpoints, write=True)
     workdir.create()
     workdir.lock.take()
+    versions.refuse_unsealed(workdir.checkpoints)
     if begin_anew:
       set_old_run_aside(workdir)
       workdir.create()
-    workdir.keep_vocabulary(settings.data.vocabulary)
     run, has_saved = settings.run, lambda: workdir.unsaved.unlink(missing_ok=True)
     return cls(
       config=json.loads(json.dumps(config.to_dict())),
       settings=settings,
       workdir=workdir,
+      text_tokenizer=text_tokenizer,
       omni=omni,
       mesh=mesh,
       batches=batches,
@@ -156,14 +161,13 @@ class Trainer:
     """
     step = find_step(self.checkpoints, self.workdir, from_step)
     if step is not None:
-      about = self.checkpoints.metadata(step)
-      check_config(about["config"], self.config, f"{self.workdir.checkpoints / str(step)}", step)
-      self._check_schedule(step)
+      about = self._about(step)
       lost = (last_wall_seconds(self.workdir.metrics) or 0.0) - sum(about["wall"].values())
       self.accounts.go_on(about["wall"], about["seconds"], max(0.0, lost))
     state = self._state_of(step)
     if from_step is not None:
       leave_later(self.checkpoints, from_step)
+    self.workdir.keep_vocabulary(self.settings.data.vocabulary)
     self.workdir.write_config(self.config)
     if step is not None:
       print(f"goes on from step {step} of {self.settings.total_steps}", file=sys.stderr, flush=True)
@@ -238,14 +242,15 @@ class Trainer:
 
     return on_mesh
 
-  def _check_schedule(self, step: int):
-    """A run that had ended has no optimizer to go on with in the middle of a stage."""
-    stage, start = stage_at(self.settings, step)
-    if self._had_ended(step) and stage is not None and step != start:
-      raise UserError(
-        f"the run had ended at step {step}, and its optimizer with it; {stage} cannot go on in the middle. "
-        "Put another stage behind the last one instead, or take another workdir"
-      )
+  def _about(self, step: int) -> dict[str, Any]:
+    """What a checkpoint says of itself. UserError if the run cannot go on from it with this config."""
+    about, where = self.checkpoints.metadata(step), f"{self.workdir.checkpoints / str(step)}"
+    stored = versions.present_config(about["config"], versions.format_of(about, where))
+    check_config(stored, self.config, where, step)
+    check_vocabulary(about, self.settings, self.text_tokenizer, where)
+    check_schedule(stored, self.config, step, where)
+    log_changes(stored, self.config)
+    return about
 
   def _had_ended(self, step: int) -> bool:
     return not any(path.startswith("ema/") for path in self.checkpoints.shapes(step))
@@ -266,7 +271,7 @@ class Trainer:
       with jax.set_mesh(self.mesh):
         return jax.jit(init, out_shardings=shardings)(key)
     placed = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), abstract, shardings)
-    state = self.checkpoints.restore(step, placed)
+    state = restore(self.checkpoints, step, placed, lambda: init(key))
     if int(state.step) != step:  # seals of older versions do not know their step
       raise CheckpointError(
         f"{self.workdir.checkpoints / str(step)} is the checkpoint of step {int(state.step)}, copied over this name; "
@@ -292,8 +297,13 @@ class Trainer:
 
   def _save(self, state: TrainState):
     self.accounts.turn_to("checkpoint")
-    about = {"seconds": self.accounts.stages, "wall": self.accounts.kinds, "config": self.config}
-    self.checkpoints.save(int(state.step), state, about)
+    about = {
+      "seconds": self.accounts.stages,
+      "wall": self.accounts.kinds,
+      "config": self.config,
+      "vocabulary": self.text_tokenizer.fingerprint,
+    }
+    self.checkpoints.save(int(state.step), state, versions.stamped(about))
 
   def _logged(self, metrics, stage: StageSettings, stage_step: int, rate: Rate, index: int) -> dict[str, float]:
     rates = {

@@ -47,7 +47,7 @@ def enter_stage(state: TrainState, moves: tuple[str, ...], optimizer: optax.Grad
   """Fresh averages and optimizer state for the parts that move."""
   moving = {part: state.params[part] for part in moves}
   # Copies: the step donates its state, and one buffer cannot be donated as parameter and as average.
-  return state.replace(ema=jax.tree.map(jnp.copy, moving), opt_state=optimizer.init(moving))
+  return state.replace(ema=jax.tree.map(jnp.copy, moving), opt_state=_single(optimizer.init(moving)))
 
 
 def leave_stage(state: TrainState) -> TrainState:
@@ -55,6 +55,11 @@ def leave_stage(state: TrainState) -> TrainState:
   Its losses are compared with none of this one's; updates skipped in a row are counted on."""
   health = fresh_health().replace(skipped_in_a_row=state.health.skipped_in_a_row)
   return state.replace(params=state.averaged, ema={}, opt_state={}, health=health)
+
+
+def _single(state: Any) -> Any:
+  """In float32 what JAX_ENABLE_X64 has made float64: optimizers take their constants from Python numbers."""
+  return jax.tree.map(lambda x: x.astype(jnp.float32) if x.dtype == jnp.float64 else x, state)
 
 
 def stage_at(settings: Settings, step: int) -> tuple[str | None, int]:

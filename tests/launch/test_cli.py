@@ -16,6 +16,7 @@ import launch
 from launch import cli
 from omniimage import workdir as workdir_module
 from omniimage.checkpoint import Checkpoints
+from omniimage.data.text import BUILTIN
 from omniimage.settings import from_config
 from omniimage.training.optimizer import make_optimizer
 from omniimage.training.state import enter_stage, fresh_state
@@ -182,6 +183,42 @@ def test_a_checkpoint_of_another_model_is_named(refused, run_of_zeros, tmp_path)
   other.checkpoints.symlink_to(run_of_zeros / "checkpoints")
   said = refused("sample", f"--workdir={tmp_path}", "--prompt=a star", f"--out={tmp_path}/star.png")
   assert "holds another model" in said and "prior/layers/mlp" in said
+
+
+def test_a_schedule_or_a_vocabulary_that_does_not_fit_a_run_is_named(refused, run_of_zeros, tmp_path):
+  """And nothing of the run is changed."""
+  own = (tmp_path / "own.py", tmp_path / "own.json")
+  own[0].write_text("from tests import small\n\n\ndef get_config():\n  return small.config()\n")
+  own[1].write_text(BUILTIN.read_text(encoding="utf-8").replace('"ignore_merges":false', '"ignore_merges":true'))
+  train = ("train", f"--config={own[0]}", f"--workdir={run_of_zeros}")
+  assert "the schedule no longer fits step 4" in refused(*train, "--config.stages.tokenizer.steps=3")
+  assert "with another text vocabulary" in refused(*train, f"--config.data.vocabulary={own[1]}")
+  assert not Workdir(run_of_zeros).vocabulary.exists()
+
+
+def test_a_run_of_the_first_layout_is_named_by_every_command(refused, tmp_path):
+  workdir = Workdir(tmp_path / "run")
+  workdir.create()
+  workdir.write_config(small.config().to_dict())
+  about = workdir.checkpoints / "12" / "about"
+  about.mkdir(parents=True)
+  (about / "_METADATA").touch()
+  for command, *flags_ in (("train", TINY), ("evaluate",)):
+    said = refused(command, f"--workdir={workdir.path}", *flags_)
+    assert "checkpoints/12 was written before checkpoints were sealed" in said
+  assert about.exists()
+
+
+def test_a_prompt_that_is_no_text_is_refused_before_the_run_is_read(refused, tmp_path):
+  said = refused("sample", f"--workdir={tmp_path}", "--prompt=\udcff red star", f"--out={tmp_path}/star.png")
+  assert "bytes that are no text in UTF-8: '\\udcff red star'" in said
+
+
+def test_commands_run_in_32_bits_and_can_print_any_name(monkeypatch, capfd):
+  monkeypatch.setenv("JAX_ENABLE_X64", "1")
+  monkeypatch.setattr(cli.app, "run", lambda main, flags_parser: print("\udcff.png"))
+  cli.run(lambda argv: None)
+  assert os.environ["JAX_ENABLE_X64"] == "0" and "\\udcff.png" in capfd.readouterr().out
 
 
 def test_a_prompt_that_cannot_be_drawn_is_refused(refused, run_of_zeros, tmp_path):

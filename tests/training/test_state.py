@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from omniimage.training.optimizer import make_optimizer
 from omniimage.training.state import TrainState, enter_stage, fresh_state, leave_stage, stage_at
 from omniimage.training.step import average
 from tests import small
@@ -58,6 +59,27 @@ def test_the_average_is_near_the_parameters_at_first_and_then_as_slow_as_the_set
       np.testing.assert_allclose(ema["kernel"], 0.9 * params, rtol=1e-5)
     if step == 9:
       assert forgotten < 1e-4  # of where the stage began
+
+
+def test_parameters_optimizer_and_counters_are_of_32_bits_whatever_the_flag():
+  """So that a run with JAX_ENABLE_X64=1 can go on without it."""
+
+  def types():
+    s = small.settings(**small.SHALLOW)
+    stage = s.stages["joint"]
+
+    def init(key):
+      return enter_stage(fresh_state(small.omni(s).init(key)), stage.moves, make_optimizer(s.optimizer, stage))
+
+    return jax.eval_shape(init, jax.random.key(0))
+
+  with jax.enable_x64(True):
+    assert jnp.zeros(()).dtype == jnp.float64
+    double = types()
+  with jax.enable_x64(False):
+    single = types()
+  assert {str(leaf.dtype) for leaf in jax.tree.leaves(double)} == {"float32", "int32"}
+  assert jax.tree.leaves_with_path(single) == jax.tree.leaves_with_path(double)
 
 
 def test_the_stage_of_a_step_is_found_and_stages_without_steps_are_passed_over():
