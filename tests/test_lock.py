@@ -177,11 +177,14 @@ def test_a_workdir_that_has_vanished_or_been_replaced_is_named(make, tmp_path):
 def test_a_forked_worker_does_not_hold_the_lock_of_its_dead_parent(make, tmp_path):
   first = make()
   first.take()
+  reader, writer = os.pipe()
   worker = os.fork()
   if worker == 0:
+    os.write(writer, b"x")
     time.sleep(20)
     os._exit(0)
   try:
+    os.read(reader, 1)
     first.close()
     make().take()
   finally:
