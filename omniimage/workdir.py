@@ -103,7 +103,7 @@ class Workdir:
     if name == BUILTIN_VOCABULARY:
       return TextTokenizer.load(name)
     kept = vocabulary_fingerprint(self.vocabulary)
-    if kept and not Path(name).exists():
+    if kept and not absolute(name).exists():
       logging.warning("data.vocabulary=%r is gone; goes on with the run's own copy, %s", name, self.vocabulary)
       return TextTokenizer.load(str(self.vocabulary))
     tokenizer = TextTokenizer.load(name)
@@ -114,7 +114,7 @@ class Workdir:
   def keep_vocabulary(self, name: str):
     """Copies the vocabulary that a config names into the workdir, which then needs nothing outside."""
     if name != BUILTIN_VOCABULARY and jax.process_index() == 0 and not vocabulary_fingerprint(self.vocabulary):
-      write_whole(self.vocabulary, Path(name).read_bytes())
+      write_whole(self.vocabulary, absolute(name).read_bytes())
 
   def load_vocabulary(self, settings: Settings) -> TextTokenizer:
     """The run's own vocabulary, whatever path its config names."""

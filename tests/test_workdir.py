@@ -42,7 +42,9 @@ def test_a_run_keeps_its_vocabulary_and_needs_the_file_it_came_from_no_more(work
 def test_a_vocabulary_is_compared_by_its_content(workdir, vocabulary, tmp_path, monkeypatch):
   workdir.keep_vocabulary(str(vocabulary))
   monkeypatch.chdir(tmp_path)
+  monkeypatch.setenv("HOME", str(tmp_path))
   known = workdir.open_vocabulary("own.json").fingerprint
+  assert workdir.open_vocabulary("~/own.json").fingerprint == known
   description = json.loads(vocabulary.read_text(encoding="utf-8"))
   vocabulary.write_text(json.dumps(description, indent=1), encoding="utf-8")
   assert workdir.open_vocabulary(str(vocabulary)).fingerprint == known

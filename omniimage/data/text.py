@@ -20,6 +20,7 @@ from omniimage.data import emoji, scenes
 from omniimage.data.lossless import PROBES, losses
 from omniimage.data.tokenizer_files import Unfit, build, read
 from omniimage.errors import UserError
+from omniimage.paths import absolute
 
 BUILTIN = Path(__file__).parent / "vocabulary.json"
 BUILTIN_SIZE = 1024  # 256 bytes and 768 merges
@@ -52,7 +53,7 @@ class TextTokenizer:
     try:
       if not path:
         raise Unfit("it has no name")
-      description = read(BUILTIN if path == "builtin" else Path(path))
+      description = read(BUILTIN if path == "builtin" else absolute(path))
       built, added = build(description, path)
       tokenizer = cls(built, _fingerprint(description))
       tokenizer._check(description, [token["content"] for token in added if token["special"]], path)

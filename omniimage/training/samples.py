@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from omniimage.data.text import TextTokenizer
 from omniimage.errors import UserError
 from omniimage.evaluation.held_out import Examples, candidates, read_examples
 from omniimage.evaluation.sheets import sheet
+from omniimage.files import write_whole
 from omniimage.sampling.generate import Generator
 from omniimage.settings import Settings
 from omniimage.training.state import TrainState
@@ -55,7 +57,9 @@ class SampleSheets:
       columns["sampled tokens"] = drawing.rendering
       if "decoder" in trained:
         columns["painted"] = drawing.images
-    sheet(columns, captions).save(self._folder / f"{name}.png")
+    png = io.BytesIO()
+    sheet(columns, captions).save(png, "PNG")
+    write_whole(self._folder / f"{name}.png", png.getvalue())
 
   @functools.cached_property
   def _examples(self) -> dict[str, Examples] | None:
