@@ -9,6 +9,7 @@ import pytest
 from omniimage.errors import UserError
 from omniimage.files import write_whole
 from omniimage.paths import absolute, writing
+from omniimage.versions import FORMAT
 from omniimage.workdir import Workdir
 
 
@@ -55,7 +56,7 @@ def test_a_run_has_all_its_folders_in_one_place(tmp_path, monkeypatch):
   workdir.create()
   workdir.write_config({"seed": 0})
   assert {path.name for path in tmp_path.iterdir()} == {"run"}
-  assert json.loads((tmp_path / "run" / "config.json").read_text()) == {"seed": 0}
+  assert json.loads((tmp_path / "run" / "config.json").read_text()) == {"format": FORMAT, "seed": 0}
 
 
 def test_what_cannot_be_written_at_the_end_is_one_line(tmp_path):

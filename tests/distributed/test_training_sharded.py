@@ -11,9 +11,11 @@ import numpy as np
 import optax
 import pytest
 
+from omniimage import seeds
 from omniimage.distributed.mesh import batch_sharding, global_batch, make_mesh
 from omniimage.distributed.sharding import state_shardings
 from omniimage.settings import PARTS, MeshSettings
+from omniimage.streams import Stream, fold
 from omniimage.training.loop import Trainer
 from omniimage.training.optimizer import make_optimizer
 from omniimage.training.sharded import jitted_step, model_for
@@ -143,7 +145,7 @@ def same_as_one_device(first_gradients, shape: MeshSettings, gather: str):
   def close(path, gradient, one_device):
     """Relative to the whole array: single elements are small differences of large sums."""
     distance, size = np.linalg.norm(gradient - one_device), np.linalg.norm(one_device)
-    assert distance <= 1e-5 * size, (jax.tree_util.keystr(path), distance, size)
+    assert distance <= 2e-5 * size, (jax.tree_util.keystr(path), distance, size)
 
   jax.tree.map_with_path(close, moments, expected)
 
@@ -164,6 +166,6 @@ def test_parameters_averages_and_optimizer_state_stay_divided_over_the_devices(t
 def test_a_run_begins_with_the_same_parameters_on_every_mesh(prepared):
   trainer = on(prepared, *MESHES["fsdp 2, tensor 2, sequence 2"])
   begun = trainer.restore_or_init()
-  expected = jax.jit(small.omni(prepared.settings).init)(jax.random.key(prepared.settings.seed))
+  expected = jax.jit(small.omni(prepared.settings).init)(fold(seeds.key(prepared.settings.seed), Stream.PARAMETERS))
   assert jax.tree.structure(begun.params) == jax.tree.structure(expected) and set(begun.ema) == {"tokenizer"}
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-7), begun.params, expected)

@@ -283,5 +283,7 @@ def test_the_commands_of_the_docs_take_these_flags(line):
   words = shlex.split(line)
   module = ROOT / "launch" / f"{words[2].removeprefix('launch.')}.py"
   assert module.is_file(), f"there is no {module.name}"
-  defined = set(re.findall(r'(?:DEFINE_\w+|path_flag)\(\s*"(\w+)"', module.read_text()))
+  text = module.read_text()
+  defined = set(re.findall(r'(?:DEFINE_\w+|path_flag|whole|real)\(\s*"(\w+)"', text))
+  defined |= {"config"} if "config_file.define(" in text else set()
   assert {word.removeprefix("--").split("=")[0] for word in words[3:] if word.startswith("--")} <= defined

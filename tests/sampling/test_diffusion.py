@@ -9,6 +9,7 @@ from omniimage.models.attention import AttentionMask
 from omniimage.models.chunks import DoubledChunks
 from omniimage.models.layers import patchify, unpatchify
 from omniimage.sampling.diffusion import branches, paint
+from omniimage.streams import Stream, fold
 from omniimage.training.losses import velocity
 from tests import small
 
@@ -40,7 +41,7 @@ def _uncached(model, params, conditions, keys, sampling):
   for chunk in range(layout.count):
     own = slice(chunk * rows * C, (chunk + 1) * rows * C)
     shape = (rows * C, clean.shape[-1])
-    x = jax.vmap(lambda key, c=chunk, shape=shape: jax.random.normal(jax.random.fold_in(key, c), shape))(keys)
+    x = jax.vmap(lambda key, c=chunk, shape=shape: jax.random.normal(fold(key, Stream.CHUNKS, c), shape))(keys)
     for i in range(sampling.diffusion_steps):
       t = i / sampling.diffusion_steps
       canvas = clean.at[:, own].set(x)

@@ -8,7 +8,7 @@ from tests import small
 
 
 def test_tokens_and_chunks_appear_one_by_one_and_end_in_the_drawing():
-  s = small.settings(**{"sampling.chunk_rows": 1, "decoder.patch_size": 8})
+  s = small.settings(**{"decoder.chunk_rows": (1,), "decoder.patch_size": 8})
   model = small.omni(s, scan=False)
   generator = Generator(s, small.params(model), small.text_tokenizer())
   codes = jnp.arange(8).reshape(2, 2, 2)

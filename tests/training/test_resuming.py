@@ -93,7 +93,7 @@ def test_what_only_a_run_leaves_behind_tells_that_there_was_one(tmp_path, trace)
 
 def test_a_run_that_was_killed_before_its_first_checkpoint_begins_again_and_keeps_what_it_logged(tmp_path):
   run = Run(tmp_path, ())
-  (run.workdir.metrics / "metrics.jsonl").write_text('{"step": 1}\n{"step": 2}\n')
+  (run.workdir.metrics / "metrics.jsonl").write_text('{"step": 1, "stage": "prior"}\n{"step": 2, "stage": "prior"}\n')
   assert run.find() is None
   writer = MetricsWriter(run.workdir.metrics)
   writer.begin(0)
