@@ -8,8 +8,6 @@ import time
 
 import pytest
 
-from omniimage import signals
-
 # What a command is in the midst of, from the moment when it says so.
 IMPORTS = "import sys; sys.argv[0] = '-m'; import launch; print('now', flush=True); import jax, time; time.sleep(60)"
 COMPILES = """
@@ -89,4 +87,11 @@ def test_an_interrupted_training_closes_what_is_open_and_a_second_one_ends_it():
 
 
 def test_importing_the_commands_does_not_touch_the_signals():
-  assert signal.getsignal(signal.SIGTERM) is not signals.end and signal.set_wakeup_fd(-1) == -1
+  program = """
+import signal
+before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+import launch.evaluate
+assert before == (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM))
+assert signal.set_wakeup_fd(-1) == -1
+"""
+  subprocess.run([sys.executable, "-c", program], check=True)
