@@ -145,7 +145,7 @@ def same_as_one_device(first_gradients, shape: MeshSettings, gather: str):
   def close(path, gradient, one_device):
     """Relative to the whole array: single elements are small differences of large sums."""
     distance, size = np.linalg.norm(gradient - one_device), np.linalg.norm(one_device)
-    assert distance <= 2e-5 * size, (jax.tree_util.keystr(path), distance, size)
+    assert distance <= 3e-5 * size, (jax.tree_util.keystr(path), distance, size)
 
   jax.tree.map_with_path(close, moments, expected)
 
