@@ -65,8 +65,8 @@ def get_config(variant: str = "demo") -> ConfigDict:
   config.stages = ConfigDict()
   # Many small batches teach more than half as many twice as large, in the same time.
   config.stages.tokenizer = stage(weights=dict(pixel=1.0), steps=1500, rows=16, warmup_steps=50, tokenizer_rate=2e-3)
-  config.stages.prior = stage(weights=dict(image=1.0), steps=1500, rows=16, warmup_steps=50, prior_rate=2e-3)
-  config.stages.decoder = stage(weights=dict(diffusion=1.0), steps=500, rows=16, warmup_steps=50, decoder_rate=1e-3)
+  config.stages.prior = stage(weights=dict(image=1.0), steps=1700, rows=16, warmup_steps=50, prior_rate=2e-3)
+  config.stages.decoder = stage(weights=dict(diffusion=1.0), steps=700, rows=16, warmup_steps=50, decoder_rate=1e-3)
   config.stages.joint = stage(
     weights=dict(image=1.0, diffusion=1.0, pixel=1.0),
     steps=60,
