@@ -21,12 +21,10 @@ import time
 import uuid
 from pathlib import Path
 
-import jax
-import numpy as np
 from absl import logging
-from jax.experimental import multihost_utils
 
 from omniimage import strict_json
+from omniimage.distributed.agree import first_says
 from omniimage.errors import UserError
 
 BEAT = 10.0  # seconds between touches
@@ -34,7 +32,6 @@ PATIENCE = 60.0  # seconds without one, after which a process on another machine
 SETTLE = 2.0  # seconds after which, where nothing can be locked, the last of several who wrote their names has won
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 NAMING = 1.0  # seconds in which who has the lock has written its name
-LONGEST = 2048  # bytes of a message
 
 
 class Lock:
@@ -47,16 +44,7 @@ class Lock:
 
   def take(self):
     """All processes must call it; returns once the run holds the lock. UserError, in all of them, if another does."""
-    problem = ""
-    if jax.process_index() == 0:
-      try:
-        problem = self._take()
-      except OSError as error:  # the other processes wait to hear from this one
-        problem = f"{self._path} cannot be written: {error.strerror}; mend that, or choose another --workdir"
-      if problem:
-        self.close()
-    problem = _from_first(problem)
-    if problem:
+    if problem := first_says(self._try):
       raise UserError(problem)
 
   def check(self):
@@ -75,6 +63,16 @@ class Lock:
         if self._own and strict_json.read_lines(self._path) == [self._own]:
           os.ftruncate(file, 0)
       os.close(file)
+
+  def _try(self) -> str:
+    """Why the lock is not held, in words; empty once it is."""
+    try:
+      problem = self._take()
+    except OSError as error:
+      problem = f"{self._path} cannot be written: {error.strerror}; mend that, or choose another --workdir"
+    if problem:
+      self.close()
+    return problem
 
   def _take(self) -> str:
     """Why not, in words; empty once the lock is held."""
@@ -190,13 +188,3 @@ def _now(folder: Path) -> float:
     return probe.stat().st_mtime
   finally:
     probe.unlink(missing_ok=True)
-
-
-def _from_first(text: str) -> str:
-  """The text of process 0, on every process."""
-  if jax.process_count() == 1:
-    return text
-  own = np.zeros(LONGEST, np.uint8)
-  encoded = np.frombuffer(text.encode()[:LONGEST], np.uint8)
-  own[: encoded.size] = encoded
-  return bytes(multihost_utils.broadcast_one_to_all(own)).rstrip(b"\0").decode(errors="replace")

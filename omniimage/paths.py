@@ -14,7 +14,7 @@ def absolute(typed: str | os.PathLike) -> Path:
   text = os.fspath(typed)
   if scheme := re.match(r"([A-Za-z][\w+.-]*):/{2}", text):
     raise UserError(f"{text!r} is no path: {scheme[1]}:// cannot be read or written yet; mount it, and give its folder")
-  if not text or "\0" in text or not _encodable(text):
+  if not text or "\0" in text or not is_utf8(text):
     raise UserError(f"{text!r} is no path; give the name of a file or folder")
   try:
     path = Path(text).expanduser().absolute()
@@ -35,7 +35,7 @@ def writing(path: Path) -> Iterator[None]:
     raise UserError(f"{path} cannot be written: {error.strerror or error}; mend that, or choose another path") from None
 
 
-def _encodable(text: str) -> bool:
+def is_utf8(text: str) -> bool:
   """Bytes of a command line that are no UTF-8 become lone surrogates, which neither JSON nor TensorStore can hold."""
   try:
     return bool(text.encode())

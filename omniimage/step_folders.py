@@ -21,6 +21,7 @@ from etils import epath
 
 from omniimage.files import flush
 from omniimage.manifests import COMPLETE
+from omniimage.paths import is_utf8
 from omniimage.settings import require
 
 SAVING, DELETED, DAMAGED, AFTER, MOVING = "saving.", "deleted.", "damaged.", "after.", "moving."
@@ -141,19 +142,11 @@ def check_path(directory: str | os.PathLike, write: bool):
   path = os.path.abspath(path)
   wrong = [repr(sign) for sign in ("\\", *("*?[" if write else "")) if sign in path]
   wrong += ["a colon at the end of a name"] if ":/" in f"{path}/" else []
-  wrong += ["bytes that are not UTF-8"] if not _is_utf8(path) else []
+  wrong += ["bytes that are not UTF-8"] if not is_utf8(path) else []
   doing = "written to" if write else "read from"
   require(
     not wrong, f"{path!r}: no checkpoint can be {doing} a folder whose path holds {' or '.join(wrong)}; rename it"
   )
-
-
-def _is_utf8(text: str) -> bool:
-  try:
-    text.encode()
-  except UnicodeEncodeError:
-    return False
-  return True
 
 
 def remove(path: epath.Path, seconds: float = 5.0):
