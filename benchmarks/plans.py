@@ -49,8 +49,15 @@ class Planned:
     return f"{self.config} {self.stage}" + (f", {self.note}" if self.note else "")
 
   @property
+  def place(self) -> str:
+    return f"{self.slices} × {self.topology}" if self.slices > 1 else self.topology
+
+  @property
   def name(self) -> str:
-    return f"{self.title} on {f'{self.slices} × ' if self.slices > 1 else ''}{self.topology}"
+    return f"{self.title} on {self.place}"
+
+  def record(self, folder: Path) -> Path:
+    return folder / f"{re.sub(r'[^a-z0-9]+', '-', self.name)}.json"
 
   def command(self, out: Path) -> list[str]:
     own = ("--config=configs/omni.py:" + self.config, f"--topology={self.topology}", f"--num_slices={self.slices}")
@@ -114,7 +121,7 @@ def main(_):
 
 def record_of(planned: Planned, folder: Path) -> dict:
   """The record of a plan, made now if it has not been before. {"failed": why} where the compiler refused or died."""
-  path = folder / f"{re.sub(r'[^a-z0-9]+', '-', planned.name)}.json"
+  path = planned.record(folder)
   if not path.exists():
     unfinished = path.with_suffix(".unfinished")
     run = subprocess.run(planned.command(unfinished), cwd=ROOT, capture_output=True, text=True, errors="replace")
@@ -135,7 +142,7 @@ def table(folder: Path, commit: str) -> str:
   ]
   versions = {}
   for planned in TABLE:
-    path = folder / f"{re.sub(r'[^a-z0-9]+', '-', planned.name)}.json"
+    path = planned.record(folder)
     if path.exists():
       record = json.loads(path.read_text())
       versions |= record.get("versions", {})
@@ -145,8 +152,7 @@ def table(folder: Path, commit: str) -> str:
 
 
 def row(planned: Planned, record: Mapping) -> str:
-  topology = f"{planned.slices} × {planned.topology}" if planned.slices > 1 else planned.topology
-  cells = [planned.title, topology]
+  cells = [planned.title, planned.place]
   if "failed" in record:
     return f"| {' | '.join([*cells, record['failed'], *[''] * 7])} |"
   cells.append(" × ".join(f"{axis} {size}" for axis, size in record["mesh"].items() if size > 1))

@@ -3,15 +3,11 @@
 import subprocess
 
 import pytest
-from absl import flags
 
 from configs import omni
+from tests.benchmarks.without_flags import load
 
-before = set(flags.FLAGS)
-from benchmarks import plans  # noqa: E402  its flags would stand in the way of the commands'
-
-for name in set(flags.FLAGS) - before:
-  delattr(flags.FLAGS, name)
+plans = load("plans")
 
 RECORD = """{"mesh": {"data": 16, "fsdp": 16, "tensor": 1, "sequence": 1}, "rows_per_chip": 4.0,
 "images_per_chip": 16.0, "hbm_bytes_per_chip": {"total": 4e9}, "fits": true,

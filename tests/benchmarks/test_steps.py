@@ -1,11 +1,9 @@
 import pytest
-from absl import app, flags
+from absl import app
 
-before = set(flags.FLAGS)
-from benchmarks import steps  # noqa: E402  its flags would stand in the way of the commands'
+from tests.benchmarks.without_flags import load
 
-for name in set(flags.FLAGS) - before:
-  delattr(flags.FLAGS, name)
+steps = load("steps")
 
 
 def test_time_in_which_two_operations_run_is_shared_by_them():
