@@ -11,6 +11,7 @@ from omniimage.checkpoint import Checkpoints, by_path
 from omniimage.errors import UserError
 from omniimage.manifests import some
 from omniimage.settings import PARTS
+from omniimage.training.state import stage_of
 from omniimage.versions import KEY, dropped_paths, stored_paths
 
 MODEL = ("tokenizer.", "prior.", "decoder.", "data.image_size")  # what the parameters mean, beside the vocabulary
@@ -21,7 +22,6 @@ def check_config(stored: Mapping[str, Any], given: Mapping[str, Any], where: str
   """Raises UserError if the given config describes another model than the one stored at a step."""
   free = () if _painter_is_trained(stored, step) else LAYOUTS
   model = [text for path, text in _differences(stored, given) if path.startswith(MODEL) and path not in free]
-
   if model:
     raise UserError(
       f"{where} was trained with another model: {'; '.join(model[:3])}"
@@ -95,13 +95,7 @@ def restore(checkpoints: Checkpoints, step: int, wanted: Any, init: Callable[[],
 
 
 def _stage_of(config: Mapping[str, Any], step: int) -> tuple[str | None, int]:
-  """Name and first step of the stage that makes the update after `step`; None when the schedule is over."""
-  start = 0
-  for name in config["schedule"]:
-    if step < start + config["stages"][name]["steps"]:
-      return name, start
-    start += config["stages"][name]["steps"]
-  return None, start
+  return stage_of(config["schedule"], lambda name: config["stages"][name]["steps"], step)
 
 
 def _in_words(stage: str | None) -> str:

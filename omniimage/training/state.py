@@ -1,5 +1,6 @@
 """The training state and what happens to it between stages."""
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax
@@ -64,9 +65,14 @@ def _single(state: Any) -> Any:
 
 def stage_at(settings: Settings, step: int) -> tuple[str | None, int]:
   """Name and first step of the stage that makes update `step`; None when the schedule is over."""
+  return stage_of(settings.schedule, lambda name: settings.stages[name].steps, step)
+
+
+def stage_of(schedule: Sequence[str], steps: Callable[[str], int], step: int) -> tuple[str | None, int]:
+  """`stage_at` of a schedule whose stages have so many steps."""
   start = 0
-  for name in settings.schedule:
-    stop = start + settings.stages[name].steps
+  for name in schedule:
+    stop = start + steps(name)
     if step < stop:
       return name, start
     start = stop
