@@ -247,9 +247,8 @@ class Checkpoints:
     wrong = "" if step in self._verified else self.damage(step)
     context = ocp.Context()
     context.pytree.loading.partial_load = True
-    context.array.saving.array_metadata_store = (
-      None  # read for random keys alone, and a foreign file there would be too
-    )
+    # It is read for random keys alone, and a foreign file there would be too.
+    context.array.saving.array_metadata_store = None
     with context, self._reading(step):
       require(not wrong, wrong)
       arrays = ocp.load(self._directory / str(step), _targets(asked), checkpointable_name=ARRAYS)

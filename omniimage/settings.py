@@ -126,9 +126,8 @@ class PriorSettings(Ranged):
   qkv_bias: bool
   tied_head: bool
   rope_theta: Annotated[float, Range(1, 1e12)]
-  text_rows: Annotated[
-    int, Range(0, 2**22)
-  ]  # rows of the text table at least, so that a larger vocabulary can take its place; 0: what is needed
+  # Rows of the text table at least, so that a larger vocabulary can take its place; 0: what is needed.
+  text_rows: Annotated[int, Range(0, 2**22)]
 
   def __post_init__(self):
     super().__post_init__()
@@ -145,9 +144,8 @@ class DecoderSettings(Ranged):
   heads: Heads
   kv_heads: Heads  # of self- and cross-attention
   mlp_width: WideWidth
-  chunk_rows: tuple[
-    PatchRows, ...
-  ]  # patch rows a chunk, one entry a layout drawn in training; 0 is the whole canvas at once
+  # Patch rows a chunk, one entry a layout drawn in training; 0 is the whole canvas at once.
+  chunk_rows: tuple[PatchRows, ...]
   chunk_offsets: tuple[PatchRows, ...]  # patch rows by which a layout's first chunk is shorter, one entry a layout
   context_rows: PatchRows  # patch rows of finished chunks that a chunk sees; 0 is all
   text_length: Annotated[int, Range(1, 2**16)]  # text states a painter reads: the last so many before its image
@@ -225,9 +223,8 @@ class StageSettings(Ranged):
 class OptimizerSettings(Ranged):
   """Muon and AdamW, `omniimage.training.optimizer`."""
 
-  muon_rms: Annotated[
-    float, Range(0, 100)
-  ]  # root mean square of the layers' matrices' updates, in learning rates; 0: AdamW moves them too
+  # Root mean square of the layers' matrices' updates, in learning rates; 0: AdamW moves them too.
+  muon_rms: Annotated[float, Range(0, 100)]
   b1: Decay
   b2: Decay
   weight_decay: Annotated[float, Range(0, 100)]
