@@ -64,7 +64,7 @@ def make_train_step(omni: Omni, stage: StageSettings, stage_start: int, over_row
     (loss, metrics), grads = grad_fn(moving, frozen, batch, keys, layout, total)
     norms = {f"grad_norm/{part}": optax.tree.norm(grads[part]) for part in stage.moves}
     good, health, judged = judge(state.health, loss, norms, teaches(stage, total), settings.faults)
-    # A branch: choosing between two whole states would read both, and cost a fiftieth of a step on two cores.
+    # A branch: choosing between two whole states would read and write both.
     before = (moving, state.ema, state.opt_state)
     moved, ema, opt_state = jax.lax.cond(good, update, keep, grads, state.step - stage_start, *before)
     params = {**state.params, **moved}
