@@ -76,7 +76,8 @@ def _listen(reader: socket.socket):
   heard = collections.Counter()
   while number := reader.recv(1):
     heard[number[0]] += 1
+    ours = signal.getsignal(number[0]) is end
     time.sleep(SOON)
     unseen = heard[number[0]] > _handled[number[0]]
-    if unseen and number[0] in ENDS and signal.getsignal(number[0]) is end:
+    if ours and unseen and number[0] in ENDS and signal.getsignal(number[0]) is end:
       end(number[0])

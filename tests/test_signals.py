@@ -19,6 +19,17 @@ ctypes.CDLL(None).poll(None, 0, 60000)
 import time
 time.sleep(60)
 """
+LENDS = """
+import os, signal, time
+from omniimage import signals
+signals.begin()
+ours = signal.signal(signal.SIGTERM, lambda *_: print("theirs", flush=True))
+print("now", flush=True)
+os.kill(os.getpid(), signal.SIGTERM)
+time.sleep(0.05)
+signal.signal(signal.SIGTERM, ours)
+time.sleep(0.3)
+"""
 TRAINS = """
 import contextlib, time
 from launch import cli
@@ -74,6 +85,10 @@ STOPPED = 75, "error: stopped at once, as asked; the same command can be run aga
 @pytest.mark.parametrize("number, expected", [(signal.SIGINT, INTERRUPTED), (signal.SIGTERM, STOPPED)])
 def test_before_there_is_anything_to_save_a_signal_ends_the_process_at_once(program, number, expected):
   assert ended(program, number)[:2] == expected
+
+
+def test_a_signal_that_another_handler_took_ends_nothing_when_ours_is_back():
+  assert ended(LENDS) == (0, "", "theirs\n")
 
 
 def test_a_training_is_asked_to_stop_by_sigterm():

@@ -217,6 +217,7 @@ def test_a_prompt_that_is_no_text_is_refused_before_the_run_is_read(refused, tmp
 def test_commands_run_in_32_bits_and_can_print_any_name(monkeypatch, capfd):
   monkeypatch.setenv("JAX_ENABLE_X64", "1")
   monkeypatch.setattr(cli.app, "run", lambda main, flags_parser: print("\udcff.png"))
+  monkeypatch.setattr(cli.signals, "begin", lambda: None)  # or SIGTERM would end the process of all later tests
   cli.run(lambda argv: None)
   assert os.environ["JAX_ENABLE_X64"] == "0" and "\\udcff.png" in capfd.readouterr().out
 
