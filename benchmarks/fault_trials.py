@@ -381,14 +381,14 @@ def _same_records(reference: Reference, notes: Path, run: Run) -> bool:
 
 @functools.cache
 def _expected_records() -> Callable[[int], list[list[int]]]:
-  from benchmarks.faulty import get_config
+  from benchmarks.faulty import forty_steps
   from omniimage.data.batches import Batches
   from omniimage.data.sources import open_source
   from omniimage.data.text import TextTokenizer
   from omniimage.models.omni import Omni
   from omniimage.settings import from_config
 
-  s, text_tokenizer = from_config(get_config()), TextTokenizer.load()
+  s, text_tokenizer = from_config(forty_steps()), TextTokenizer.load()
   vocabulary = Omni(s, text_tokenizer.size).vocabulary
   source = open_source(s.data, "train", s.token_grid, text_tokenizer, vocabulary)
   batches = Batches(source, s.data, vocabulary, text_tokenizer, s.token_grid, s.seed)

@@ -22,7 +22,8 @@ STEPS = 10  # a stage
 EVERY = 2  # steps between checkpoints
 
 
-def get_config() -> ConfigDict:
+def forty_steps() -> ConfigDict:
+  """The config alone."""
   config = scenes.get_config("tiny")
   config.data.image_size = 16
   config.data.source.max_objects = 2
@@ -37,13 +38,18 @@ def get_config() -> ConfigDict:
   for stage in config.stages.values():
     stage.rows, stage.steps, stage.warmup_steps = 8, STEPS, 0
   config.run.checkpoint_every, config.run.keep_checkpoints, config.run.log_every = EVERY, 3, 1
+  return config
+
+
+def get_config() -> ConfigDict:
+  """The config of a process that is a trial: it also changes the program."""
   SampleSheets.write = lambda *_: None  # takes long to compile, and nothing of the state depends on it
   if batches := os.environ.get("NAN_BATCHES"):
     first, count = map(int, batches.split(":"))
     _poison(first, first + count)
   if folder := os.environ.get("RECORDS"):
     _note_records(Path(folder))
-  return config
+  return forty_steps()
 
 
 def _poison(first: int, stop: int):
