@@ -14,8 +14,8 @@ from ml_collections import ConfigDict
 
 from configs import scenes
 from omniimage.data.batches import Batches
+from omniimage.systems.omni import OmniSystem
 from omniimage.training import sharded
-from omniimage.training import step as step_module
 from omniimage.training.samples import SampleSheets
 
 STEPS = 10  # a stage
@@ -54,7 +54,7 @@ def get_config() -> ConfigDict:
 
 def _poison(first: int, stop: int):
   """The losses of batches first … stop − 1 stay as they are, but none of their gradients is finite."""
-  objective, make_train_step = step_module.objective, sharded.make_train_step
+  losses, make_train_step = OmniSystem.losses, sharded.make_train_step
   batch_index = None  # of the step that is being traced
 
   @jax.custom_vjp
@@ -65,8 +65,8 @@ def _poison(first: int, stop: int):
     lambda loss, poisoned: (loss, poisoned), lambda poisoned, gradient: (jnp.where(poisoned, jnp.nan, gradient), None)
   )
 
-  def poisoned_objective(*args):
-    loss, metrics = objective(*args)
+  def poisoned_losses(*args):
+    loss, metrics = losses(*args)
     return poison(loss, (first <= batch_index) & (batch_index < stop)), metrics
 
   def make(*args):
@@ -79,7 +79,7 @@ def _poison(first: int, stop: int):
 
     return step
 
-  step_module.objective, sharded.make_train_step = poisoned_objective, make
+  OmniSystem.losses, sharded.make_train_step = poisoned_losses, make
 
 
 def _note_records(folder: Path):

@@ -60,7 +60,7 @@ def measure(config) -> dict:
   with tempfile.TemporaryDirectory() as folder:
     trainer = Trainer.prepare(config, Workdir(folder))
     settings = trainer.settings
-    params = jax.device_get(jax.jit(trainer.omni.init)(jax.random.key(settings.seed)))
+    params = jax.device_get(jax.jit(trainer.system.init)(jax.random.key(settings.seed)))
     stages = STAGES.value or settings.schedule
     return {name: measure_stage(trainer, params, name, Path(folder) / "trace" / name) for name in stages}
 
@@ -71,6 +71,7 @@ def measure_stage(trainer, params, name: str, trace: Path) -> dict:
   from omniimage.distributed.mesh import batch_sharding, global_batch
   from omniimage.distributed.sharding import state_shardings
   from omniimage.training.optimizer import make_optimizer
+  from omniimage.training.sharded import rules_of
   from omniimage.training.state import enter_stage, fresh_state
   from omniimage.training.step import make_train_step
 
@@ -78,9 +79,9 @@ def measure_stage(trainer, params, name: str, trace: Path) -> dict:
   state = enter_stage(fresh_state(params), stage.moves, make_optimizer(trainer.settings.optimizer, stage))
   batches = trainer.batches.iterate(0, WARM + STEPS.value + PROFILED, stage.rows)
   with jax.set_mesh(trainer.mesh):
-    state = jax.device_put(state, state_shardings(trainer.mesh, state))
+    state = jax.device_put(state, state_shardings(trainer.mesh, rules_of(trainer.system), state))
     first = global_batch(trainer.batches.batch(0, stage.rows), sharding)
-    step = jax.jit(make_train_step(trainer.omni, stage, 0), donate_argnums=0).lower(state, first).compile()
+    step = jax.jit(make_train_step(trainer.system, stage, 0), donate_argnums=0).lower(state, first).compile()
 
     def steps(count: int) -> dict:
       """Medians of seconds and images a step, the waiting for batches among them, and the seconds of all."""

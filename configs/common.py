@@ -5,6 +5,7 @@ from ml_collections import ConfigDict
 
 def base() -> ConfigDict:
   config = ConfigDict()
+  config.system = "omni"  # what is trained
   config.seed = 0  # of parameters, data and noise
   config.compute_dtype = "float32"  # of activations; weights are always float32
   config.scan_layers = False  # unrolled layers are faster on CPU; large models compile faster scanned
@@ -62,11 +63,7 @@ def stage(**changes) -> ConfigDict:
   row.rows = 1  # packed rows in a global batch
   row.accumulate = 1  # microbatches a step is split into
   row.warmup_steps = 0
-  row.tokenizer_rate = 0.0  # peak learning rate of each part; 0: the part does not move
-  row.prior_rate = 0.0
-  row.decoder_rate = 0.0
+  row.rates = ConfigDict(dict(tokenizer=0.0, prior=0.0, decoder=0.0))  # at their peak; 0: the part does not move
   row.sampled_codes = 0.0  # share of images painted from codes drawn from the prior's own logits
-  weights = changes.pop("weights", {})
   row.update(changes)
-  row.weights.update(weights)
   return row

@@ -7,9 +7,11 @@ from ml_collections import ConfigDict
 
 from configs import scenes
 
+VARIANTS = ("",)
+
 
 def get_config(variant: str = "") -> ConfigDict:
-  if variant:
+  if variant not in VARIANTS:
     raise ValueError(f"configs/emoji.py has no variants, got {variant!r}")
   config = scenes.get_config()
 
@@ -32,7 +34,7 @@ def get_config(variant: str = "") -> ConfigDict:
   config.stages.tokenizer.update(dict(steps=2000, rows=8))
   config.stages.prior.update(dict(steps=2500, rows=8))
   config.stages.decoder.update(dict(steps=2200, rows=8))
-  config.stages.joint.update(dict(steps=50, rows=8, tokenizer_rate=1e-6, prior_rate=2e-5))
+  config.stages.joint.update(dict(steps=50, rows=8, rates=dict(tokenizer=1e-6, prior=2e-5)))
   config.run.checkpoint_every = 500  # steps
   config.run.sample_every = 500
   return config

@@ -96,7 +96,9 @@ def peer(config: ConfigDict):
   config.prior.text_rows = 65_536  # with the output head of the same size
   config.remat = "mlp"
   config.schedule = ("prior",)
-  config.stages.prior = stage(weights=dict(text=1.0), steps=100_000, rows=2048, warmup_steps=1000, prior_rate=3e-4)
+  config.stages.prior = stage(
+    weights=dict(text=1.0), steps=100_000, rows=2048, warmup_steps=1000, rates=dict(prior=3e-4)
+  )
 
 
 VARIANTS = {"300m": small, "1b": medium, "7b": large, "peer": peer}
@@ -121,15 +123,15 @@ def transformer(part: ConfigDict, width: int, mlp_width: int, **changes):
 def stages(config: ConfigDict, rows: int, prior_rate: float):
   """The four stages, each of so many rows a step."""
   shared = dict(rows=rows, warmup_steps=1000)
-  config.stages.tokenizer = stage(weights=dict(pixel=1.0), steps=100_000, tokenizer_rate=1e-4, **shared)
-  config.stages.prior = stage(weights=dict(image=1.0, text=0.1, z=1e-4), steps=200_000, prior_rate=prior_rate, **shared)
-  config.stages.decoder = stage(weights=dict(diffusion=1.0), steps=100_000, decoder_rate=2e-4, **shared)
+  config.stages.tokenizer = stage(weights=dict(pixel=1.0), steps=100_000, rates=dict(tokenizer=1e-4), **shared)
+  plans = dict(image=1.0, text=0.1, z=1e-4)
+  config.stages.prior = stage(weights=plans, steps=200_000, rates=dict(prior=prior_rate), **shared)
+  config.stages.decoder = stage(weights=dict(diffusion=1.0), steps=100_000, rates=dict(decoder=2e-4), **shared)
   config.stages.joint = stage(
-    weights=dict(image=1.0, text=0.1, diffusion=1.0, pixel=1.0, z=1e-4),
+    weights=plans | dict(diffusion=1.0, pixel=1.0),
     steps=20_000,
-    tokenizer_rate=1e-6,  # the codes are targets: they must hardly move
-    prior_rate=prior_rate / 20,  # as at the end of its own stage
-    decoder_rate=1e-5,
+    # The codes are targets: they must hardly move. The prior as at the end of its own stage.
+    rates=dict(tokenizer=1e-6, prior=prior_rate / 20, decoder=1e-5),
     sampled_codes=0.25,
     **shared,
   )

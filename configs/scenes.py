@@ -9,9 +9,11 @@ from ml_collections import ConfigDict
 
 from configs.common import base, stage
 
+VARIANTS = ("demo", "tiny")
+
 
 def get_config(variant: str = "demo") -> ConfigDict:
-  if variant not in ("demo", "tiny"):
+  if variant not in VARIANTS:
     raise ValueError(f"configs/scenes.py has the variants demo and tiny, not {variant!r}")
   config = base()
 
@@ -64,17 +66,18 @@ def get_config(variant: str = "demo") -> ConfigDict:
   config.schedule = ("tokenizer", "prior", "decoder", "joint")
   config.stages = ConfigDict()
   # Many small batches teach more than half as many twice as large, in the same time.
-  config.stages.tokenizer = stage(weights=dict(pixel=1.0), steps=1500, rows=16, warmup_steps=50, tokenizer_rate=2e-3)
-  config.stages.prior = stage(weights=dict(image=1.0), steps=1700, rows=16, warmup_steps=50, prior_rate=2e-3)
-  config.stages.decoder = stage(weights=dict(diffusion=1.0), steps=700, rows=16, warmup_steps=50, decoder_rate=1e-3)
+  shared = dict(rows=16, warmup_steps=50)
+  config.stages.tokenizer = stage(weights=dict(pixel=1.0), rates=dict(tokenizer=2e-3), steps=1500, **shared)
+  config.stages.prior = stage(weights=dict(image=1.0), rates=dict(prior=2e-3), steps=1700, **shared)
+  config.stages.decoder = stage(weights=dict(diffusion=1.0), rates=dict(decoder=1e-3), steps=700, **shared)
   config.stages.joint = stage(
     weights=dict(image=1.0, diffusion=1.0, pixel=1.0),
     steps=60,
     rows=16,
     warmup_steps=10,
-    tokenizer_rate=2e-6,  # the codes are targets: they must hardly move
-    prior_rate=1e-4,  # as at the end of their own stages: more undoes what they have learnt
-    decoder_rate=1e-4,
+    # The codes are targets: they must hardly move. The others as at the end of their own stages: more undoes what they
+    # have learnt.
+    rates=dict(tokenizer=2e-6, prior=1e-4, decoder=1e-4),
     sampled_codes=0.25,
   )
   config.run.checkpoint_every = 200  # steps
@@ -97,5 +100,5 @@ def shrink(config: ConfigDict):
   for name, steps in (("tokenizer", 2500), ("prior", 1500), ("decoder", 1500), ("joint", 20)):
     row = config.stages[name]
     row.steps, row.warmup_steps, row.rows = steps, 5, 8
-  config.stages.tokenizer.tokenizer_rate = 4e-3
-  config.stages.decoder.decoder_rate = 2e-3
+  config.stages.tokenizer.rates.tokenizer = 4e-3
+  config.stages.decoder.rates.decoder = 2e-3

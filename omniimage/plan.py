@@ -6,7 +6,7 @@ the real mesh; what its program needs is read off (`omniimage.planning`). Figure
   hbm_bytes_per_chip   at most in use at one time; outputs that take the place of donated arguments count as arguments
   fits                 the compiler refuses programs that do not; then the total is all that the plan tells
   flops_per_chip       of all matrix products and kernels of the program, recomputation included
-  model_flops_per_chip what the model needs: `omniimage.planning.model_flops`
+  model_flops_per_chip what the model needs: `System.step_flops`
   hbm_traffic_per_chip of cores and copies; what the network reads and writes by itself is not counted
   collective_bytes_per_chip  received, by kind; kinds that cross slices begin with "dcn-"
   synchronous_share    of the received bytes: those that the chip stands still for
@@ -37,13 +37,12 @@ from omniimage.data.text import TextTokenizer
 from omniimage.distributed.mesh import batch_ways, check_rows, make_mesh
 from omniimage.distributed.xla_flags import compiler_options
 from omniimage.errors import UserError
-from omniimage.models.omni import Omni
 from omniimage.planning.chips import Chip, chip_of, chips_in
 from omniimage.planning.cost import Cost, cost
-from omniimage.planning.model_flops import step_flops, token_flops
 from omniimage.planning.schedule import LEVELS
 from omniimage.planning.table import line
 from omniimage.settings import Settings, from_config, require
+from omniimage.systems.system import System
 from omniimage.training import sharded
 
 SAMPLE = "sample"
@@ -110,6 +109,7 @@ class Planner:
     mesh = make_mesh(settings.mesh, devices(topology, num_slices))
     planner = cls(settings, stage, topology, num_slices, mesh, text_size)
     if stage != SAMPLE:
+      planner._system.check(stage)
       check_rows(planner.rows, settings.stages[stage].accumulate, mesh, stage)
     return planner
 
@@ -161,26 +161,26 @@ class Planner:
     return Plan(chosen.record | {"tries": tries}, chosen.hlo)
 
   @functools.cached_property
-  def _omni(self) -> Omni:
-    return sharded.model_for(self.settings, self.text_size, self.mesh)
+  def _system(self) -> System:
+    return sharded.system_for(self.settings, self.text_size, self.mesh)
 
   @functools.cached_property
   def _parameters(self) -> int:
-    return sum(leaf.size for leaf in jax.tree.leaves(jax.eval_shape(self._omni.init, jax.random.key(0))))
+    return sum(leaf.size for leaf in jax.tree.leaves(jax.eval_shape(self._system.init, jax.random.key(0))))
 
   def _step(self, rows: int) -> tuple[Any, tuple]:
     """A jitted function and its abstract arguments."""
     if self.stage == SAMPLE:
       length = self.settings.data.sequence_length
       return sharded.abstract_sampler(self.settings, self.text_size, self.mesh, rows, length)
-    state = sharded.abstract_state(self._omni, self.stage, self.mesh)
-    step = sharded.jitted_step(self._omni, self.stage, 0, self.mesh, state)
-    return step, (state, sharded.abstract_batch(self._omni, rows, self.mesh))
+    state = sharded.abstract_state(self._system, self.stage, self.mesh)
+    step = sharded.jitted_step(self._system, self.stage, 0, self.mesh, state)
+    return step, (state, sharded.abstract_batch(self._system, rows, self.mesh))
 
   def _model_flops(self, rows: int) -> float:
     if self.stage == SAMPLE:
-      return rows * token_flops(self.settings, self.text_size, self.settings.data.sequence_length, kinds=("image",))
-    return step_flops(self.settings, dataclasses.replace(self.settings.stages[self.stage], rows=rows), self.text_size)
+      return rows * self._system.sampler_flops(self.settings.data.sequence_length)
+    return self._system.step_flops(dataclasses.replace(self.settings.stages[self.stage], rows=rows))
 
   def _compile(self, rows: int) -> tuple[jax.stages.Compiled, float]:
     """The compiled program and the seconds that took. Raises DoesNotFit."""

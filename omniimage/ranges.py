@@ -10,6 +10,7 @@ import dataclasses
 import functools
 import numbers
 import typing
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any
 
 from omniimage.errors import SettingsError
@@ -40,28 +41,37 @@ class OutOfRange(SettingsError):
 
 
 class Ranged:
-  """Base of dataclasses whose fields may be `Annotated[…, Range(…)]`, or tuples of such: their numbers are checked
-  whenever one is made. Subclasses with a `__post_init__` of their own begin it with this one."""
+  """Base of dataclasses whose fields may be `Annotated[…, Range(…)]`, or tuples of such or mappings to such: their
+  numbers are checked whenever one is made. Subclasses with a `__post_init__` of their own begin it with this one."""
 
   def __post_init__(self):
     values = vars(self)
     for name, allowed in ranges_of(type(self)).items():
-      given = values[name] if isinstance(values[name], tuple) else (values[name],)
-      for i, value in enumerate(given):
+      for place, value in _numbers(values[name]):
         if value not in allowed:
-          place = f"[{i}]" if given is values[name] else ""
           raise OutOfRange(f"{name}{place}={shown(value)} must be {allowed}")
 
 
 @functools.cache
 def ranges_of(cls: type) -> dict[str, Range]:
-  """The range of every field of a dataclass, or of a tuple's items, that declares one."""
-  found = {}
+  """The range of every field of a dataclass, or of the items of a tuple or mapping, that declares one."""
+  found, items = {}, {tuple: 0, Mapping: 1}
   for name, hint in typing.get_type_hints(cls, include_extras=True).items():
-    inner = typing.get_args(hint)[0] if typing.get_origin(hint) is tuple else hint
+    origin = typing.get_origin(hint)
+    inner = typing.get_args(hint)[items[origin]] if origin in items else hint
     if typing.get_origin(inner) is Annotated:
       found[name] = next(item for item in inner.__metadata__ if isinstance(item, Range))
   return found
+
+
+def _numbers(value: Any) -> Iterator[tuple[str, Any]]:
+  """(place in the field, number) of each number in a field's value."""
+  if isinstance(value, Mapping):
+    yield from ((f".{key}", item) for key, item in value.items())
+  elif isinstance(value, tuple):
+    yield from ((f"[{i}]", item) for i, item in enumerate(value))
+  else:
+    yield "", value
 
 
 def shown(value: Any) -> str:

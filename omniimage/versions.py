@@ -56,6 +56,10 @@ CHANGES = (
     arrays=("health",),
     dropped_arrays=(r"opt_state/\w+/3/count",),  # Optax's own count of the learning rate's schedule
   ),
+  Change(
+    settings={"system": "omni"},
+    renamed_settings={f"stages.*.{part}_rate": f"stages.*.rates.{part}" for part in ("tokenizer", "prior", "decoder")},
+  ),
 )
 FORMAT = len(CHANGES)
 

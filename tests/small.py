@@ -12,6 +12,7 @@ from omniimage.data.sources import open_source
 from omniimage.data.text import TextTokenizer
 from omniimage.models.omni import Omni
 from omniimage.settings import Settings, from_config
+from omniimage.systems.omni import OmniSystem
 
 SHALLOW = {"prior.depth": 1, "decoder.depth": 1}  # quicker to compile, where depth does not matter
 
@@ -55,7 +56,11 @@ def omni(s: Settings, **fields) -> Omni:
   return Omni(s, text_tokenizer().size, **{"scan": s.scan_layers, **fields})
 
 
-def params(model: Omni, seed: int = 0):
+def system(s: Settings, **execution) -> OmniSystem:
+  return OmniSystem(s, text_tokenizer().size, **execution)
+
+
+def params(model: Omni | OmniSystem, seed: int = 0):
   """Random everywhere: what starts at zero or one is moved, so that no path is closed by its initial value."""
   rng = np.random.default_rng(seed)
 

@@ -7,7 +7,8 @@ import pytest
 
 from configs import omni as config_file
 from omniimage.distributed.sharding import param_specs
-from omniimage.settings import PARTS, from_config
+from omniimage.settings import from_config
+from omniimage.systems.omni import OmniSystem
 from tests import small
 
 TABLE = {
@@ -27,7 +28,7 @@ def parameters(variant: str):
 @pytest.mark.parametrize("variant", config_file.VARIANTS)
 def test_the_table_tells_the_number_of_parameters(variant):
   _, params = parameters(variant)
-  counted = [sum(leaf.size for leaf in jax.tree.leaves(params[part])) / 1e6 for part in PARTS]
+  counted = [sum(leaf.size for leaf in jax.tree.leaves(params[part])) / 1e6 for part in OmniSystem.parts]
   for stated, found in zip(TABLE[variant], (*counted, sum(counted))):
     assert stated is None or abs(stated - found) < 0.5, (counted, sum(counted))
 
@@ -35,7 +36,7 @@ def test_the_table_tells_the_number_of_parameters(variant):
 @pytest.mark.parametrize("variant", config_file.VARIANTS)
 def test_every_matrix_divides_into_slices_of_whole_tiles(variant):
   settings, params = parameters(variant)
-  parts = ("prior",) if variant == "peer" else PARTS
+  parts = ("prior",) if variant == "peer" else OmniSystem.parts
 
   def check(path, leaf, spec):
     for size, axis in zip(leaf.shape, spec):
@@ -43,7 +44,7 @@ def test_every_matrix_divides_into_slices_of_whole_tiles(variant):
         assert size % settings.mesh.fsdp == 0 and size // settings.mesh.fsdp >= 8, (path, leaf.shape)
 
   for part in parts:
-    jax.tree.map_with_path(check, params[part], param_specs(part, params[part]))
+    jax.tree.map_with_path(check, params[part], param_specs(OmniSystem.parts[part].rules, part, params[part]))
 
 
 def test_an_unknown_size_is_refused():

@@ -8,7 +8,7 @@ itself is a full all-reduce of every gradient.
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -19,7 +19,7 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from omniimage.distributed.mesh import batch_axes, num_slices
-from omniimage.distributed.sharding import layer_specs, param_specs
+from omniimage.distributed.sharding import Rules, layer_specs, param_specs
 
 Scatter = Callable[[Array], Array]  # (n·m, …) on each of n devices → this one's m of their sum
 
@@ -87,16 +87,17 @@ class HandGathered:
   """The `gather_params` of a model, and `shard_map` for the functions that run it on each device's own rows."""
 
   mesh: Mesh
+  rules: Mapping[str, Rules]  # of each part
   dtype: str
   scatter: Scatter = scatter_at_once
 
   def layer(self, part: str, params: dict) -> dict:
     """The parameters of one layer."""
-    return self._gather(params, layer_specs(part, params))
+    return self._gather(params, layer_specs(self.rules[part], part, params))
 
   def rest(self, part: str, params: dict) -> dict:
     """All parameters of a part but those of its layers, which stay sliced until their layer runs."""
-    return self._gather(params, _without_layers(param_specs(part, params)))
+    return self._gather(params, _without_layers(param_specs(self.rules[part], part, params)))
 
   def _gather(self, params: dict, specs: dict) -> dict:
     def whole(param, spec):
@@ -108,32 +109,35 @@ class HandGathered:
     return jax.tree.map(whole, params, specs)
 
   def gradients(self, grad_fn: Callable) -> Callable:
-    """((loss, metrics), gradients) of (moving, frozen, batch, keys, *scalars), from `grad_fn` of the same."""
+    """((loss, metrics), gradients) of (moving, frozen, rows, shared), from `grad_fn` of the same; `rows` is a tree of
+    arrays that are cut by rows."""
 
-    def local(moving, frozen, *args):
-      sums, gradients = grad_fn(moving, frozen, *args)
-      return lax.psum(sums, batch_axes), jax.tree.map(_summed, _specs(moving), gradients, is_leaf=_is_spec)
+    def local(moving, frozen, rows, shared):
+      sums, gradients = grad_fn(moving, frozen, rows, shared)
+      return lax.psum(sums, batch_axes), jax.tree.map(_summed, self._specs(moving), gradients, is_leaf=_is_spec)
 
-    return self._over_rows(local, lambda moving, *_: (P(), _specs(moving)), rows=(2, 3))
+    return self._over_rows(local, lambda moving: (P(), self._specs(moving)))
 
   def sums(self, fn: Callable) -> Callable:
-    """fn(old, new, batch) → sums over its rows, as sums over all rows."""
-    return self._over_rows(lambda *args: lax.psum(fn(*args), batch_axes), lambda *_: P(), rows=(2,))
+    """fn(old, new, rows, shared) → sums over its rows, as sums over all rows."""
+    return self._over_rows(lambda *args: lax.psum(fn(*args), batch_axes), lambda _: P())
 
-  def _over_rows(self, local: Callable, out_specs: Callable, rows: tuple[int, ...]) -> Callable:
-    """`local` under `shard_map`: its first two arguments are parameters, those of `rows` are cut by rows."""
+  def _over_rows(self, local: Callable, out_specs: Callable) -> Callable:
+    """`local` under `shard_map`: of two trees of parameters, what is cut by rows, and what is the same for all."""
 
-    def sharded(*args):
-      rest = (P(batch_axes) if index in rows else P() for index in range(2, len(args)))
+    def sharded(first, second, rows, shared):
       return jax.shard_map(
         local,
         mesh=self.mesh,
-        in_specs=(_specs(args[0]), _specs(args[1]), *rest),
-        out_specs=out_specs(*args),
+        in_specs=(self._specs(first), self._specs(second), P(batch_axes), P()),
+        out_specs=out_specs(first),
         check_vma=False,  # the gradients' sums are written out in `gather` and `_summed`
-      )(*args)
+      )(first, second, rows, shared)
 
     return sharded
+
+  def _specs(self, params: dict) -> dict:
+    return {part: param_specs(self.rules[part], part, params[part]) for part in params}
 
 
 def _summed(spec: P, gradient: Array) -> Array:
@@ -151,7 +155,3 @@ def _is_spec(x: Any) -> bool:
 
 def _names(axis: str | tuple[str, ...] | None) -> tuple[str, ...]:
   return axis if isinstance(axis, tuple) else (axis,)
-
-
-def _specs(params: dict) -> dict:
-  return {part: param_specs(part, params[part]) for part in params}

@@ -23,7 +23,7 @@ from omniimage.evaluation.report import (
 from omniimage.evaluation.seams import Seams, seams
 from omniimage.paths import writing
 from omniimage.sampling.generate import Generator
-from omniimage.settings import PARTS, ScenesSettings, Settings
+from omniimage.settings import ScenesSettings, Settings
 from omniimage.workdir import Run, Workdir
 
 
@@ -91,7 +91,7 @@ def facts_of(run: Run, workdir: Path) -> dict[str, str]:
   """What the report says about the run, whichever evaluation its figures are of."""
   settings = run.settings
   size, grid, codes = settings.data.image_size, settings.token_grid, settings.tokenizer.codes
-  millions = {part: sum(x.size for x in jax.tree.leaves(run.params[part])) / 1e6 for part in PARTS}
+  millions = {part: sum(x.size for x in jax.tree.leaves(run.params[part])) / 1e6 for part in run.params}
   return {
     "run": workdir.absolute().name,
     "schedule": f"{settings.total_steps:,} steps: {', '.join(settings.schedule)}",

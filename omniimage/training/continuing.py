@@ -1,7 +1,7 @@
 """Going on with a run under a changed config or an older version's state: what may change, and what may not."""
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -10,18 +10,20 @@ from absl import logging
 from omniimage.checkpoint import Checkpoints, by_path
 from omniimage.errors import UserError
 from omniimage.manifests import some
-from omniimage.settings import PARTS
-from omniimage.training.state import stage_of
+from omniimage.systems.system import System
+from omniimage.training.state import stage_of, trained_parts
 from omniimage.versions import KEY, dropped_paths, stored_paths
 
-MODEL = ("tokenizer.", "prior.", "decoder.", "data.image_size")  # what the parameters mean, beside the vocabulary
-LAYOUTS = ("decoder.chunk_rows", "decoder.chunk_offsets")  # what a painter has learnt to paint, once it is trained
 
-
-def check_config(stored: Mapping[str, Any], given: Mapping[str, Any], where: str, step: int):
+def check_config(
+  system: System | type[System], stored: Mapping[str, Any], given: Mapping[str, Any], where: str, step: int
+):
   """Raises UserError if the given config describes another model than the one stored at a step."""
-  free = () if _painter_is_trained(stored, step) else LAYOUTS
-  model = [text for path, text in _differences(stored, given) if path.startswith(MODEL) and path not in free]
+  stages = (stored["stages"][name] for name in stored["schedule"])
+  trained = trained_parts(((stage["rates"], stage["steps"]) for stage in stages), step)
+  free = {path for name, part in system.parts.items() if name not in trained for path in part.settled}
+  means = ("system", *system.identity)
+  model = [text for path, text in _differences(stored, given) if _within(path, means) and path not in free]
   if model:
     raise UserError(
       f"{where} was trained with another model: {'; '.join(model[:3])}"
@@ -33,15 +35,6 @@ def log_changes(stored: Mapping[str, Any], given: Mapping[str, Any]):
   """Says how the given config differs from the stored one."""
   for _, text in _differences(stored, given):
     logging.warning("goes on with another config: %s", text)
-
-
-def _painter_is_trained(config: Mapping[str, Any], step: int) -> bool:
-  """Whether an update before `step` has moved the decoder."""
-  for name in config["schedule"]:
-    if step > 0 and config["stages"][name]["decoder_rate"] > 0:
-      return True
-    step -= config["stages"][name]["steps"]
-  return False
 
 
 def check_schedule(stored: Mapping[str, Any], given: Mapping[str, Any], step: int, where: str):
@@ -94,6 +87,10 @@ def restore(checkpoints: Checkpoints, step: int, wanted: Any, init: Callable[[],
   return jax.tree.unflatten(jax.tree.structure(wanted), [arrays[path] for path in asked])
 
 
+def _within(path: str, groups: Iterable[str]) -> bool:
+  return any(f"{path}.".startswith(f"{group}.") for group in groups)
+
+
 def _stage_of(config: Mapping[str, Any], step: int) -> tuple[str | None, int]:
   return stage_of(config["schedule"], lambda name: config["stages"][name]["steps"], step)
 
@@ -104,7 +101,7 @@ def _in_words(stage: str | None) -> str:
 
 def _optimizer(config: Mapping[str, Any], stage: str) -> str:
   """What a stage's optimizer and averages are made for, in words."""
-  moving = [part for part in PARTS if config["stages"][stage][f"{part}_rate"] > 0]
+  moving = [part for part, rate in config["stages"][stage]["rates"].items() if rate > 0]
   return f"{' and '.join(moving)} moved by {'Muon and AdamW' if config['optimizer']['muon_rms'] > 0 else 'AdamW'}"
 
 

@@ -24,10 +24,10 @@ from omniimage.distributed.devices import check_devices
 from omniimage.distributed.mesh import batch_sharding, check_rows, global_batch, local_rows, make_mesh
 from omniimage.distributed.sharding import state_shardings
 from omniimage.errors import CheckpointError, UserError
-from omniimage.models.omni import Omni
 from omniimage.settings import Settings, StageSettings, from_config
 from omniimage.step_folders import check_path
 from omniimage.streams import Stream, fold
+from omniimage.systems.system import System
 from omniimage.training.accounts import Accounts, Rate
 from omniimage.training.continuing import check_config, check_schedule, log_changes, restore
 from omniimage.training.faults import FaultLog, RollBack
@@ -35,7 +35,7 @@ from omniimage.training.metrics import MetricsWriter, Progress, last_wall_second
 from omniimage.training.optimizer import learning_rate, make_optimizer
 from omniimage.training.resuming import find_step, leave_later, set_old_run_aside, step_to_go_back_to
 from omniimage.training.samples import SampleSheets
-from omniimage.training.sharded import jitted_step, model_for
+from omniimage.training.sharded import jitted_step, rules_of, system_for
 from omniimage.training.state import TrainState, enter_stage, fresh_state, leave_stage, stage_at
 from omniimage.training.step import StepFn
 from omniimage.workdir import Workdir, check_vocabulary
@@ -103,7 +103,7 @@ class Trainer:
   settings: Settings
   workdir: Workdir
   text_tokenizer: TextTokenizer
-  omni: Omni
+  system: System
   mesh: Mesh
   batches: Batches
   checkpoints: Checkpoints
@@ -119,12 +119,12 @@ class Trainer:
     for name in settings.schedule:
       check_rows(settings.stages[name].rows, settings.stages[name].accumulate, mesh, name)
     text_tokenizer = workdir.open_vocabulary(settings.data.vocabulary)
-    omni = model_for(settings, text_tokenizer.size, mesh)
+    system = system_for(settings, text_tokenizer.size, mesh)
     sources = [
-      open_source(settings.data, split, settings.token_grid, text_tokenizer, omni.vocabulary)
+      open_source(settings.data, split, settings.token_grid, text_tokenizer, system.vocabulary)
       for split in ("train", "test")
     ]
-    batches = Batches(sources[0], settings.data, omni.vocabulary, text_tokenizer, settings.token_grid, settings.seed)
+    batches = Batches(sources[0], settings.data, system.vocabulary, text_tokenizer, settings.token_grid, settings.seed)
     check_path(workdir.checkpoints, write=True)
     workdir.create()
     workdir.lock.take()
@@ -138,11 +138,11 @@ class Trainer:
       settings=settings,
       workdir=workdir,
       text_tokenizer=text_tokenizer,
-      omni=omni,
+      system=system,
       mesh=mesh,
       batches=batches,
       checkpoints=Checkpoints(workdir.checkpoints, run.keep_checkpoints, run.keep_every, has_saved),
-      sheets=SampleSheets(settings, text_tokenizer, sources, workdir.samples),
+      sheets=SampleSheets(system, text_tokenizer, sources, workdir.samples),
       accounts=accounts,
       metrics=MetricsWriter(workdir.metrics),
       faults=FaultLog(workdir.metrics / "faults.jsonl", settings.faults, batches),
@@ -234,7 +234,7 @@ class Trainer:
 
   def compile_step(self, state: TrainState, stage: str, start: int) -> StepFn:
     """The stage's step on this mesh, its state donated."""
-    step = jitted_step(self.omni, stage, start, self.mesh, state)
+    step = jitted_step(self.system, stage, start, self.mesh, state)
 
     def on_mesh(state, batch):
       with jax.set_mesh(self.mesh):
@@ -246,7 +246,7 @@ class Trainer:
     """What a checkpoint says of itself. UserError if the run cannot go on from it with this config."""
     about, where = self.checkpoints.metadata(step), f"{self.workdir.checkpoints / str(step)}"
     stored = versions.present_config(about["config"], versions.format_of(about, where))
-    check_config(stored, self.config, where, step)
+    check_config(self.system, stored, self.config, where, step)
     check_vocabulary(about, self.settings, self.text_tokenizer, where)
     check_schedule(stored, self.config, step, where)
     log_changes(stored, self.config)
@@ -261,12 +261,12 @@ class Trainer:
     had_ended = step is not None and self._had_ended(step)
 
     def init(key):
-      state = fresh_state(self.omni.init(key))
+      state = fresh_state(self.system.init(key))
       return state if stage is None or had_ended else self._enter(state, stage)
 
     key = fold(seeds.key(self.settings.seed), Stream.PARAMETERS)
     abstract = jax.eval_shape(init, key)
-    shardings = state_shardings(self.mesh, abstract)
+    shardings = state_shardings(self.mesh, rules_of(self.system), abstract)
     if step is None:
       with jax.set_mesh(self.mesh):
         return jax.jit(init, out_shardings=shardings)(key)
@@ -291,7 +291,7 @@ class Trainer:
       state = leave_stage(state)
       return state if following is None else self._enter(state, following)
 
-    shardings = state_shardings(self.mesh, jax.eval_shape(pass_on, state))
+    shardings = state_shardings(self.mesh, rules_of(self.system), jax.eval_shape(pass_on, state))
     with jax.set_mesh(self.mesh):
       return jax.jit(pass_on, out_shardings=shardings)(state)
 
@@ -307,7 +307,7 @@ class Trainer:
 
   def _logged(self, metrics, stage: StageSettings, stage_step: int, rate: Rate, index: int) -> dict[str, float]:
     rates = {
-      f"learning_rate/{part}": learning_rate(self.settings.optimizer, stage, stage.rate(part))(stage_step)
+      f"learning_rate/{part}": learning_rate(self.settings.optimizer, stage, stage.rates[part])(stage_step)
       for part in stage.moves
     }
     read = self.batches.statistics(index, stage.rows)

@@ -33,7 +33,7 @@ def make_optimizer(settings: OptimizerSettings, stage: StageSettings) -> optax.G
   follows it and no count of the optimizer's own, so that the rate, its log and the stage's end cannot part.
   """
   optimizers = {part: _optimizer(settings) for part in stage.moves}
-  rates = {part: learning_rate(settings, stage, stage.rate(part)) for part in stage.moves}
+  rates = {part: learning_rate(settings, stage, stage.rates[part]) for part in stage.moves}
 
   def init(params):
     return {part: optimizer.init(params[part]) for part, optimizer in optimizers.items()}

@@ -16,24 +16,22 @@ from omniimage.errors import UserError
 from omniimage.evaluation.held_out import Examples, candidates, read_examples
 from omniimage.evaluation.sheets import sheet
 from omniimage.files import write_whole
-from omniimage.sampling.generate import Generator
-from omniimage.settings import Settings
-from omniimage.training.state import TrainState
+from omniimage.systems.system import System
+from omniimage.training.state import TrainState, trained_parts
 
 EXAMPLES = 4  # of each split
 
 
 class SampleSheets:
-  """Writes PNG sheets: true image, the tokenizer's reconstruction, sampled tokens as the tokenizer renders them, and
-  the diffusion decoder's picture; each column once its parts have been trained.
+  """Writes PNG sheets: the true image, and what the system's parts can show of it once they have been trained.
 
   Records are read for the first sheet, and only by the process that writes it. Those that cannot be drawn are passed
   over for others; without any there are no sheets, and a warning says so once.
   """
 
-  def __init__(self, settings: Settings, text_tokenizer: TextTokenizer, sources: Sequence[Source], folder: Path):
+  def __init__(self, system: System, text_tokenizer: TextTokenizer, sources: Sequence[Source], folder: Path):
     """`sources`: of the train and the test split."""
-    self._settings, self._folder, self._text_tokenizer = settings, folder, text_tokenizer
+    self._system, self._settings, self._folder, self._text_tokenizer = system, system.settings, folder, text_tokenizer
     self._sources, self._generator = sources, None
 
   def write(self, state: TrainState, name: str):
@@ -45,18 +43,13 @@ class SampleSheets:
     images = np.concatenate([own.images for own in self._examples.values()])
     params = jax.device_get(state.averaged)
     if self._generator is None:
-      self._generator = Generator(self._settings, params, self._text_tokenizer)
+      self._generator = self._system.generator(params, self._text_tokenizer)
     else:
       self._generator.load(params)
-    trained = self._settings.trained_parts(int(state.step))
-    columns = {"true": images}
-    if "tokenizer" in trained:
-      columns["reconstruction"] = self._generator.reconstruct(images)
-    if {"tokenizer", "prior"} <= trained:
-      drawing = self._generator(prompts, self._settings.seed)
-      columns["sampled tokens"] = drawing.rendering
-      if "decoder" in trained:
-        columns["painted"] = drawing.images
+    s = self._settings
+    stages = (s.stages[name] for name in s.schedule)
+    trained = trained_parts(((stage.rates, stage.steps) for stage in stages), int(state.step))
+    columns = {"true": images, **self._system.columns(self._generator, trained, prompts, images, s.seed)}
     png = io.BytesIO()
     sheet(columns, captions).save(png, "PNG")
     write_whole(self._folder / f"{name}.png", png.getvalue())

@@ -1,6 +1,6 @@
 """The training state and what happens to it between stages."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import flax
@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
-from omniimage.models.omni import Params
 from omniimage.settings import Settings
+from omniimage.systems.system import Params
 from omniimage.training.health import Health, fresh_health
 
 
@@ -21,7 +21,7 @@ class TrainState:
   Attributes:
     step: updates made, over all stages, int32.
     batch_index: next batch; `step` plus what was deliberately stepped over, int32.
-    params: {tokenizer, prior, decoder}.
+    params: by part.
     ema: moving averages of the parts that move in this stage.
     opt_state: {part: optimizer state} of the same parts.
     health: what tells a bad update from a good one.
@@ -77,3 +77,13 @@ def stage_of(schedule: Sequence[str], steps: Callable[[str], int], step: int) ->
       return name, start
     start = stop
   return None, start
+
+
+def trained_parts(stages: Iterable[tuple[Mapping[str, float], int]], step: int) -> set[str]:
+  """Parts that some update before `step` has moved, of a schedule of (rates, steps)."""
+  moved, start = set(), 0
+  for rates, steps in stages:
+    if step > start:
+      moved |= {part for part, rate in rates.items() if rate > 0}
+    start += steps
+  return moved

@@ -14,11 +14,12 @@ import pytest
 from omniimage import seeds
 from omniimage.distributed.mesh import batch_sharding, global_batch, make_mesh
 from omniimage.distributed.sharding import state_shardings
-from omniimage.settings import PARTS, MeshSettings
+from omniimage.settings import MeshSettings
 from omniimage.streams import Stream, fold
+from omniimage.systems.omni import OmniSystem
 from omniimage.training.loop import Trainer
 from omniimage.training.optimizer import make_optimizer
-from omniimage.training.sharded import jitted_step, model_for
+from omniimage.training.sharded import jitted_step, rules_of, system_for
 from omniimage.training.state import enter_stage, fresh_state, stage_at
 from omniimage.training.step import make_train_step
 from omniimage.workdir import Workdir
@@ -32,7 +33,7 @@ MESHES = {  # data, fsdp, tensor, sequence; by whom parameters are gathered
   "fsdp 2, tensor 2, sequence 2": (MeshSettings(1, 2, 2, 2), "compiler"),
 }
 EIGHT_HEADS = {  # so that tensor=8 divides them
-  **{f"{part}.heads": 8 for part in PARTS},
+  **{f"{part}.heads": 8 for part in OmniSystem.parts},
   **{"prior.kv_heads": 8, "prior.head_width": 4, "decoder.kv_heads": 8},
 }
 SHAPES = [shape for shape in itertools.product((1, 2, 4, 8), repeat=4) if math.prod(shape) == 8]
@@ -53,7 +54,7 @@ def on(prepared, shape: MeshSettings, gather: str) -> Trainer:
   settings = dataclasses.replace(prepared.settings, mesh=shape, gather_params=gather)
   mesh = make_mesh(shape)
   return dataclasses.replace(
-    prepared, settings=settings, mesh=mesh, omni=model_for(settings, prepared.omni.text_size, mesh)
+    prepared, settings=settings, mesh=mesh, system=system_for(settings, small.text_tokenizer().size, mesh)
   )
 
 
@@ -62,7 +63,7 @@ def trained(prepared):
   """Ten updates of a stage on a mesh: their metrics, and the state they end with. No mesh: the step as a function."""
   settings, starts = prepared.settings, range(0, prepared.settings.total_steps, STEPS)
   batches = [prepared.batches.batch(i, ROWS) for i in range(STEPS)]
-  plain = small.omni(settings)
+  plain = small.system(settings)
 
   @functools.cache
   def train(stage: str, mesh: str | None):
@@ -74,7 +75,7 @@ def trained(prepared):
       step, place = jax.jit(make_train_step(plain, row, start)), lambda batch: batch
     else:
       trainer = on(prepared, *MESHES[mesh])
-      state = jax.device_put(state, state_shardings(trainer.mesh, state))
+      state = jax.device_put(state, state_shardings(trainer.mesh, rules_of(trainer.system), state))
       step = trainer.compile_step(state, stage, start)
       place = functools.partial(global_batch, sharding=batch_sharding(trainer.mesh))
     logged = []
@@ -109,16 +110,16 @@ def first_gradients(prepared):
 
   def step(shape: MeshSettings | None, gather: str = "compiler"):
     trainer = on(dataclasses.replace(prepared, settings=settings), shape or MeshSettings(8, 1, 1, 1), gather)
-    model = trainer.omni if shape else small.omni(settings)
+    system = trainer.system if shape else small.system(settings)
     state = fresh_state(jax.tree.map(jnp.array, small.params(small.omni(settings))))
     state, batch = enter_stage(state, row.moves, make_optimizer(optimizer, row)), prepared.batches.batch(0, ROWS)
     if shape is None:
-      state, metrics = jax.jit(make_train_step(model, row, 0))(state, batch)
+      state, metrics = jax.jit(make_train_step(system, row, 0))(state, batch)
     else:
-      state = jax.device_put(state, state_shardings(trainer.mesh, state))
+      state = jax.device_put(state, state_shardings(trainer.mesh, rules_of(trainer.system), state))
       with jax.set_mesh(trainer.mesh):
         batch = global_batch(batch, batch_sharding(trainer.mesh))
-        state, metrics = jitted_step(model, "joint", 0, trainer.mesh, state)(state, batch)
+        state, metrics = jitted_step(system, "joint", 0, trainer.mesh, state)(state, batch)
     moments = {part: optax.tree.get(state.opt_state[part], "mu") for part in row.moves}
     return jax.tree.map(np.asarray, (metrics, moments))
 

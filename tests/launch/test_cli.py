@@ -110,8 +110,8 @@ def run_of_zeros(tmp_path_factory):
     (["--config.stages.prior.rows=0"], "config.stages.prior.rows=0 must be from 1 to"),
     (["--config.decoder.time_mean=nan"], "config.decoder.time_mean=nan must be from -30 to 30"),
     (
-      ["--config.stages.tokenizer.tokenizer_rate=inf"],
-      "config.stages.tokenizer.tokenizer_rate=inf must be from 0 to 100",
+      ["--config.stages.tokenizer.rates.tokenizer=inf"],
+      "config.stages.tokenizer.rates.tokenizer=inf must be from 0 to 100",
     ),
     (["--config.tokenizer.levels=(1000,1000,1000,1000)"], "a codebook has at most 1,048,576"),
     (["--config.seed=18446744073709551616"], "config.seed=18446744073709551616 must be from 0 to"),

@@ -8,20 +8,19 @@ import pytest
 
 from omniimage.models.layers import SAVED
 from omniimage.settings import REMAT
-from omniimage.training.objective import objective, totals
 from tests import small
 
 
 def gradients(remat: str):
   s = small.settings(remat=remat, scan_layers=True)
-  omni, batch = small.omni(s), small.batch(s, rows=2)
+  system, batch = small.system(s), small.batch(s, rows=2)
   keys = jax.random.split(jax.random.key(0), 2)
-  stage, total = s.stages["joint"], totals(batch, omni.vocabulary.codes)
+  stage, total = s.stages["joint"], system.totals(batch)
 
   def loss(params):
-    return objective(omni, stage, params, batch, keys, 0, total)[0]
+    return system.losses(stage, params, batch, keys, 0, total)[0]
 
-  return jax.jit(jax.value_and_grad(loss)), small.params(omni)
+  return jax.jit(jax.value_and_grad(loss)), small.params(system)
 
 
 @pytest.fixture(scope="module")

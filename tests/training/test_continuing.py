@@ -10,6 +10,7 @@ import pytest
 from omniimage import versions
 from omniimage.checkpoint import Checkpoints, by_path
 from omniimage.errors import CheckpointError, UserError
+from omniimage.systems.omni import OmniSystem
 from omniimage.training.continuing import check_config, check_schedule, log_changes, restore
 from omniimage.training.state import TrainState, fresh_state
 from tests import small
@@ -23,7 +24,7 @@ def changed(**changes):
 
 
 def test_the_same_config_says_nothing(caplog):
-  check_config(STORED, copy.deepcopy(STORED), "runs/a", END)
+  check_config(OmniSystem, STORED, copy.deepcopy(STORED), "runs/a", END)
   log_changes(STORED, copy.deepcopy(STORED))
   assert not caplog.records
 
@@ -34,7 +35,7 @@ def test_the_same_config_says_nothing(caplog):
 def test_another_model_is_an_error_that_names_what_differs(changes):
   ((path, value),) = changes.items()
   with pytest.raises(UserError, match=f"runs/a was trained with another model: {path} is .* there and ") as error:
-    check_config(STORED, changed(**changes), "runs/a", END)
+    check_config(OmniSystem, STORED, changed(**changes), "runs/a", END)
   assert repr(value) in str(error.value) and "\n" not in str(error.value)
 
 
@@ -42,28 +43,28 @@ def test_a_key_that_one_of_them_lacks_is_named():
   given = copy.deepcopy(STORED)
   del given["prior"]["qk_norm"]
   with pytest.raises(UserError, match=r"prior\.qk_norm is True there and not set here"):
-    check_config(STORED, given, "runs/a", END)
+    check_config(OmniSystem, STORED, given, "runs/a", END)
 
 
 def test_the_layouts_are_free_until_the_painter_has_learnt_them():
   given, longer = changed(**{"decoder.chunk_rows": (1,)}), changed(**{"stages.prior.steps": 99})
-  check_config(STORED, given, "runs/a", step=20)
+  check_config(OmniSystem, STORED, given, "runs/a", step=20)
   with pytest.raises(UserError, match=r"another model: decoder\.chunk_rows is "):
-    check_config(STORED, {**given, "stages": longer["stages"]}, "runs/a", step=21)
+    check_config(OmniSystem, STORED, {**given, "stages": longer["stages"]}, "runs/a", step=21)
   with pytest.raises(UserError, match=r"another model: decoder\.depth is "):
-    check_config(STORED, changed(**{"decoder.depth": 3}), "runs/a", step=0)
+    check_config(OmniSystem, STORED, changed(**{"decoder.depth": 3}), "runs/a", step=0)
 
 
 def test_schedules_logging_and_mesh_may_change_and_it_is_logged(caplog):
   given = changed(**{"stages.prior.steps": 99, "run.log_every": 7, "mesh.fsdp": 2, "optimizer.b2": 0.9})
-  check_config(STORED, given, "runs/a", END)
+  check_config(OmniSystem, STORED, given, "runs/a", END)
   log_changes(STORED, given)
   text = caplog.text
   assert "stages.prior.steps is 10 there and 99 here" in text and "run.log_every" in text and "mesh.fsdp" in text
 
 
 def test_where_a_vocabulary_lies_may_change():
-  check_config(STORED, changed(**{"data.vocabulary": "moved/tokenizer.json"}), "runs/a", END)
+  check_config(OmniSystem, STORED, changed(**{"data.vocabulary": "moved/tokenizer.json"}), "runs/a", END)
 
 
 # Four stages of ten steps: tokenizer, prior, decoder, joint.
@@ -104,7 +105,7 @@ def test_a_schedule_that_does_not_fit_the_step_is_an_error_that_says_what_to_do(
     (6, {"schedule": ("tokenizer", "joint")}),
     (40, {"schedule": ("tokenizer", "prior", "decoder", "joint", "decoder")}),
     (40, {"stages.joint.steps": 5}),  # there is nothing left to do
-    (6, {"stages.tokenizer.tokenizer_rate": 1e-5, "optimizer.muon_rms": 0.5}),
+    (6, {"stages.tokenizer.rates.tokenizer": 1e-5, "optimizer.muon_rms": 0.5}),
   ],
 )
 def test_a_schedule_that_fits_the_step_may_change_elsewhere(step, changes):
@@ -120,7 +121,7 @@ def test_the_last_stage_of_a_finished_run_cannot_be_made_longer():
   "changes, said",
   [
     (
-      {"stages.joint.tokenizer_rate": 0.0},
+      {"stages.joint.rates.tokenizer": 0.0},
       "tokenizer and prior and decoder moved by Muon and AdamW there and prior and",
     ),
     (

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from omniimage.settings import FaultSettings
-from omniimage.training import step as step_module
 from omniimage.training.health import ENOUGH, WINDOW, fresh_health, judge, spike_score
 from omniimage.training.optimizer import make_optimizer
 from omniimage.training.state import TrainState, enter_stage, fresh_state
@@ -86,8 +85,9 @@ def entered(stage: str) -> TrainState:
 
 
 @pytest.mark.parametrize("poisoned", ["loss", "gradient"])
-def test_an_update_that_is_not_finite_changes_nothing_but_the_counters(monkeypatch, poisoned):
-  objective = step_module.objective
+def test_an_update_that_is_not_finite_changes_nothing_but_the_counters(poisoned):
+  system = small.system(settings())
+  losses = system.losses
 
   @jax.custom_vjp
   def poison(loss, at_step):
@@ -98,17 +98,17 @@ def test_an_update_that_is_not_finite_changes_nothing_but_the_counters(monkeypat
     lambda at_step, g: (jnp.where(at_step == 1, jnp.nan, g), None),
   )
 
-  def poisoned_objective(omni, stage, params, batch, keys, layout, total):
-    loss, metrics = objective(omni, stage, params, batch, keys, layout, total)
-    return poison(loss, batch["at_step"]), metrics
+  def poisoned_losses(stage, params, batch, keys, shared, totals):
+    loss, metrics = losses(stage, params, batch, keys, shared, totals)
+    return poison(loss, batch["at_step"][0]), metrics
 
-  monkeypatch.setattr(step_module, "objective", poisoned_objective)
-  step = jax.jit(make_train_step(small.omni(settings()), settings().stages["prior"], 0))
+  system.losses = poisoned_losses
+  step = jax.jit(make_train_step(system, settings().stages["prior"], 0))
 
   def run(steps):
     state, batch = entered("prior"), small.batch(settings())
     for at_step in steps:
-      state, metrics = step(state, {**batch, "at_step": jnp.int32(at_step)})
+      state, metrics = step(state, {**batch, "at_step": jnp.full(8, at_step)})
     return state, metrics
 
   before, (after_bad, metrics) = run([0])[0], run([0, 1])
@@ -124,7 +124,7 @@ def test_an_update_that_is_not_finite_changes_nothing_but_the_counters(monkeypat
 
 def test_an_update_on_nothing_changes_nothing_but_the_counters():
   """As where no record of a batch can be read: moments and weight decay would move the weights all the same."""
-  step = jax.jit(make_train_step(small.omni(settings()), settings().stages["prior"], 0))
+  step = jax.jit(make_train_step(small.system(settings()), settings().stages["prior"], 0))
   batch = small.batch(settings())
   before, _ = step(entered("prior"), batch)
   empty = {**batch, "loss_weights": np.zeros_like(batch["loss_weights"])}

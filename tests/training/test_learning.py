@@ -31,7 +31,7 @@ def _settings():
     "sampling.temperature": 0.0,
   })  # fmt: skip
   decoder = dataclasses.replace(s.decoder, drop_tokens=0.0, drop_text=0.0)
-  rates = {name: {"steps": steps, f"{name}_rate": rate, "warmup_steps": 10} for name, (steps, rate) in STAGES.items()}
+  rates = {name: {"steps": steps, "rates": {name: rate}, "warmup_steps": 10} for name, (steps, rate) in STAGES.items()}
   stages = {name: dataclasses.replace(s.stages[name], **rates[name]) for name in STAGES}
   return dataclasses.replace(s, decoder=decoder, stages=stages, schedule=tuple(STAGES))
 
@@ -57,7 +57,7 @@ def _trained(name: str) -> tuple[TrainState, list[dict[str, float]]]:
   else:
     state, _ = _trained(s.schedule[earlier])
   stage = s.stages[name]
-  step = jax.jit(make_train_step(model, stage, int(state.step)))
+  step = jax.jit(make_train_step(small.system(s), stage, int(state.step)))
   state, logged = enter_stage(state, stage.moves, make_optimizer(s.optimizer, stage)), []
   for _ in range(stage.steps):
     state, metrics = step(state, _batch())

@@ -9,12 +9,15 @@ import pytest
 from omniimage.training.optimizer import KERNELS, learning_rate, make_optimizer
 from tests import small
 
+RATES = dict(tokenizer=1e-2, prior=1e-2, decoder=1e-2)
+
 
 def _stage(**changes):
   """A stage in which all three parts move at the same rate from its first step on."""
   s = small.settings()
-  rates = dict(tokenizer_rate=1e-2, prior_rate=1e-2, decoder_rate=1e-2, warmup_steps=0, steps=100)
-  return s.optimizer, dataclasses.replace(s.stages["joint"], **{**rates, **changes})
+  return s.optimizer, dataclasses.replace(
+    s.stages["joint"], **{"rates": RATES, "warmup_steps": 0, "steps": 100, **changes}
+  )
 
 
 def _moments(optimizer, params, grads) -> dict:
@@ -39,7 +42,7 @@ def test_each_part_is_clipped_by_itself():
 
 
 def test_parts_that_do_not_move_have_no_optimizer_state():
-  settings, stage = _stage(tokenizer_rate=0.0, decoder_rate=0.0)
+  settings, stage = _stage(rates=dict(prior=1e-2))
   params = {part: {"kernel": jnp.ones(4)} for part in ("tokenizer", "prior", "decoder")}
   optimizer = make_optimizer(settings, stage)
   state = optimizer.init(params)
@@ -90,7 +93,7 @@ def test_a_stage_of_one_step_that_is_all_warmup_moves_its_parts():
 
 
 def test_the_rate_of_an_update_is_that_of_its_step_in_the_stage_however_many_were_skipped():
-  settings, stage = _stage(tokenizer_rate=0.0, decoder_rate=0.0, steps=100)
+  settings, stage = _stage(rates=dict(prior=1e-2), steps=100)
   optimizer = make_optimizer(dataclasses.replace(settings, weight_decay=0.0, muon_rms=0.0), stage)
   params = {"prior": {"kernel": jnp.ones(3)}}
   updates, _ = optimizer.update(params, optimizer.init(params), params, stage_step=60)  # its own first
@@ -98,7 +101,7 @@ def test_the_rate_of_an_update_is_that_of_its_step_in_the_stage_however_many_wer
 
 
 def test_every_part_follows_its_own_rate():
-  settings, stage = _stage(prior_rate=1e-3, decoder_rate=0.0, warmup_steps=2)
+  settings, stage = _stage(rates=dict(tokenizer=1e-2, prior=1e-3), warmup_steps=2)
   optimizer = make_optimizer(dataclasses.replace(settings, weight_decay=0.0), stage)
   params = {part: {"kernel": jnp.ones(3)} for part in ("tokenizer", "prior", "decoder")}
   state, sizes = optimizer.init(params), []
@@ -129,7 +132,7 @@ def _first_update(settings, stage, grads):
 
 
 def test_muon_moves_the_matrices_of_each_layer_evenly_in_all_directions_by_the_rate():
-  settings, stage = _stage(tokenizer_rate=0.0, decoder_rate=0.0)
+  settings, stage = _stage(rates=dict(prior=1e-2))
   updates = _first_update(settings, stage, _noise(0))["layers"]
   kernels = {"query": updates["attention"]["query"], "out": updates["attention"]["out"], "down": updates["mlp"]["down"]}
   shapes = {"query": (6, 8), "out": (8, 6), "down": (12, 6)}
@@ -142,7 +145,7 @@ def test_muon_moves_the_matrices_of_each_layer_evenly_in_all_directions_by_the_r
 
 
 def test_layers_of_a_stack_do_not_touch_each_other_under_muon():
-  settings, stage = _stage(tokenizer_rate=0.0, decoder_rate=0.0)
+  settings, stage = _stage(rates=dict(prior=1e-2))
   settings = dataclasses.replace(settings, clip_norm=1e9)
   grads, other = _noise(0), _noise(1)
   mixed = jax.tree.map(lambda one, two: jnp.stack([one[0], two[1]]), grads["layers"], other["layers"])
@@ -152,7 +155,7 @@ def test_layers_of_a_stack_do_not_touch_each_other_under_muon():
 
 
 def test_muon_leaves_tables_norms_and_outer_projections_to_adamw_and_at_zero_everything():
-  settings, stage = _stage(tokenizer_rate=0.0, decoder_rate=0.0)
+  settings, stage = _stage(rates=dict(prior=1e-2))
   grads = _noise(0)
   adam = optax.chain(
     optax.clip_by_global_norm(settings.clip_norm), optax.adamw(1e-2, settings.b1, settings.b2, weight_decay=0.0)

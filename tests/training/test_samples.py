@@ -50,10 +50,15 @@ class Records:
     return self.kind(index) if index in self.odd else asking(index)
 
 
+def system():
+  """A system that draws nothing."""
+  generator = types.SimpleNamespace(load=lambda params: None)
+  return types.SimpleNamespace(settings=small.settings(), generator=lambda *_: generator, columns=lambda *_: {})
+
+
 @pytest.fixture
 def write(monkeypatch, tmp_path):
   """Writes sheets of these sources before anything is trained; returns the last one's captions, [] without sheets."""
-  monkeypatch.setattr(samples, "Generator", lambda *_: types.SimpleNamespace(load=lambda params: None))
   drawn = []
 
   def sheet(columns, captions):
@@ -63,7 +68,7 @@ def write(monkeypatch, tmp_path):
   monkeypatch.setattr(samples, "sheet", sheet)
 
   def write(*sources, sheets: int = 1) -> list[str]:
-    writer = samples.SampleSheets(small.settings(), small.text_tokenizer(), sources, tmp_path)
+    writer = samples.SampleSheets(system(), small.text_tokenizer(), sources, tmp_path)
     drawn.clear()
     for number in range(sheets):
       writer.write(types.SimpleNamespace(averaged={}, step=0), f"{number}")
@@ -104,7 +109,7 @@ def test_only_the_process_that_writes_sheets_reads_records(write, monkeypatch, c
 
 def test_nothing_is_read_before_the_first_sheet_and_then_once(write, tmp_path):
   source = Records(30)
-  samples.SampleSheets(small.settings(), small.text_tokenizer(), [source, source], tmp_path)
+  samples.SampleSheets(system(), small.text_tokenizer(), [source, source], tmp_path)
   assert source.read == []
   write(source, source, sheets=3)
   assert len(source.read) == 8

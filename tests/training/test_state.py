@@ -6,7 +6,7 @@ import numpy as np
 import optax
 
 from omniimage.training.optimizer import make_optimizer
-from omniimage.training.state import TrainState, enter_stage, fresh_state, leave_stage, stage_at
+from omniimage.training.state import TrainState, enter_stage, fresh_state, leave_stage, stage_at, trained_parts
 from omniimage.training.step import average
 from tests import small
 
@@ -91,3 +91,10 @@ def test_the_stage_of_a_step_is_found_and_stages_without_steps_are_passed_over()
   assert found == [("tokenizer", 0)] * 3 + [("decoder", 3)] * 2 + [("joint", 5), (None, 6)]
   reversed_schedule = dataclasses.replace(s, schedule=("joint", "tokenizer"))
   assert [stage_at(reversed_schedule, step)[0] for step in range(3)] == ["joint", "tokenizer", "tokenizer"]
+
+
+def test_parts_are_trained_once_a_stage_that_moves_them_has_begun():
+  stages = [({"tokenizer": 1.0}, 10), ({"prior": 1.0, "decoder": 0.0}, 10), ({"decoder": 1.0}, 10)]
+  trained = [trained_parts(stages, step) for step in (0, 1, 10, 11, 20, 21, 99)]
+  two = {"tokenizer", "prior"}
+  assert trained == [set(), {"tokenizer"}, {"tokenizer"}, two, two, two | {"decoder"}, two | {"decoder"}]

@@ -5,15 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from omniimage.settings import PARTS
-from omniimage.training import step as step_module
+from omniimage.systems.omni import OmniSystem
 from omniimage.training.optimizer import make_optimizer
 from omniimage.training.state import TrainState, enter_stage, fresh_state
-from omniimage.training.step import codes_changed, make_train_step
+from omniimage.training.step import make_train_step
 from tests import small
 
 STARTS = {"tokenizer": 0, "prior": 10, "decoder": 20, "joint": 30}  # of the stages
-STAGES = tuple(STARTS)
+STAGES, PARTS = tuple(STARTS), tuple(OmniSystem.parts)
 
 
 @functools.cache
@@ -29,7 +28,7 @@ def _batch():
 @functools.cache
 def _step(stage: str):
   s = _settings()
-  return jax.jit(make_train_step(small.omni(s), s.stages[stage], STARTS[stage]))
+  return jax.jit(make_train_step(small.system(s), s.stages[stage], STARTS[stage]))
 
 
 @functools.cache
@@ -88,48 +87,49 @@ def test_the_terms_of_a_stage_and_the_rate_of_changing_codes_are_logged():
 
 def test_codes_changed_is_the_share_of_the_codes_of_the_images_there_are():
   s = _settings()
-  model, batch = small.omni(s), dict(_batch())
+  system, batch = small.system(s), dict(_batch())
+  model = system.omni
   batch["image_mask"] = batch["image_mask"] & (np.arange(len(batch["image_mask"]))[:, None] < 5)
   old, new = small.params(model, seed=0), small.params(model, seed=0)
   new["tokenizer"]["encoder"]["codes"]["kernel"] = new["tokenizer"]["encoder"]["codes"]["kernel"] * 1.3
-  changed, images = jax.jit(functools.partial(codes_changed, model)), batch["image_mask"].sum()
+  changed = jax.jit(lambda old, new, batch: system.observed(old, new, batch, system.totals(batch))["codes_changed"])
   codes = jax.jit(lambda p: model.encode(model.view(p), batch["images"].astype(np.float32) / 127.5 - 1)[1])
   different = np.asarray(codes(old) != codes(new))[batch["image_mask"]]
   assert changed(old, old, batch) == 0 and 0 < different.mean() < 1
-  assert float(changed(old, new, batch)) / images == pytest.approx(different.mean(), rel=1e-6)
+  assert float(changed(old, new, batch)) == pytest.approx(different.mean(), rel=1e-6)
 
 
-def _fake(monkeypatch, loss_of_rows, **changes):
-  """A step whose loss is a plain function of (keys, layout, tokens), with one parameter: what reaches the objective."""
+def _fake(loss_of_rows, **changes):
+  """A step whose loss is a plain function of (keys, layout, tokens), with one parameter: what reaches the losses."""
   s = small.settings(**changes)
   stage = s.stages["prior"]
 
-  def objective(omni, stage, params, batch, keys, layout, total):
+  def losses(stage, params, batch, keys, layout, totals):
     values = loss_of_rows(keys, layout, batch["tokens"])
     return jnp.sum(values) * params["prior"]["kernel"].sum(), {"rows": jnp.sum(values), "layout": layout}
 
-  monkeypatch.setattr(step_module, "objective", objective)
+  system = small.system(s)
+  system.losses = losses
   state = fresh_state({part: {"kernel": jnp.ones((2, 2))} for part in PARTS})
   state = enter_stage(state, stage.moves, make_optimizer(s.optimizer, stage))
   tokens = np.arange(8, dtype=np.int32)[:, None]
   batch = {name: np.zeros((8, 1), bool) for name in ("image_mask", "image_is_target")}
   batch |= {"tokens": tokens, "loss_weights": np.ones((8, 1), np.float32)}
-  return jax.jit(make_train_step(small.omni(s), stage, 0)), state, batch
+  return jax.jit(make_train_step(system, stage, 0)), state, batch
 
 
 def test_every_chunk_layout_is_drawn():
   layouts = {"decoder.chunk_rows": (2, 0, 2), "decoder.chunk_offsets": (0, 0, 1)}
-  with pytest.MonkeyPatch.context() as patch:
-    step, state, batch = _fake(patch, lambda keys, layout, tokens: jnp.float32(0), **layouts)
-    drawn = [int(step(state.replace(step=jnp.int32(i)), batch)[1]["layout"]) for i in range(60)]
+  step, state, batch = _fake(lambda keys, layout, tokens: jnp.float32(0), **layouts)
+  drawn = [int(step(state.replace(step=jnp.int32(i)), batch)[1]["layout"]) for i in range(60)]
   assert set(drawn) == {0, 1, 2} and min(drawn.count(n) for n in range(3)) > 10
 
 
-def test_every_row_of_every_step_of_every_seed_has_noise_of_its_own(monkeypatch):
+def test_every_row_of_every_step_of_every_seed_has_noise_of_its_own():
   def noise_of(row, **changes):
     """The noise of one row in three steps."""
     uniform = lambda keys, layout, tokens: jax.vmap(jax.random.uniform)(keys) * (tokens[:, 0] == row)  # noqa: E731
-    step, state, batch = _fake(monkeypatch, uniform, **changes)
+    step, state, batch = _fake(uniform, **changes)
     return [float(step(state.replace(step=jnp.int32(i)), batch)[1]["rows"]) for i in range(3)]
 
   assert noise_of(0) == noise_of(0)
@@ -137,12 +137,12 @@ def test_every_row_of_every_step_of_every_seed_has_noise_of_its_own(monkeypatch)
 
 
 @pytest.mark.parametrize("microbatches", [2, 4])
-def test_microbatches_make_the_same_update(monkeypatch, microbatches):
+def test_microbatches_make_the_same_update(microbatches):
   """Each row keeps its key, whichever microbatch it is in."""
   noise = lambda keys, layout, tokens: jax.vmap(jax.random.normal)(keys) * (1 + tokens[:, 0])  # noqa: E731
   results = []
   for accumulate in (1, microbatches):
-    step, state, batch = _fake(monkeypatch, noise, **{"stages.prior.accumulate": accumulate})
+    step, state, batch = _fake(noise, **{"stages.prior.accumulate": accumulate})
     results.append(step(state, batch))
   (whole, metrics), (added, added_metrics) = results
   np.testing.assert_allclose(added.params["prior"]["kernel"], whole.params["prior"]["kernel"], rtol=1e-5)

@@ -10,8 +10,9 @@ import pytest
 from omniimage.models.chunks import DoubledChunks
 from omniimage.models.layers import patchify
 from omniimage.models.omni import place_codes
-from omniimage.settings import TEACHERS, LossWeights, Settings, StageSettings
-from omniimage.training.objective import objective, paint_error, totals
+from omniimage.settings import Settings, StageSettings
+from omniimage.systems.omni import OmniSystem
+from omniimage.systems.omni_losses import paint_error
 from omniimage.training.step import accumulated
 from tests import small
 
@@ -33,9 +34,9 @@ def _settings(**changes) -> Settings:
 
 def _stage(s: Settings, sampled_codes: float = 0.0, **weights) -> StageSettings:
   """Of these loss weights; every part that they teach moves."""
-  weights = {**dict.fromkeys(EVERYTHING, 0.0), **weights}
-  rates = {f"{part}_rate": float(any(weights[term] for term in TEACHERS[part])) for part in TEACHERS}
-  return dataclasses.replace(s.stages["joint"], weights=LossWeights(**weights), sampled_codes=sampled_codes, **rates)
+  taught = {name: any(map(weights.get, part.teachers)) for name, part in OmniSystem.parts.items()}
+  rates = {name: float(moves) for name, moves in taught.items()}
+  return dataclasses.replace(s.stages["joint"], weights=weights, sampled_codes=sampled_codes, rates=rates)
 
 
 @functools.cache
@@ -53,12 +54,12 @@ def _keys(seed: int = 0):
 
 
 def _total(batch):
-  return totals(batch, small.omni(_settings()).vocabulary.codes)
+  return small.system(_settings()).totals(batch)
 
 
 def _loss_fn(s: Settings, stage: StageSettings):
   """(params, batch, keys, layout, total) → (loss, terms)."""
-  return functools.partial(objective, small.omni(s), stage)
+  return functools.partial(small.system(s).losses, stage)
 
 
 def _empty(batch):
@@ -235,11 +236,13 @@ def _accumulated(microbatches: int):
 
   @jax.jit
   def run(params, batch, keys):
-    def of_last(last, rest, batch, keys):
-      return loss_fn({**rest, "decoder": {**rest["decoder"], **last}}, batch, keys, jnp.int32(0), total)
+    def of_last(last, rest, rows, shared):
+      return loss_fn({**rest, "decoder": {**rest["decoder"], **last}}, *rows, *shared)
 
     total, last = _total(batch), {name: params["decoder"][name] for name in ("pixels", "final_modulation")}
-    return accumulated(jax.value_and_grad(of_last, has_aux=True), microbatches)(last, params, batch, keys)
+    return accumulated(jax.value_and_grad(of_last, has_aux=True), microbatches)(
+      last, params, (batch, keys), (jnp.int32(0), total)
+    )
 
   weights = np.random.default_rng(0).uniform(0, 3, (ROWS, 1)).astype(np.float32)  # microbatches weigh differently
   return run(_params(), dict(_batch(), loss_weights=_batch()["loss_weights"] * weights), _keys())

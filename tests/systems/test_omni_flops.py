@@ -8,8 +8,7 @@ import jax.numpy as jnp
 import pytest
 
 from omniimage.models.chunks import ChunkLayout, DoubledChunks
-from omniimage.planning.model_flops import decoder_flops, seen_pairs, step_flops, token_flops
-from omniimage.training.objective import objective, totals
+from omniimage.systems.omni_flops import decoder_flops, seen_pairs, step_flops, token_flops
 from tests import small
 
 TEXT = small.text_tokenizer().size
@@ -63,15 +62,15 @@ def products(jaxpr) -> int:
 @pytest.mark.parametrize("chunk_rows", [0, 2])
 def test_a_joint_step_needs_three_times_the_products_of_the_traced_loss(chunk_rows):
   s = small.settings(**{"decoder.chunk_rows": (chunk_rows,), "stages.joint.sampled_codes": 0.0})
-  omni, stage, batch = small.omni(s), s.stages["joint"], small.batch(s)
+  system, stage, batch = small.system(s), s.stages["joint"], small.batch(s)
 
   def loss(params):
     keys = jax.random.split(jax.random.key(0), stage.rows)
-    return objective(omni, stage, params, batch, keys, jnp.int32(0), totals(batch, omni.vocabulary.codes))
+    return system.losses(stage, params, batch, keys, jnp.int32(0), system.totals(batch))
 
-  traced = products(jax.make_jaxpr(loss)(jax.eval_shape(omni.init, jax.random.key(0))).jaxpr)
+  traced = products(jax.make_jaxpr(loss)(jax.eval_shape(system.init, jax.random.key(0))).jaxpr)
   # The plain attention that is traced computes the pairs that masks hide, and x̂ of the finished copy.
-  images, layout, d = stage.rows * s.data.images_per_row, omni.layout(chunk_rows), s.decoder
+  images, layout, d = stage.rows * s.data.images_per_row, system.omni.layout(chunk_rows), s.decoder
   half = 2 * s.prior.depth * s.data.sequence_length**2 * s.prior.heads * s.prior.head_width
   hidden = (layout.finished + 16) ** 2 - seen_pairs(layout, d)
   finished = 2 * layout.finished * d.width * 3 * d.patch_size**2
@@ -90,12 +89,11 @@ def test_pairs_are_those_of_the_mask():
 def test_parts_that_do_not_move_cost_a_forward_pass_and_a_frozen_decoder_passes_its_gradient_on():
   s = small.settings()
   stage = dataclasses.replace(s.stages["joint"], sampled_codes=0.0)
-  diffusion = dataclasses.replace(stage.weights, image=0.0, pixel=0.0)
-  alone = dict(weights=diffusion, tokenizer_rate=0.0, prior_rate=0.0)
-  rates = dict(prior=dict(prior_rate=1e-3), decoder=dict(decoder_rate=0.0, tokenizer_rate=1e-3))
-  decoder_moves = step_flops(s, dataclasses.replace(stage, **alone), TEXT)
-  both_move = step_flops(s, dataclasses.replace(stage, **(alone | rates["prior"])), TEXT)
-  tokenizer_moves = step_flops(s, dataclasses.replace(stage, **(alone | rates["decoder"])), TEXT)
+  stage = dataclasses.replace(stage, weights={"diffusion": 1.0})
+  moved = (("decoder",), ("prior", "decoder"), ("tokenizer",))
+  decoder_moves, both_move, tokenizer_moves = (
+    step_flops(s, dataclasses.replace(stage, rates=dict.fromkeys(parts, 1e-3)), TEXT) for parts in moved
+  )
   images, layouts = stage.rows * s.data.images_per_row, zip(s.decoder.chunk_rows, s.decoder.chunk_offsets)
   layout = ChunkLayout(s.patch_grid, s.patch_grid, *next(layouts))
   painting = images * decoder_flops(s, layout)

@@ -18,24 +18,24 @@ FORWARD, THROUGH, LEARNS = 1, 2, 3  # forward alone; with the gradient of what c
 
 def step_flops(settings: Settings, stage: StageSettings, text_size: int) -> float:
   """One update on the stage's global batch. Of several chunk layouts, the dearest."""
-  s, weights = settings, stage.weights
+  s = settings
   images = stage.rows * s.data.images_per_row
 
   def pays(part: str) -> int:
     return LEARNS if part in stage.moves else FORWARD
 
   flops = images * tokenizer_flops(s, s.tokenizer.encoder_depth) * pays("tokenizer")
-  if weights.pixel:
+  if stage.weight("pixel"):
     flops += images * tokenizer_flops(s, s.tokenizer.decoder_depth) * pays("tokenizer")
-  if weights.text or weights.image or weights.diffusion:
+  if stage.weight("text") or stage.weight("image") or stage.weight("diffusion"):
     tokens = s.data.sequence_length
     row = tokens * prior_token_flops(s.prior) + 2 * s.prior.depth * tokens**2 * s.prior.heads * s.prior.head_width
-    if weights.text:
+    if stage.weight("text"):
       row += tokens * head_flops(s, text_size, "text")
-    if weights.image or stage.sampled_codes:
+    if stage.weight("image") or stage.sampled_codes:
       row += s.data.images_per_row * s.token_grid**2 * head_flops(s, text_size, "image")
     flops += stage.rows * row * pays("prior")
-  if weights.diffusion:
+  if stage.weight("diffusion"):
     layouts = (
       ChunkLayout(s.patch_grid, s.patch_grid, *row) for row in zip(s.decoder.chunk_rows, s.decoder.chunk_offsets)
     )

@@ -1,0 +1,46 @@
+"""What is learnt from, and how it is packed."""
+
+import dataclasses
+from typing import Annotated
+
+from omniimage.ranges import Range, Ranged
+from omniimage.settings.kinds import PartialShare, Share, require
+
+
+@dataclasses.dataclass(frozen=True)
+class ScenesSettings(Ranged):
+  """The procedural world, `omniimage.data.scenes`."""
+
+  name: str
+  grid: Annotated[int, Range(2, 5)]
+  min_objects: Annotated[int, Range(1, 25)]
+  max_objects: Annotated[int, Range(1, 25)]
+
+  def __post_init__(self):
+    super().__post_init__()
+    require(
+      self.min_objects <= self.max_objects <= self.grid**2,
+      f"data.source: min_objects={self.min_objects} <= max_objects={self.max_objects} <= grid² must hold",
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class EmojiSettings:
+  """The Fluent 3D emoji, `omniimage.data.emoji`."""
+
+  name: str
+
+
+SOURCES = {"scenes": ScenesSettings, "emoji": EmojiSettings}
+
+
+@dataclasses.dataclass(frozen=True)
+class DataSettings(Ranged):
+  source: ScenesSettings | EmojiSettings
+  image_size: Annotated[int, Range(1, 2**14)]  # pixels, square
+  sequence_length: Annotated[int, Range(1, 2**16)]  # tokens a packed row holds
+  images_per_row: Annotated[int, Range(0, 1024)]  # image slots a packed row holds; 0 is text alone
+  packing_rows: Annotated[int, Range(1, 2**16)]  # rows that one block of records is packed into
+  drop_text: PartialShare  # share of conversations without their text, for guidance
+  vocabulary: str  # "builtin" or the path of a tokenizer.json
+  max_bad_records: Share  # share of the records read of late that may be unreadable; above it the run stops

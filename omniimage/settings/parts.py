@@ -1,0 +1,92 @@
+"""The sizes of the model's parts."""
+
+import dataclasses
+import math
+from typing import Annotated
+
+from omniimage.ranges import Range, Ranged, shown
+from omniimage.settings.kinds import (
+  MOST_CODES,
+  Depth,
+  Heads,
+  PartialShare,
+  Patch,
+  PatchRows,
+  WideWidth,
+  Width,
+  divides,
+  require,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenizerSettings(Ranged):
+  patch_size: Patch  # a code stands for, along one side
+  width: Width
+  encoder_depth: Depth
+  decoder_depth: Depth
+  heads: Heads
+  mlp_width: WideWidth
+  levels: tuple[Annotated[int, Range(2, MOST_CODES)], ...]  # FSQ levels; the codebook has their product
+
+  def __post_init__(self):
+    super().__post_init__()
+    given = f"tokenizer.levels={shown(self.levels)}"
+    require(len(self.levels) >= 2, f"{given}: give two channels or more of at least 2 levels, as in (8, 5, 5, 5)")
+    require(self.codes <= MOST_CODES, f"{given} make {shown(self.codes)} codes; a codebook has at most {MOST_CODES:,}")
+    divides(2 * self.heads, self.width, "2 × tokenizer.heads", "tokenizer.width")
+
+  @property
+  def codes(self) -> int:
+    return math.prod(self.levels)
+
+
+@dataclasses.dataclass(frozen=True)
+class PriorSettings(Ranged):
+  width: Width
+  depth: Depth
+  heads: Heads
+  kv_heads: Heads
+  head_width: Annotated[int, Range(2, 2048)]
+  mlp_width: WideWidth
+  qk_norm: bool
+  qkv_bias: bool
+  tied_head: bool
+  rope_theta: Annotated[float, Range(1, 1e12)]
+  # Rows of the text table at least, so that a larger vocabulary can take its place; 0: what is needed.
+  text_rows: Annotated[int, Range(0, 2**22)]
+
+  def __post_init__(self):
+    super().__post_init__()
+    divides(self.kv_heads, self.heads, "prior.kv_heads", "prior.heads")
+    require(self.head_width % 2 == 0, f"prior.head_width={self.head_width} must be even, for rotary positions")
+
+
+@dataclasses.dataclass(frozen=True)
+class DecoderSettings(Ranged):
+  patch_size: Patch
+  pixels_per_token: Patch  # painted a visual token, along one side; a multiple of tokenizer.patch_size
+  width: Width
+  depth: Depth
+  heads: Heads
+  kv_heads: Heads  # of self- and cross-attention
+  mlp_width: WideWidth
+  # Patch rows a chunk, one entry a layout drawn in training; 0 is the whole canvas at once.
+  chunk_rows: tuple[PatchRows, ...]
+  chunk_offsets: tuple[PatchRows, ...]  # patch rows by which a layout's first chunk is shorter, one entry a layout
+  context_rows: PatchRows  # patch rows of finished chunks that a chunk sees; 0 is all
+  text_length: Annotated[int, Range(1, 2**16)]  # text states a painter reads: the last so many before its image
+  finished_noise: PartialShare  # largest σ of the noise on the finished copy
+  time_mean: Annotated[float, Range(-30, 30)]  # logit-normal t: mean and standard deviation of logit(t)
+  time_std: Annotated[float, Range(0, 10)]
+  drop_tokens: PartialShare  # share of images painted without their visual tokens, for guidance
+  drop_text: PartialShare  # share painted without their text
+
+  def __post_init__(self):
+    super().__post_init__()
+    divides(2 * self.heads, self.width, "2 × decoder.heads", "decoder.width")
+    divides(self.kv_heads, self.heads, "decoder.kv_heads", "decoder.heads")
+    require(
+      len(self.chunk_rows) == len(self.chunk_offsets) > 0,
+      f"decoder.chunk_rows={self.chunk_rows} and decoder.chunk_offsets={self.chunk_offsets} need one entry a layout",
+    )

@@ -1,0 +1,22 @@
+"""How a trained model draws."""
+
+import dataclasses
+from typing import Annotated
+
+from omniimage.ranges import Range, Ranged
+from omniimage.settings.kinds import MOST_CODES, MOST_PATCH_ROWS, Guidance
+
+AS_TRAINED = -1  # sampling.chunk_rows: those of the painter's first trained layout that sampling can paint
+
+
+@dataclasses.dataclass(frozen=True)
+class SamplingSettings(Ranged):
+  temperature: Annotated[float, Range(0, 1000)]  # of the codes; 0 takes the likeliest
+  top_k: Annotated[int, Range(0, MOST_CODES)]  # 0: all
+  top_p: Annotated[float, Range(1e-6, 1)]  # 1: all
+  guidance: Guidance  # of the prior, against no text; 1: none
+  diffusion_steps: Annotated[int, Range(1, 10_000)]  # Euler steps a chunk
+  # Patch rows painted at a time; 0: the whole canvas at once; -1: as trained, until `Settings` has it.
+  chunk_rows: Annotated[int, Range(AS_TRAINED, MOST_PATCH_ROWS)]
+  token_guidance: Guidance  # of the painter, against no visual tokens; 1: none
+  text_guidance: Guidance  # of the painter, against no text; 1: none

@@ -1,0 +1,115 @@
+"""All settings of a run, and what must hold between their groups."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Annotated
+
+from omniimage.ranges import SEEDS, Ranged
+from omniimage.settings.data import DataSettings
+from omniimage.settings.kinds import MOST_PATCH_ROWS, MOST_STEPS, divides, require
+from omniimage.settings.parts import DecoderSettings, PriorSettings, TokenizerSettings
+from omniimage.settings.run import MeshSettings, RunSettings
+from omniimage.settings.sampling import AS_TRAINED, SamplingSettings
+from omniimage.settings.training import FaultSettings, OptimizerSettings, StageSettings
+from omniimage.vocabulary import MAX_GRID
+
+REMAT = ("none", "projections", "mlp", "attention", "full", "offload")  # from all saved to nothing, or on the host
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings(Ranged):
+  system: str  # what is trained, of `omniimage.systems.SYSTEMS`
+  seed: Annotated[int, SEEDS]
+  compute_dtype: str  # of activations; weights are float32
+  scan_layers: bool  # one compiled layer looped over (large models) or all unrolled (faster on CPU)
+  gather_params: str  # how layers get their parameters over mesh.fsdp: "compiler" or, over rows alone, by "hand"
+  remat: str  # what the backward pass finds saved, a name of `models.layers.SAVED`; "none": nothing is recomputed
+  data: DataSettings
+  tokenizer: TokenizerSettings
+  prior: PriorSettings
+  decoder: DecoderSettings
+  schedule: tuple[str, ...]  # stages, in order
+  stages: Mapping[str, StageSettings]
+  optimizer: OptimizerSettings
+  sampling: SamplingSettings
+  mesh: MeshSettings
+  faults: FaultSettings
+  run: RunSettings
+
+  def __post_init__(self):
+    super().__post_init__()
+    require(self.compute_dtype in ("float32", "bfloat16"), f"compute_dtype={self.compute_dtype!r}: float32 or bfloat16")
+    require(self.remat in REMAT, f"remat={self.remat!r}: {', '.join(REMAT)}")
+    require(self.gather_params in ("compiler", "hand"), f"gather_params={self.gather_params!r}: compiler or hand")
+    require(
+      self.gather_params == "compiler" or self.mesh.tensor == self.mesh.sequence == 1,
+      f"gather_params='hand' divides rows alone: set mesh.tensor={self.mesh.tensor} and "
+      f"mesh.sequence={self.mesh.sequence} to 1, or gather_params to compiler",
+    )
+    for name in self.schedule:
+      require(name in self.stages, f"schedule names {name!r}; the stages are {', '.join(self.stages)}")
+    require(self.total_steps > 0, f"schedule={self.schedule} makes no steps: name stages that have some")
+    require(self.total_steps <= MOST_STEPS, f"the stages' steps add up to {self.total_steps}; at most {MOST_STEPS:,}")
+    decoder, tokenizer = self.decoder, self.tokenizer
+    divides(tokenizer.patch_size, decoder.pixels_per_token, "tokenizer.patch_size", "decoder.pixels_per_token")
+    divides(decoder.patch_size, decoder.pixels_per_token, "decoder.patch_size", "decoder.pixels_per_token")
+    divides(decoder.pixels_per_token, self.data.image_size, "decoder.pixels_per_token", "data.image_size")
+    for what, key, count, most in (
+      ("tokens", "pixels_per_token", self.token_grid, MAX_GRID),
+      ("patches", "patch_size", self.patch_grid, MOST_PATCH_ROWS),
+    ):
+      given = f"data.image_size={self.data.image_size} by decoder.{key}={getattr(decoder, key)}"
+      require(count <= most, f"{given} has {count} {what} a side; at most {most}")
+    longest = self.token_grid**2 + 4
+    require(
+      self.data.sequence_length >= longest,
+      f"data.sequence_length={self.data.sequence_length} cannot hold one image of {longest} tokens",
+    )
+    for rows in decoder.chunk_rows:
+      require(0 <= rows <= self.patch_grid, f"chunk_rows={rows}: the canvas has {self.patch_grid} patch rows")
+    self._choose_sampled_rows()
+
+  def _choose_sampled_rows(self):
+    """Puts the number of rows that AS_TRAINED stands for in its place."""
+    if self.sampling.chunk_rows == AS_TRAINED:
+      require(
+        bool(self.trained_rows),
+        f"decoder.chunk_rows={self.decoder.chunk_rows} with decoder.chunk_offsets={self.decoder.chunk_offsets}: chunks "
+        f"are sampled all as high; train a layout with offset 0 whose rows divide the canvas's {self.patch_grid}",
+      )
+      as_trained = dataclasses.replace(self.sampling, chunk_rows=self.trained_rows[0])
+      object.__setattr__(self, "sampling", as_trained)  # frozen, but only now being made
+    sampled = self.sampling.chunk_rows
+    require(
+      0 <= sampled <= self.patch_grid,
+      f"sampling.chunk_rows={sampled}: the canvas has {self.patch_grid} patch rows; {AS_TRAINED} is as trained",
+    )
+    require(
+      sampled == 0 or self.patch_grid % sampled == 0,
+      f"sampling.chunk_rows={sampled} must divide the canvas's {self.patch_grid} patch rows",
+    )
+
+  @property
+  def token_grid(self) -> int:
+    """Visual tokens along one side of an image."""
+    return self.data.image_size // self.decoder.pixels_per_token
+
+  @property
+  def patch_grid(self) -> int:
+    """Decoder patches along one side of an image."""
+    return self.data.image_size // self.decoder.patch_size
+
+  @property
+  def trained_rows(self) -> tuple[int, ...]:
+    """Heights of the chunks, in patch rows, that are trained and that sampling, all chunks as high, can paint."""
+    grid, layouts = self.patch_grid, zip(self.decoder.chunk_rows, self.decoder.chunk_offsets)
+    heights = [(rows or grid, offset) for rows, offset in layouts]
+    return tuple(height for height, offset in heights if grid % height == 0 and offset % height == 0)
+
+  @property
+  def paints_as_trained(self) -> bool:
+    return (self.sampling.chunk_rows or self.patch_grid) in self.trained_rows
+
+  @property
+  def total_steps(self) -> int:
+    return sum(self.stages[name].steps for name in self.schedule)

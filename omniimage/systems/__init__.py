@@ -1,0 +1,25 @@
+"""The systems there are, one module each."""
+
+from omniimage.settings import Settings, require
+from omniimage.systems.omni import OmniSystem
+from omniimage.systems.system import System
+
+SYSTEMS: dict[str, type[System]] = {"omni": OmniSystem}
+
+
+def system_named(name: str) -> type[System]:
+  """SettingsError if there is none of that name."""
+  require(name in SYSTEMS, f"config.system={name!r} is not a system; there are {', '.join(SYSTEMS)}")
+  return SYSTEMS[name]
+
+
+def open_system(settings: Settings, text_size: int, **execution) -> System:
+  """The system that `config.system` names, with a text vocabulary of a size.
+
+  `execution` is how a mesh runs it: `attention_fn` and `gather_params`. SettingsError, before anything is compiled, if
+  there is none of that name or a stage of the schedule cannot be trained.
+  """
+  system = system_named(settings.system)(settings, text_size, **execution)
+  for stage in dict.fromkeys(settings.schedule):
+    system.check(stage)
+  return system

@@ -1,0 +1,173 @@
+"""Ours: image tokenizer, transformer and diffusion decoder, `omniimage.models.omni`, trained as one.
+
+Axes: B rows, L positions, I image slots a row.
+"""
+
+import dataclasses
+from collections.abc import Collection, Mapping, Sequence
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from omniimage.data.batches import empty_batch
+from omniimage.data.text import TextTokenizer
+from omniimage.distributed.mesh import batch_axes, batch_sharding
+from omniimage.distributed.sharding import LAYER_RULES, Rules, unstacked_shardings
+from omniimage.models.attention import AttentionFn, dot_product_attention
+from omniimage.models.omni import Omni
+from omniimage.sampling.autoregressive import Written, sample_token
+from omniimage.sampling.generate import Generator
+from omniimage.sampling.grammar import Grammar
+from omniimage.settings import Settings, StageSettings, require
+from omniimage.streams import Stream, fold
+from omniimage.systems import omni_flops
+from omniimage.systems.omni_losses import TERMS, Pass, weighted_sum
+from omniimage.systems.system import Batch, GathersByHand, Metrics, Params, Part, Sampler, System, Totals
+from omniimage.vocabulary import Vocabulary
+
+# D width, V text table, C codebook, P pixels of a patch, Z quantizer channels, T time features. P, Z and T are small
+# and odd, and never sharded.
+
+TOKENIZER_RULES: Rules = (
+  (r"encoder/patches/kernel|decoder/codes/kernel", P(None, "fsdp")),  # (P, D) and (Z, D)
+  (r"encoder/codes/kernel|decoder/pixels/kernel", P("fsdp", None)),  # (D, Z) and (D, P)
+  *LAYER_RULES,
+)
+
+PRIOR_RULES: Rules = (
+  (r"embed/(text|image)", P(("fsdp", "tensor"), None)),  # (V, D) and (C, D)
+  (r"head/(text|image)", P("fsdp", "tensor")),  # (D, V) and (D, C)
+  *LAYER_RULES,
+)
+
+DECODER_RULES: Rules = (
+  (r"(patches|tokens|time/hidden)/kernel", P(None, "fsdp")),  # (P, D), (Z, D) and (T, D)
+  (r"(text|time/out|modulation|final_modulation|pixels)/kernel", P("fsdp", None)),  # (D, D), (D, 6D), (D, 2D), (D, P)
+  (r"null_(tokens|text)|layers/modulation", P()),  # (D) and (6, D)
+  *LAYER_RULES,
+)
+
+OF_IMAGES = ("image", "diffusion", "pixel")  # terms that need some
+
+
+class OmniSystem(System):
+  parts: ClassVar = {
+    "tokenizer": Part(TOKENIZER_RULES, ("pixel", "diffusion")),
+    "prior": Part(PRIOR_RULES, ("text", "image", "diffusion")),
+    "decoder": Part(DECODER_RULES, ("diffusion",), ("decoder.chunk_rows", "decoder.chunk_offsets")),
+  }
+  terms = tuple(TERMS)
+  modifiers = ("z",)  # weight of log² Z beside each cross-entropy
+  identity = ("tokenizer", "prior", "decoder", "data.image_size")
+
+  def __init__(
+    self,
+    settings: Settings,
+    text_size: int,
+    attention_fn: AttentionFn = dot_product_attention,
+    gather_params: GathersByHand | None = None,
+  ):
+    self.settings, self.gather_params = settings, gather_params
+    self.omni = Omni(settings, text_size, settings.scan_layers, attention_fn, gather_params)
+
+  @property
+  def vocabulary(self) -> Vocabulary:
+    return self.omni.vocabulary
+
+  def init(self, key: Array) -> Params:
+    return self.omni.init(key)
+
+  def empty_batch(self, rows: int) -> Mapping[str, np.ndarray]:
+    return empty_batch(rows, self.settings.data, self.vocabulary)
+
+  def sums(self, batch: Batch) -> Totals:
+    is_code = batch["tokens"] >= self.vocabulary.codes
+    return {name: term.weight(batch, is_code) for name, term in TERMS.items()}
+
+  def losses(
+    self, stage: StageSettings, params: Params, batch: Batch, keys: Array, shared: Array, totals: Totals
+  ) -> tuple[Array, Metrics]:
+    return weighted_sum(Pass(self.omni, stage, self.omni.view(params), batch, keys, layout_index=shared), totals)
+
+  def shared_draws(self, key: Array) -> Array:
+    """Which of the decoder's chunk layouts an update uses."""
+    return jax.random.randint(fold(key, Stream.LAYOUT), (), 0, len(self.settings.decoder.chunk_rows))
+
+  def watches(self, stage: StageSettings) -> tuple[str, ...]:
+    """The tokenizer, where its codes are targets: how fast they move under the prior."""
+    follows = stage.weight("image") or stage.weight("diffusion")
+    return ("tokenizer",) if follows and "tokenizer" in stage.moves else ()
+
+  def observed(self, old: Params, new: Params, batch: Batch, totals: Totals) -> Metrics:
+    """`codes_changed`: share of the image codes that an update of the tokenizer has changed."""
+    images = self.omni.shrink(batch["images"].astype(jnp.float32) / 127.5 - 1)
+    before, after = (self.omni.encode(self.omni.view(params), images)[1] for params in (old, new))
+    changed = jnp.mean(before != after, axis=(-2, -1))
+    return {"codes_changed": jnp.sum(changed * batch["image_mask"]) / totals["pixel"]}
+
+  def step_flops(self, stage: StageSettings) -> float:
+    return omni_flops.step_flops(self.settings, stage, self.vocabulary.text_size)
+
+  def sampler_flops(self, length: int) -> float:
+    return omni_flops.token_flops(self.settings, self.vocabulary.text_size, length, kinds=("image",))
+
+  def generator(self, params: Params, text_tokenizer: TextTokenizer) -> Generator:
+    return Generator(self.settings, params, text_tokenizer)
+
+  def columns(
+    self, generator: Generator, trained: Collection[str], prompts: Sequence[str], images: np.ndarray, seed: int
+  ) -> dict[str, Array]:
+    """The tokenizer's reconstruction, sampled tokens as the tokenizer renders them, and the decoder's picture."""
+    columns = {}
+    if "tokenizer" in trained:
+      columns["reconstruction"] = generator.reconstruct(images)
+    if {"tokenizer", "prior"} <= set(trained):
+      drawing = generator(list(prompts), seed)
+      columns["sampled tokens"] = drawing.rendering
+      if "decoder" in trained:
+        columns["painted"] = drawing.images
+    return columns
+
+  def sampler(self, mesh: Mesh, rows: int, length: int) -> Sampler:
+    """One code of every row, without guidance; parameters in the compute type, divided over `tensor`."""
+    settings, dtype = self.settings, jnp.dtype(self.settings.compute_dtype)
+    omni = dataclasses.replace(self.omni, scan=False, gather_params=None)
+
+    def abstract(key):
+      params = jax.tree.map(lambda x: x.astype(dtype), omni.view({"prior": omni.init(key)["prior"]}))
+      caches = omni.prior.apply({"params": params["prior"]}, rows, length, method="init_caches")
+      hidden, seen = jnp.zeros((rows, settings.prior.width), dtype), jnp.zeros((rows, length), jnp.int32)
+      return params, Written(hidden, caches, seen, Grammar.start(rows)), jax.random.split(key, rows), jnp.int32(0)
+
+    def step(params, written, keys, index):
+      return sample_token(omni, params, written, index, keys, settings.sampling, codes_only=True)
+
+    arguments = params, written, _, _ = jax.eval_shape(abstract, jax.random.key(0))
+    by_rows, by_heads = batch_sharding(mesh), NamedSharding(mesh, P(batch_axes, None, "tensor", None))
+    places = jax.tree.map(lambda _: by_rows, written)
+    shardings = (
+      {"prior": unstacked_shardings(mesh, self.parts["prior"].rules, "prior", params["prior"])},
+      dataclasses.replace(places, caches=jax.tree.map(lambda _: by_heads, written.caches)),
+      by_rows,
+      NamedSharding(mesh, P()),
+    )
+    return Sampler(step, arguments, shardings)
+
+  def check(self, stage: str):
+    super().check(stage)
+    row = self.settings.stages[stage]
+    pictures = [name for name in OF_IMAGES if row.weight(name)]
+    require(
+      not pictures or self.settings.data.images_per_row > 0,
+      f"config.stages.{stage}: weights.{' and weights.'.join(pictures)} need images: set data.images_per_row=0 to 1 or "
+      "more",
+    )
+    require(
+      not row.sampled_codes or row.weight("diffusion") > 0,
+      f"config.stages.{stage}: sampled_codes={row.sampled_codes} is for painting: give weights.diffusion a weight",
+    )

@@ -1,0 +1,261 @@
+"""The terms of Omni's loss: text·CE(text) + image·CE(codes) + diffusion·flow + pixel·reconstruction.
+
+Weights are Python floats: a term of weight zero is not traced. Which parts learn is decided by whoever differentiates,
+by differentiating the parameters of moving parts only; so a frozen part runs forward and nothing more.
+
+Axes: B rows, L positions, I image slots a row, F = B·I images, N visual tokens or patches of an image, M finished
+patches, P pixels of a patch, D prior width, h × w visual tokens, Z their channels, S text states, C chunks, V codes.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from omniimage.models.attention import AttentionMask
+from omniimage.models.chunks import ChunkLayout, DoubledChunks
+from omniimage.models.layers import patchify
+from omniimage.models.omni import Omni, Params, place_codes
+from omniimage.settings import StageSettings
+from omniimage.streams import Stream, fold
+from omniimage.systems.system import Batch, Metrics, Totals
+from omniimage.training import losses
+
+
+@dataclasses.dataclass(frozen=True)
+class Pass:
+  """A forward pass over some rows of a batch. Each of its arrays is computed once, by the first term that asks for it.
+
+  Attributes:
+    params: as the model's methods take them, of `Omni.view`.
+    keys: (B,) random keys, one a row.
+    layout_index: scalar int, which of the decoder's chunk layouts this update uses.
+  """
+
+  omni: Omni
+  stage: StageSettings
+  params: Params
+  batch: Batch
+  keys: Array
+  layout_index: Array
+
+  @functools.cached_property
+  def images_BIHW3(self) -> Array:
+    """In [-1, 1]."""
+    return self.batch["images"].astype(jnp.float32) / 127.5 - 1
+
+  @functools.cached_property
+  def read_BIHW3(self) -> Array:
+    """The images as the tokenizer reads them."""
+    return self.omni.shrink(self.images_BIHW3)
+
+  @functools.cached_property
+  def encoded(self) -> tuple[Array, Array]:
+    """features_BIhwZ, codes_BIhw."""
+    return self.omni.encode(self.params, self.read_BIHW3)
+
+  @property
+  def features_BIhwZ(self) -> Array:
+    return self.encoded[0]
+
+  @functools.cached_property
+  def codes_BIN(self) -> Array:
+    """As targets: without a gradient."""
+    codes = jax.lax.stop_gradient(self.encoded[1])
+    return codes.reshape(*codes.shape[:2], -1)
+
+  @functools.cached_property
+  def tokens_BL(self) -> Array:
+    """With the images' codes in their places."""
+    tokens, batch = self.batch["tokens"], self.batch
+    if not self.omni.settings.data.images_per_row:
+      return tokens
+    return place_codes(tokens, self.codes_BIN, batch["image_start"], batch["image_mask"], self.omni.vocabulary.codes)
+
+  @functools.cached_property
+  def hidden_BLD(self) -> Array:
+    """The prior's states."""
+    return self.omni.hidden(self.params, self.tokens_BL, self.batch["positions"], self.batch["segments"])
+
+  @functools.cached_property
+  def code_places_BIN(self) -> Array:
+    return self.batch["image_start"][..., None] + jnp.arange(self.codes_BIN.shape[-1])
+
+  @functools.cached_property
+  def before_codes_BND(self) -> Array:
+    """The states that predict the codes, those of a row's images one after the other."""
+    B, I, N = self.code_places_BIN.shape
+    before = jnp.maximum(self.code_places_BIN - 1, 0).reshape(B, I * N, 1)
+    return jnp.take_along_axis(self.hidden_BLD, before, axis=1)
+
+  @functools.cached_property
+  def text_states(self) -> tuple[Array, Array]:
+    """states_BISD, exist_BIS."""
+    return self.omni.text_states(self.hidden_BLD, self.tokens_BL, self.batch["segments"], self.batch["image_start"])
+
+
+class Value(NamedTuple):
+  """What a term is, and what is added to it that is weighted with it but not logged with it (zero for none)."""
+
+  term: Array
+  regularizer: Array | float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Term:
+  """An addend of the loss.
+
+  Attributes:
+    weight: of a batch, given where codes stand: what the term is divided by, over the whole global batch.
+    value: of a pass and that total; adds up over rows.
+  """
+
+  weight: Callable[[Batch, Array], Array]
+  value: Callable[[Pass, Array], Value]
+
+
+def pixel(rows: Pass, total: Array) -> Value:
+  """Mean squared error of the tokenizer's own rendering."""
+  rendered = rows.omni.decode(rows.params, rows.features_BIhwZ)
+  error = jnp.mean(jnp.square(rendered - rows.read_BIHW3), axis=(-3, -2, -1))
+  return Value(jnp.sum(error * rows.batch["image_mask"]) / total)
+
+
+def text(rows: Pass, total: Array) -> Value:
+  """Cross-entropy of text and specials, in nats a token."""
+  omni, tokens_BL, z = rows.omni, rows.tokens_BL, rows.stage.weight("z")
+  is_text = rows.batch["loss_weights"] * (tokens_BL < omni.vocabulary.codes)
+  following, weights = (jnp.pad(x[:, 1:], ((0, 0), (0, 1))) for x in (tokens_BL, is_text / total))
+  with_z, nll = losses.cross_entropy(
+    rows.hidden_BLD, omni.head(rows.params, "text"), jnp.where(weights > 0, following, 0), weights,
+    omni.vocabulary.text_and_specials, z,
+  )  # fmt: skip
+  return Value(nll, with_z - nll)
+
+
+def image(rows: Pass, total: Array) -> Value:
+  """Cross-entropy of the codes, in nats a code."""
+  B, _, N = rows.codes_BIN.shape
+  weights = jnp.take_along_axis(rows.batch["loss_weights"], rows.code_places_BIN.reshape(B, -1), axis=1)
+  weights *= jnp.repeat(rows.batch["image_mask"], N, axis=1) / total
+  head, ids = rows.omni.head(rows.params, "image"), rows.omni.vocabulary.image_codes
+  with_z, nll = losses.cross_entropy(
+    rows.before_codes_BND, head, rows.codes_BIN.reshape(B, -1), weights, ids, rows.stage.weight("z")
+  )
+  return Value(nll, with_z - nll)
+
+
+def diffusion(rows: Pass, total: Array) -> Value:
+  """Flow matching of the painter, from true codes or, for a share of the images, from the prior's own."""
+  features_BIhwZ = rows.features_BIhwZ
+  if rows.stage.sampled_codes:
+    features_BIhwZ = some_sampled(rows)
+  images, text = rows.images_BIHW3, rows.text_states  # before any branch: what one has traced, no other may use
+  branches = [
+    functools.partial(paint_error, rows.omni, rows.params, images, features_BIhwZ, text, rows.keys, layout)
+    for layout in trained_layouts(rows.omni)
+  ]
+  error_BI = branches[0]() if len(branches) == 1 else jax.lax.switch(rows.layout_index, branches)
+  painted = rows.batch["image_mask"] & rows.batch["image_is_target"]
+  return Value(jnp.sum(error_BI * painted) / total)
+
+
+TERMS = {  # in the order in which they are added
+  "pixel": Term(lambda batch, is_code: jnp.sum(batch["image_mask"]), pixel),
+  "text": Term(lambda batch, is_code: jnp.sum(batch["loss_weights"] * ~is_code), text),
+  "image": Term(lambda batch, is_code: jnp.sum(batch["loss_weights"] * is_code), image),
+  "diffusion": Term(lambda batch, is_code: jnp.sum(batch["image_mask"] & batch["image_is_target"]), diffusion),
+}
+
+
+def weighted_sum(rows: Pass, totals: Totals) -> tuple[Array, Metrics]:
+  """The loss of a pass, and each term that its stage gives a weight."""
+  values = {name: term.value(rows, totals[name]) for name, term in TERMS.items() if rows.stage.weight(name)}
+  loss = sum(rows.stage.weight(name) * value.term for name, value in values.items())
+  loss += sum(rows.stage.weight(name) * value.regularizer for name, value in values.items())
+  return loss, {name: value.term for name, value in values.items()}
+
+
+def trained_layouts(omni: Omni) -> list[ChunkLayout]:
+  """The painter's chunk layouts, one of which every update uses."""
+  return [omni.layout(*entry) for entry in zip(omni.settings.decoder.chunk_rows, omni.settings.decoder.chunk_offsets)]
+
+
+def paint_error(
+  omni: Omni,
+  params: Params,
+  images_BIHW3: Array,
+  features_BIhwZ: Array,
+  text: tuple[Array, Array],
+  keys: Array,
+  layout: ChunkLayout,
+) -> Array:
+  """Flow-matching error (B, I) of painting images, each chunk from its own time and noise.
+
+  The sequence is [finished | noisy]; the finished copy carries light noise and says so (t = 1 − σ).
+
+  Args:
+    text: of `Pass.text_states`.
+    keys: (B,), one a row.
+  """
+  s = omni.settings.decoder
+  B, I = images_BIHW3.shape[:2]
+  clean_FNP = patchify(images_BIHW3, s.patch_size).reshape(B * I, -1, 3 * s.patch_size**2)
+  M, chunk = layout.finished, layout.chunk_of_row
+
+  def draw(stream: Stream, sampler, *shape):
+    """(F, *shape), each row from its own key."""
+    drawn = jax.vmap(lambda key: sampler(fold(key, stream), (I, *shape)))(keys)
+    return drawn.reshape(B * I, *shape)
+
+  t = jax.nn.sigmoid(s.time_mean + s.time_std * draw(Stream.TIMES, jax.random.normal, layout.count))[:, chunk]
+  sigma = s.finished_noise * draw(Stream.FINISHED_SIGMA, jax.random.uniform, 1)
+  t_patch = jnp.repeat(t, layout.columns, axis=1)[..., None]
+  noise_FNP = draw(Stream.NOISE, jax.random.normal, *clean_FNP.shape[1:])
+  patches = losses.interpolate(clean_FNP, noise_FNP, t_patch)
+  if M:
+    noise_FMP = draw(Stream.FINISHED_NOISE, jax.random.normal, M, clean_FNP.shape[2])
+    finished = losses.interpolate(clean_FNP[:, :M], noise_FMP, 1 - sigma[..., None])
+    patches = jnp.concatenate([finished, patches], axis=1)
+    t = jnp.concatenate([jnp.repeat(1 - sigma, layout.finished_rows, axis=1), t], axis=1)
+
+  keep_tokens = draw(Stream.DROPPED_TOKENS, jax.random.uniform) >= s.drop_tokens
+  keep_text = draw(Stream.DROPPED_TEXT, jax.random.uniform) >= s.drop_text
+  states, exists = (x.reshape(B * I, *x.shape[2:]) for x in text)
+  features_FhwZ = features_BIhwZ.reshape(B * I, *features_BIhwZ.shape[2:])
+  variables = {"params": params["decoder"]}
+  memory = omni.decoder.apply(variables, features_FhwZ, states, exists, keep_tokens, keep_text, method="remember")
+  predicted, _ = omni.decoder.apply(
+    variables,
+    patches,
+    ((0, layout.finished_rows), (0, layout.rows)),
+    t,
+    memory,
+    AttentionMask(DoubledChunks(layout, s.context_rows)),
+    layout.columns,
+  )
+  error = losses.flow_error(predicted[:, M:], clean_FNP, t_patch)
+  return jnp.mean(error, axis=(1, 2)).reshape(B, I)
+
+
+def some_sampled(rows: Pass) -> Array:
+  """features_BIhwZ, those of a share of the images replaced by those of codes drawn from the prior's own
+  teacher-forced logits.
+
+  Straight-through Gumbel-softmax (Jang et al. 2017): the painter sees one code, the prior receives the gradient of the
+  softmax. One pass, not a roll-out: each code is drawn given the true codes before it.
+  """
+  omni, features_BIhwZ = rows.omni, rows.features_BIhwZ
+  I, share = features_BIhwZ.shape[1], rows.stage.sampled_codes
+  prior = {"params": rows.params["prior"]}
+  logits_BNV = omni.prior.apply(prior, rows.before_codes_BND, "image", method="logits")
+  draw = jax.vmap(lambda key: jax.random.gumbel(fold(key, Stream.TEACHER_FORCED_CODES), logits_BNV.shape[1:]))
+  soft = jax.nn.softmax(logits_BNV + draw(rows.keys))
+  hard = jax.nn.one_hot(jnp.argmax(soft, axis=-1), soft.shape[-1])
+  drawn = (soft + jax.lax.stop_gradient(hard - soft)) @ omni.quantizer.codebook()
+  chosen = jax.vmap(lambda key: jax.random.uniform(fold(key, Stream.PAINTED_FROM_SAMPLED), (I,)))(rows.keys) < share
+  return jnp.where(chosen[..., None, None, None], drawn.reshape(features_BIhwZ.shape), features_BIhwZ)

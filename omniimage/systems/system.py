@@ -1,0 +1,186 @@
+"""What training, planning, evaluation and the commands are generic over: a system of models that is trained as one.
+
+A system names its parts, makes their parameters, gives the losses of a stage and draws. A new one is a subclass of
+`System` in a file of its own and one row of `omniimage.systems.SYSTEMS`.
+
+Axes: B rows of a batch.
+"""
+
+import difflib
+import functools
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.sharding import Mesh
+
+from omniimage.data.text import TextTokenizer
+from omniimage.distributed.sharding import Rules
+from omniimage.models.attention import AttentionFn, dot_product_attention
+from omniimage.models.omni import GatherParams
+from omniimage.settings import Settings, StageSettings, require
+from omniimage.vocabulary import Vocabulary
+
+Params = dict[str, Any]  # by part
+Batch = Mapping[str, Array]  # arrays of B rows each, `omniimage.data.batches`
+Totals = Mapping[str, Array]  # by term, what it is divided by: sums over the whole global batch, never zero
+Metrics = dict[str, Array]
+
+NOTHING = 1e-6  # divides a term that nothing in the batch has a weight for
+
+
+@dataclass(frozen=True)
+class Part:
+  """A tree of parameters that a stage moves or leaves alone.
+
+  Attributes:
+    rules: how its parameters lie on the mesh, `omniimage.distributed.sharding`.
+    teachers: the terms of the loss that have a gradient for it.
+    settled: settings, dotted, that may change until the part has been trained, and not afterwards.
+  """
+
+  rules: Rules
+  teachers: tuple[str, ...]
+  settled: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Sampler:
+  """One token of every row, as it is planned.
+
+  Attributes:
+    step: of the arguments. The first are parameters, the second is what has been written; that is donated, and comes
+      back first.
+    arguments: abstract.
+    shardings: of each.
+  """
+
+  step: Callable
+  arguments: tuple
+  shardings: tuple
+
+
+class GathersByHand(GatherParams, Protocol):
+  """Gathers parameters by hand, and runs functions on each device's own rows (`omniimage.distributed.fsdp`)."""
+
+  def gradients(self, grad_fn: Callable) -> Callable:
+    """The same losses and gradients as `grad_fn`, over all rows."""
+
+  def sums(self, fn: Callable) -> Callable:
+    """The same sums as `fn`, over all rows."""
+
+
+class System(ABC):
+  """Pure functions of parameters. What adds up over rows may be asked for some of them at a time."""
+
+  parts: ClassVar[Mapping[str, Part]]  # in the order in which they are usually trained
+  terms: ClassVar[tuple[str, ...]]  # of the loss, each with a weight
+  modifiers: ClassVar[tuple[str, ...]] = ()  # other names that a stage's weights may have
+  identity: ClassVar[tuple[str, ...]]  # settings, dotted, or groups of them, that say what the parameters mean
+
+  settings: Settings
+  vocabulary: Vocabulary
+  gather_params: GathersByHand | None = None
+
+  @abstractmethod
+  def __init__(
+    self,
+    settings: Settings,
+    text_size: int,
+    attention_fn: AttentionFn = dot_product_attention,
+    gather_params: GathersByHand | None = None,
+  ):
+    """With a text vocabulary of `text_size` ids; the rest is how a mesh runs it."""
+
+  @abstractmethod
+  def init(self, key: Array) -> Params:
+    """Fresh parameters of every part."""
+
+  @abstractmethod
+  def empty_batch(self, rows: int) -> Mapping[str, np.ndarray]:
+    """A batch of padding: every field, its shape and type."""
+
+  @abstractmethod
+  def sums(self, batch: Batch) -> Totals:
+    """By term, the weight that the rows of a batch have for it; may be zero."""
+
+  @abstractmethod
+  def losses(
+    self, stage: StageSettings, params: Params, batch: Batch, keys: Array, shared: Any, totals: Totals
+  ) -> tuple[Array, Metrics]:
+    """The loss, and each term that has a weight, unweighted. Those of microbatches add up to those of the whole.
+
+    Args:
+      keys: (B,) random keys, one a row, so that a row's noise does not depend on which rows are beside it.
+      shared: of `shared_draws`.
+      totals: of the whole global batch.
+    """
+
+  def shared_draws(self, key: Array) -> Any:
+    """What is drawn once for all rows of an update."""
+    return ()
+
+  def watches(self, stage: StageSettings) -> tuple[str, ...]:
+    """The parts whose change by an update is measured in this stage, by `observed`."""
+    return ()
+
+  def observed(self, old: Params, new: Params, batch: Batch, totals: Totals) -> Metrics:
+    """What an update did to the watched parts; adds up over rows."""
+    return {}
+
+  def step_flops(self, stage: StageSettings) -> float:
+    """FLOPs that an update needs, whatever a program does."""
+    return 0.0
+
+  def generator(self, params: Params, text_tokenizer: TextTokenizer) -> Any:
+    """What draws with parameters as stored; `load` gives it others. None if the system cannot draw."""
+    return None
+
+  def columns(
+    self, generator: Any, trained: Collection[str], prompts: Sequence[str], images: np.ndarray, seed: int
+  ) -> dict[str, Array]:
+    """Images (n, H, W, 3) by name, of a sample sheet: what the parts that are trained can show of n examples."""
+    return {}
+
+  def sampler(self, mesh: Mesh, rows: int, length: int) -> Sampler | None:
+    """One token of every row, written to caches of `length` places; None if the system writes no tokens."""
+    return None
+
+  def sampler_flops(self, length: int) -> float:
+    """FLOPs that one token of one row needs."""
+    return 0.0
+
+  def totals(self, batch: Batch) -> Totals:
+    """What each term is divided by."""
+    return {name: jnp.maximum(value.astype(jnp.float32), NOTHING) for name, value in self.sums(batch).items()}
+
+  def teaches(self, stage: StageSettings, totals: Totals) -> Array:
+    """Whether a batch of these totals has a weight for any term of the stage, bool."""
+    return functools.reduce(jnp.logical_or, (totals[name] > NOTHING for name in self.terms if stage.weight(name)))
+
+  def check(self, stage: str):
+    """SettingsError if a stage cannot be trained."""
+    row, place = self.settings.stages[stage], f"config.stages.{stage}"
+    for group, given, known in (
+      ("rates", row.rates, tuple(self.parts)),
+      ("weights", row.weights, (*self.terms, *self.modifiers)),
+    ):
+      for name in given:
+        close = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {place}.{group}.{close[0]}?" if close else f"there are {', '.join(known)}"
+        require(name in known, f"{place}.{group}.{name} is not a setting; {hint}")
+    require(
+      any(row.weight(term) for term in self.terms),
+      f"{place}: a stage needs a loss weight above zero, of {', '.join(self.terms)}",
+    )
+    for name in row.moves:
+      teachers = self.parts[name].teachers
+      require(
+        any(map(row.weight, teachers)),
+        f"{place}: rates.{name}={row.rates[name]}, but nothing teaches the {name}: give a weight to "
+        f"{' or '.join(teachers)}",
+      )
