@@ -13,3 +13,9 @@ class CheckpointError(UserError):
 
 class SettingsError(UserError):
   """A config that cannot work. The message is one line: what was given, what was expected, what to change."""
+
+
+def require(condition: bool, message: str):
+  """SettingsError with this message unless the condition holds."""
+  if not condition:
+    raise SettingsError(message)

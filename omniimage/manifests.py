@@ -15,9 +15,8 @@ import jax
 from absl import logging
 from etils import epath
 
-from omniimage.errors import CheckpointError
+from omniimage.errors import CheckpointError, require
 from omniimage.files import flush, write_whole
-from omniimage.settings import require
 
 ABOUT, COMPLETE, MANIFEST = "about.json", "complete.json", "manifest."
 PATIENCE = 1200.0  # seconds that processes wait for each other's files

@@ -22,7 +22,6 @@ from etils import epath
 from omniimage.files import flush
 from omniimage.manifests import COMPLETE
 from omniimage.paths import is_utf8
-from omniimage.settings import require
 
 SAVING, DELETED, DAMAGED, AFTER, MOVING = "saving.", "deleted.", "damaged.", "after.", "moving."
 UNFINISHED = re.compile(r"(saving\.|deleted\.(damaged\.)?)?\d+(\.orbax-checkpoint-tmp.*)?")

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from omniimage.errors import SettingsError
+from omniimage.errors import require
 from omniimage.ranges import Range
 
 MOST_CODES = 2**20  # of a codebook: the prior's table and head have a row for each, and logits of every position
@@ -24,11 +24,6 @@ Weight = Annotated[float, Range(0, 1e6)]
 Rate = Annotated[float, Range(0, 100)]
 Guidance = Annotated[float, Range(0, 100)]
 Axis = Annotated[int, Range(-1, 2**20)]
-
-
-def require(condition: bool, message: str):
-  if not condition:
-    raise SettingsError(message)
 
 
 def divides(small: int, large: int, small_name: str, large_name: str):

@@ -1,0 +1,62 @@
+"""Imports point one way: each module imports only from its own layer and from those below it."""
+
+import ast
+from pathlib import Path
+
+import omniimage
+
+ROOT = Path(omniimage.__file__).parents[1]
+KEEPS = ("omniimage.checkpoint", "omniimage.lock", "omniimage.workdir")  # what a run is, among several processes
+# From top to bottom; a module belongs to the first entry that begins its name. Entries of one row know each other.
+LAYERS = (
+  ("launch",),
+  ("omniimage.plan",),
+  ("omniimage.training.loop",),
+  ("omniimage.training.samples",),
+  ("omniimage.evaluation",),
+  ("omniimage.training",),
+  ("omniimage.systems",),
+  ("omniimage.sampling",),
+  ("omniimage.models", "omniimage.data", "omniimage.distributed", "omniimage.planning", *KEEPS),
+  ("omniimage.settings",),
+  ("omniimage",),
+)
+
+
+def layer_of(module: str) -> int:
+  entries = [(entry, level) for level, row in enumerate(LAYERS) for entry in row]
+  return next(level for entry, level in entries if module == entry or module.startswith(f"{entry}."))
+
+
+def imports(path: Path) -> set[str]:
+  """The project's modules that a file imports, anywhere in it."""
+  found = set()
+  for node in ast.walk(ast.parse(path.read_text())):
+    if isinstance(node, ast.Import):
+      found |= {alias.name for alias in node.names}
+    elif isinstance(node, ast.ImportFrom):
+      found |= {f"{node.module}.{alias.name}" for alias in node.names} if is_package(node.module) else {node.module}
+  return {name for name in found if name.split(".")[0] in ("omniimage", "launch")}
+
+
+def is_package(module: str) -> bool:
+  return (ROOT / module.replace(".", "/")).is_dir()
+
+
+def test_nothing_imports_upwards():
+  upwards = []
+  for folder in ("omniimage", "launch"):
+    for path in sorted((ROOT / folder).rglob("*.py")):
+      module = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+      upwards += [
+        f"{module} imports {name}"
+        for name in sorted(imports(path))
+        if name.split(".")[0] == "launch" != folder or layer_of(name) < layer_of(module)
+      ]
+  assert upwards == []
+
+
+def test_models_know_nothing_of_meshes_files_configs_or_flags():
+  known = {name for path in (ROOT / "omniimage/models").rglob("*.py") for name in imports(path)}
+  allowed = ("omniimage.models", "omniimage.settings", "omniimage.vocabulary")
+  assert {name for name in known if not name.startswith(allowed)} == set()
