@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from omniimage.models import flow
 from omniimage.models.attention import AttentionMask
 from omniimage.models.chunks import ChunkLayout, DoubledChunks
 from omniimage.models.layers import patchify
@@ -141,10 +142,10 @@ def paint_error(
   t = jax.nn.sigmoid(s.time_mean + s.time_std * draw(Stream.TIMES, jax.random.normal, layout.count))[:, chunk]
   sigma = s.finished_noise * draw(Stream.FINISHED_SIGMA, jax.random.uniform, 1)
   t_patch = jnp.repeat(t, layout.columns, axis=1)[..., None]
-  patches = losses.interpolate(clean, draw(Stream.NOISE, jax.random.normal, *clean.shape[1:]), t_patch)
+  patches = flow.interpolate(clean, draw(Stream.NOISE, jax.random.normal, *clean.shape[1:]), t_patch)
   if M:
     noise = draw(Stream.FINISHED_NOISE, jax.random.normal, M, clean.shape[2])
-    patches = jnp.concatenate([losses.interpolate(clean[:, :M], noise, 1 - sigma[..., None]), patches], axis=1)
+    patches = jnp.concatenate([flow.interpolate(clean[:, :M], noise, 1 - sigma[..., None]), patches], axis=1)
     t = jnp.concatenate([jnp.repeat(1 - sigma, layout.finished_rows, axis=1), t], axis=1)
 
   keep_tokens = draw(Stream.DROPPED_TOKENS, jax.random.uniform) >= s.drop_tokens
@@ -163,7 +164,7 @@ def paint_error(
     AttentionMask(DoubledChunks(layout, s.context_rows)),
     layout.columns,
   )
-  error = losses.flow_error(predicted[:, M:], clean, t_patch)
+  error = flow.flow_error(predicted[:, M:], clean, t_patch)
   return jnp.mean(error, axis=(1, 2)).reshape(B, I)
 
 
