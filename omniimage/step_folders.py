@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from absl import logging
 from etils import epath
 
+from omniimage.errors import require
 from omniimage.files import flush
 from omniimage.manifests import COMPLETE
 from omniimage.paths import is_utf8

@@ -1,4 +1,4 @@
-"""Losses as array functions: cross-entropy without an array of logits, flow matching, reconstruction.
+"""Cross-entropy without an array of logits.
 
 Axes: B rows, L positions, D width, V ids.
 """
@@ -7,10 +7,8 @@ import functools
 
 import jax
 import jax.numpy as jnp
-from jax import Array
 
 CHUNK = 512  # positions whose logits exist at one time
-SHORTEST_TIME_LEFT = 0.05  # clip of 1 − t, in the velocity and in its target alike
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6))
@@ -95,18 +93,3 @@ def _chunk_loss(kernel, hidden, targets, weights, ids: int, z_weight: float):
 
 def _add(a, b):
   return tuple(x + y for x, y in zip(a, b))
-
-
-def interpolate(clean: Array, noise: Array, t: Array) -> Array:
-  """x_t = (1 − t)·ε + t·x (rectified flow, Liu et al. 2022; Lipman et al. 2022)."""
-  return (1 - t) * noise + t * clean
-
-
-def velocity(predicted: Array, noisy: Array, t: Array) -> Array:
-  """(x̂ − x_t) / (1 − t), the denominator clipped."""
-  return (predicted - noisy) / jnp.maximum(1 - t, SHORTEST_TIME_LEFT)
-
-
-def flow_error(predicted: Array, clean: Array, t: Array) -> Array:
-  """Squared error of the velocity: (x̂ − x)² / max(1 − t, .05)², the same clip on both sides."""
-  return jnp.square((predicted - clean) / jnp.maximum(1 - t, SHORTEST_TIME_LEFT))

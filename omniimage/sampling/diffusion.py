@@ -9,11 +9,11 @@ import jax.numpy as jnp
 from jax import Array
 
 from omniimage.models.attention import AttentionMask, Full
+from omniimage.models.flow import velocity
 from omniimage.models.layers import unpatchify
 from omniimage.models.omni import Omni, Params
 from omniimage.settings import SamplingSettings
 from omniimage.streams import Stream, fold
-from omniimage.training.losses import velocity
 
 
 def branches(sampling: SamplingSettings) -> list[tuple[bool, bool, float]]:

@@ -18,12 +18,13 @@ from jax import Array
 
 from omniimage.models.attention import AttentionMask
 from omniimage.models.chunks import ChunkLayout, DoubledChunks
+from omniimage.models.cross_entropy import cross_entropy
+from omniimage.models.flow import flow_error, interpolate
 from omniimage.models.layers import patchify
 from omniimage.models.omni import Omni, Params, place_codes
 from omniimage.settings import StageSettings
 from omniimage.streams import Stream, fold
 from omniimage.systems.system import Batch, Metrics, Totals
-from omniimage.training import losses
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,7 +131,7 @@ def text(rows: Pass, total: Array) -> Value:
   omni, tokens_BL, z = rows.omni, rows.tokens_BL, rows.stage.weight("z")
   is_text = rows.batch["loss_weights"] * (tokens_BL < omni.vocabulary.codes)
   following, weights = (jnp.pad(x[:, 1:], ((0, 0), (0, 1))) for x in (tokens_BL, is_text / total))
-  with_z, nll = losses.cross_entropy(
+  with_z, nll = cross_entropy(
     rows.hidden_BLD, omni.head(rows.params, "text"), jnp.where(weights > 0, following, 0), weights,
     omni.vocabulary.text_and_specials, z,
   )  # fmt: skip
@@ -143,7 +144,7 @@ def image(rows: Pass, total: Array) -> Value:
   weights = jnp.take_along_axis(rows.batch["loss_weights"], rows.code_places_BIN.reshape(B, -1), axis=1)
   weights *= jnp.repeat(rows.batch["image_mask"], N, axis=1) / total
   head, ids = rows.omni.head(rows.params, "image"), rows.omni.vocabulary.image_codes
-  with_z, nll = losses.cross_entropy(
+  with_z, nll = cross_entropy(
     rows.before_codes_BND, head, rows.codes_BIN.reshape(B, -1), weights, ids, rows.stage.weight("z")
   )
   return Value(nll, with_z - nll)
@@ -216,10 +217,10 @@ def paint_error(
   sigma = s.finished_noise * draw(Stream.FINISHED_SIGMA, jax.random.uniform, 1)
   t_patch = jnp.repeat(t, layout.columns, axis=1)[..., None]
   noise_FNP = draw(Stream.NOISE, jax.random.normal, *clean_FNP.shape[1:])
-  patches = losses.interpolate(clean_FNP, noise_FNP, t_patch)
+  patches = interpolate(clean_FNP, noise_FNP, t_patch)
   if M:
     noise_FMP = draw(Stream.FINISHED_NOISE, jax.random.normal, M, clean_FNP.shape[2])
-    finished = losses.interpolate(clean_FNP[:, :M], noise_FMP, 1 - sigma[..., None])
+    finished = interpolate(clean_FNP[:, :M], noise_FMP, 1 - sigma[..., None])
     patches = jnp.concatenate([finished, patches], axis=1)
     t = jnp.concatenate([jnp.repeat(1 - sigma, layout.finished_rows, axis=1), t], axis=1)
 
@@ -238,7 +239,7 @@ def paint_error(
     AttentionMask(DoubledChunks(layout, s.context_rows)),
     layout.columns,
   )
-  error = losses.flow_error(predicted[:, M:], clean_FNP, t_patch)
+  error = flow_error(predicted[:, M:], clean_FNP, t_patch)
   return jnp.mean(error, axis=(1, 2)).reshape(B, I)
 
 

@@ -7,10 +7,10 @@ import pytest
 
 from omniimage.models.attention import AttentionMask
 from omniimage.models.chunks import DoubledChunks
+from omniimage.models.flow import velocity
 from omniimage.models.layers import patchify, unpatchify
 from omniimage.sampling.diffusion import branches, paint
 from omniimage.streams import Stream, fold
-from omniimage.training.losses import velocity
 from tests import small
 
 B, S = 2, 5
