@@ -14,8 +14,8 @@ from jax import Array
 
 from omniimage.models.attention import AttentionFn, AttentionMask, Causal, dot_product_attention
 from omniimage.models.chunks import ChunkLayout
-from omniimage.models.decoder import DiffusionDecoder
-from omniimage.models.layers import stack_layers, unstack_layers
+from omniimage.models.diffusion_decoder import DiffusionDecoder
+from omniimage.models.execution import Execution, stack_layers, unstack_layers
 from omniimage.models.prior import Prior
 from omniimage.models.quantizers import FSQ
 from omniimage.models.tokenizer import ImageTokenizer
@@ -49,18 +49,29 @@ class Omni:
   attention_fn: AttentionFn = dot_product_attention
   gather_params: GatherParams | None = None
 
-  def __post_init__(self):
-    s, dtype = self.settings, jnp.dtype(self.settings.compute_dtype)
+  @functools.cached_property
+  def vocabulary(self) -> Vocabulary:
+    return Vocabulary(self.text_size, self.settings.tokenizer.codes)
 
-    def shared(part):
-      gather = self.gather_params and functools.partial(self.gather_params.layer, part)
-      return dict(scan=self.scan, remat=s.remat, dtype=dtype, attention_fn=self.attention_fn, gather_params=gather)
+  @functools.cached_property
+  def quantizer(self) -> FSQ:
+    return FSQ(self.settings.tokenizer.levels)
 
-    object.__setattr__(self, "vocabulary", Vocabulary(self.text_size, s.tokenizer.codes))
-    object.__setattr__(self, "quantizer", FSQ(s.tokenizer.levels))
-    object.__setattr__(self, "tokenizer", ImageTokenizer(s.tokenizer, **shared("tokenizer")))
-    object.__setattr__(self, "prior", Prior(s.prior, self.vocabulary, **shared("prior")))
-    object.__setattr__(self, "decoder", DiffusionDecoder(s.decoder, **shared("decoder")))
+  @functools.cached_property
+  def tokenizer(self) -> ImageTokenizer:
+    return ImageTokenizer(self.settings.tokenizer, self._execution("tokenizer"))
+
+  @functools.cached_property
+  def prior(self) -> Prior:
+    return Prior(self.settings.prior, self.vocabulary, self._execution("prior"))
+
+  @functools.cached_property
+  def decoder(self) -> DiffusionDecoder:
+    return DiffusionDecoder(self.settings.decoder, self._execution("decoder"))
+
+  def _execution(self, part: str) -> Execution:
+    s, gather = self.settings, self.gather_params and functools.partial(self.gather_params.layer, part)
+    return Execution(self.scan, s.remat, jnp.dtype(s.compute_dtype), self.attention_fn, gather)
 
   def init(self, rng: Array) -> Params:
     """Fresh parameters {tokenizer, prior, decoder}, stacked."""

@@ -11,10 +11,11 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
-from jax.ad_checkpoint import checkpoint_name
 
-from omniimage.models.attention import Attention, AttentionFn, AttentionMask, dot_product_attention
-from omniimage.models.layers import GatedMLP, RMSNorm, apply_layers, layer_stack, rotary
+from omniimage.models.attention import Attention, AttentionMask
+from omniimage.models.execution import Execution, apply_layers, layer_stack
+from omniimage.models.layers import GatedMLP, RMSNorm, rotary
+from omniimage.models.remat import tag
 from omniimage.settings import PriorSettings
 from omniimage.vocabulary import Vocabulary
 
@@ -35,30 +36,27 @@ class Tables(nn.Module):
     self.image = self.param("image", self.init, self.image_shape, jnp.float32)
 
 
-class Block(nn.Module):
+class PriorBlock(nn.Module):
+  """Pre-norm transformer layer with a cache."""
+
   settings: PriorSettings
-  dtype: Any = jnp.float32
-  attention_fn: AttentionFn = dot_product_attention
+  execution: Execution
 
   @nn.compact
   def __call__(self, x: Array, cos_sin, mask: AttentionMask, cache_index=0, cache=None):
-    s = self.settings
+    s, run = self.settings, self.execution
     attention = Attention(
-      s.width, s.heads, s.kv_heads, s.head_width, s.qk_norm, s.qkv_bias, self.dtype, self.attention_fn, name="attention"
+      s.width, s.heads, s.kv_heads, s.head_width, s.qk_norm, s.qkv_bias, run.dtype, run.attention_fn, name="attention"
     )
     attended, cache = attention(RMSNorm(name="attention_norm")(x), cos_sin, mask, cache=cache, cache_index=cache_index)
-    x = checkpoint_name(x + attended, "residual")
-    return x + GatedMLP(s.width, s.mlp_width, self.dtype, name="mlp")(RMSNorm(name="mlp_norm")(x)), cache
+    x = tag(x + attended, "residual")
+    return x + GatedMLP(s.width, s.mlp_width, run.dtype, name="mlp")(RMSNorm(name="mlp_norm")(x)), cache
 
 
 class Prior(nn.Module):
   settings: PriorSettings
   vocabulary: Vocabulary
-  scan: bool = True
-  remat: str = "none"
-  dtype: Any = jnp.float32
-  attention_fn: AttentionFn = dot_product_attention
-  gather_params: Any = None
+  execution: Execution = Execution()
 
   def setup(self):
     s = self.settings
@@ -66,10 +64,7 @@ class Prior(nn.Module):
     # A tied head needs vectors of about unit length, else the first logits are √D wide.
     scale = s.width**-0.5 if s.tied_head else 1.0
     self.embed = Tables((text, s.width), (image, s.width), nn.initializers.normal(scale))
-    self.layers = layer_stack(
-      Block, s.depth, scan=self.scan, remat=self.remat, gather_params=self.gather_params,
-      settings=s, dtype=self.dtype, attention_fn=self.attention_fn,
-    )  # fmt: skip
+    self.layers = layer_stack(PriorBlock, s.depth, self.execution, settings=s)
     self.norm = RMSNorm()
     if not s.tied_head:
       self.head = Tables((s.width, text), (s.width, image), nn.initializers.lecun_normal())
@@ -90,8 +85,8 @@ class Prior(nn.Module):
     codes = tokens - self.vocabulary.codes
     text = jnp.take(self.embed.text, jnp.minimum(tokens, self.vocabulary.text_and_specials - 1), axis=0)
     image = jnp.take(self.embed.image, jnp.maximum(codes, 0), axis=0)
-    x = jnp.where(codes[..., None] >= 0, image, text).astype(self.dtype)
-    x = x if features is None else x + features.astype(self.dtype)
+    x = jnp.where(codes[..., None] >= 0, image, text).astype(self.execution.dtype)
+    x = x if features is None else x + features.astype(self.execution.dtype)
     cos_sin = rotary(positions, self.settings.head_width, self.settings.rope_theta)
     x, caches = apply_layers(self.layers, x, cos_sin, mask, cache_index, caches=caches)
     return self.norm(x), caches
@@ -105,7 +100,7 @@ class Prior(nn.Module):
   def logits(self, hidden: Array, kind: str) -> Array:
     """(..., D) → float32 logits (..., V) over the ids of one kind, padding cut off."""
     ids = self.vocabulary.text_and_specials if kind == "text" else self.vocabulary.image_codes
-    kernel = self.head_kernel(kind).astype(self.dtype)
+    kernel = self.head_kernel(kind).astype(self.execution.dtype)
     return jnp.matmul(hidden, kernel, preferred_element_type=jnp.float32)[..., :ids]
 
   def init_parameters(self, tokens: Array, positions: Array):
@@ -116,4 +111,5 @@ class Prior(nn.Module):
   def init_caches(self, batch: int, length: int) -> tuple:
     """Empty keys and values (B, S, G, K) of every layer."""
     shape = (batch, length, self.settings.kv_heads, self.settings.head_width)
-    return tuple((jnp.zeros(shape, self.dtype), jnp.zeros(shape, self.dtype)) for _ in range(self.settings.depth))
+    dtype = self.execution.dtype
+    return tuple((jnp.zeros(shape, dtype), jnp.zeros(shape, dtype)) for _ in range(self.settings.depth))
