@@ -5,8 +5,8 @@ backward pass needs beside these is computed again. A name is the same array in 
 
   attention         what attention gives, self- and cross-attention, before the output projection; splash attention adds
                     the log-sum-exp of its softmax
-  residual          the prior's sum of input and attention, so that the output projection is not computed again. Other
-                    parts have none: in the diffusion decoder the gradient of the gate needs that projection anyway
+  residual          the sum of a layer's input and attention, so that the output projection is not computed again; in
+                    the prior alone, whose layers are the largest
   gate, up          the two products into a gated MLP
   query, key, value of self- and cross-attention, rotated
 """

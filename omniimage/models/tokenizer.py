@@ -1,4 +1,4 @@
-"""The image tokenizer: ViT encoder (Dosovitskiy et al. 2021) → FSQ → ViT decoder.
+"""The image tokenizer: ViT encoder (Dosovitskiy et al. 2021) → quantizer → ViT decoder.
 
 Positions are rotary only, so one tokenizer reads images of any size. Axes: N patches, P pixels of a patch, D width,
 Z quantizer channels, h × w token grid.
@@ -11,7 +11,7 @@ from jax import Array
 from omniimage.models.attention import Attention, AttentionMask
 from omniimage.models.execution import Execution, apply_layers, layer_stack
 from omniimage.models.layers import GatedMLP, RMSNorm, grid_positions, patchify, rotary, unpatchify
-from omniimage.models.quantizers import FSQ
+from omniimage.models.quantizers import Quantized, Quantizer
 from omniimage.settings import TokenizerSettings
 
 IMAGE_ROPE_THETA = 100.0  # image grids are tens of places wide, not thousands
@@ -56,20 +56,24 @@ class Trunk(nn.Module):
 
 class ImageTokenizer(nn.Module):
   settings: TokenizerSettings
+  quantizer: Quantizer
   execution: Execution = Execution()
 
   def setup(self):
     s = self.settings
-    self.quantizer = FSQ(s.levels)
-    self.encoder = Trunk(s, s.encoder_depth, ("patches", "codes"), len(s.levels), self.execution)
+    self.encoder = Trunk(s, s.encoder_depth, ("patches", "codes"), self.quantizer.channels, self.execution)
     self.decoder = Trunk(s, s.decoder_depth, ("codes", "pixels"), 3 * s.patch_size**2, self.execution)
 
-  def encode(self, images: Array) -> tuple[Array, Array]:
-    """Images (B, H, W, 3) in [-1, 1] → features (B, h, w, Z), straight-through, and codes (B, h, w) int32."""
+  def encode(self, images: Array) -> Quantized:
+    """Images (B, H, W, 3) in [-1, 1] → features (B, h, w, Z), codes (B, h, w) and, if any, auxiliary loss (B, h, w)."""
     B, H, W, _ = images.shape
     rows, columns = H // self.settings.patch_size, W // self.settings.patch_size
     z = self.encoder(patchify(images, self.settings.patch_size), rows, columns)
-    return self.quantizer.quantize(z.reshape(B, rows, columns, -1))
+    return self.quantizer(z.reshape(B, rows, columns, -1))
+
+  def features(self, codes: Array) -> Array:
+    """Codes (...) → features (..., Z)."""
+    return self.quantizer.features(codes)
 
   def decode(self, features: Array) -> Array:
     """Features (B, h, w, Z) → images (B, H, W, 3) in [-1, 1], up to what the loss has taught."""
@@ -79,4 +83,4 @@ class ImageTokenizer(nn.Module):
 
   def __call__(self, images: Array) -> Array:
     """Reconstruction of images (B, H, W, 3)."""
-    return self.decode(self.encode(images)[0])
+    return self.decode(self.encode(images).features)

@@ -65,12 +65,12 @@ def objective(
   if omni.settings.data.images_per_row:
     images = batch["images"].astype(jnp.float32) / 127.5 - 1
     small = omni.shrink(images)
-    features, codes = omni.encode(params, small)
+    features, codes, _ = omni.encode(params, small)
     flat = jax.lax.stop_gradient(codes).reshape(*codes.shape[:2], -1)
     tokens = place_codes(tokens, flat, batch["image_start"], batch["image_mask"], omni.vocabulary.codes)
 
   if weights.pixel:
-    error = jnp.mean(jnp.square(omni.decode(params, features) - small), axis=(-3, -2, -1))
+    error = jnp.mean(jnp.square(omni.render(params, features) - small), axis=(-3, -2, -1))
     metrics["pixel"] = jnp.sum(error * batch["image_mask"]) / total["pixel"]
 
   if weights.text or weights.image or weights.diffusion:
@@ -178,6 +178,6 @@ def _some_sampled(omni: Omni, share: float, params: Params, features: Array, at_
   gumbel = jax.vmap(lambda key: jax.random.gumbel(fold(key, Stream.TEACHER_FORCED_CODES), logits.shape[1:]))(keys)
   soft = jax.nn.softmax(logits + gumbel)
   hard = jax.nn.one_hot(jnp.argmax(soft, axis=-1), soft.shape[-1])
-  drawn = (soft + jax.lax.stop_gradient(hard - soft)) @ omni.quantizer.codebook()
+  drawn = (soft + jax.lax.stop_gradient(hard - soft)) @ omni.codebook(params)
   chosen = jax.vmap(lambda key: jax.random.uniform(fold(key, Stream.PAINTED_FROM_SAMPLED), (I,)))(keys) < share
   return jnp.where(chosen[..., None, None, None], drawn.reshape(features.shape), features)

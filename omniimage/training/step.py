@@ -118,6 +118,6 @@ def accumulated(grad_fn: Callable, microbatches: int) -> Callable:
 def codes_changed(omni: Omni, old: Params, new: Params, batch: Batch):
   """Share of image codes that an update changed, summed over images: how fast the prior's targets move under it."""
   images = omni.shrink(batch["images"].astype(jnp.float32) / 127.5 - 1)
-  before, after = (omni.encode(omni.view(params), images)[1] for params in (old, new))
+  before, after = (omni.encode(omni.view(params), images).codes for params in (old, new))
   changed = jnp.mean(before != after, axis=(-2, -1))
   return jnp.sum(changed * batch["image_mask"])
