@@ -34,6 +34,7 @@ LAYER_RULES: Rules = (  # of a transformer layer, in all three parts
 TOKENIZER_RULES: Rules = (
   (r"encoder/patches/kernel|decoder/codes/kernel", P(None, "fsdp")),  # (P, D) and (Z, D)
   (r"encoder/codes/kernel|decoder/pixels/kernel", P("fsdp", None)),  # (D, Z) and (D, P)
+  (r"quantizer/.*", P()),  # (C, Z), where a codebook is learnt
   *LAYER_RULES,
 )
 

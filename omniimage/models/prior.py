@@ -2,8 +2,9 @@
 
 A superset of Llama, Qwen2.5 and Qwen3: RMSNorm, SwiGLU, grouped-query attention, optional QK-norm and q/k/v bias, tied
 or untied head. Tables are kept apart by kind, text with specials and image codes, each padded to a multiple of 128: the
-grammar says which kind comes next, so each cross-entropy needs only its own table. Axes: B rows, L positions, D width,
-V ids of a table.
+grammar says which kind comes next, so each cross-entropy needs only its own table.
+
+Axes: B rows, L positions, D width, V ids of a table, S places of the cache, G key/value heads, K head width.
 """
 
 from typing import Any
@@ -43,14 +44,16 @@ class PriorBlock(nn.Module):
   execution: Execution
 
   @nn.compact
-  def __call__(self, x: Array, cos_sin, mask: AttentionMask, cache_index=0, cache=None):
+  def __call__(self, x_BLD: Array, cos_sin, mask: AttentionMask, cache_index=0, cache=None):
     s, run = self.settings, self.execution
     attention = Attention(
       s.width, s.heads, s.kv_heads, s.head_width, s.qk_norm, s.qkv_bias, run.dtype, run.attention_fn, name="attention"
     )
-    attended, cache = attention(RMSNorm(name="attention_norm")(x), cos_sin, mask, cache=cache, cache_index=cache_index)
-    x = tag(x + attended, "residual")
-    return x + GatedMLP(s.width, s.mlp_width, run.dtype, name="mlp")(RMSNorm(name="mlp_norm")(x)), cache
+    y_BLD = RMSNorm(name="attention_norm")(x_BLD)
+    attended_BLD, cache = attention(y_BLD, cos_sin, mask, cache=cache, cache_index=cache_index)
+    x_BLD = tag(x_BLD + attended_BLD, "residual")
+    y_BLD = RMSNorm(name="mlp_norm")(x_BLD)
+    return x_BLD + GatedMLP(s.width, s.mlp_width, run.dtype, name="mlp")(y_BLD), cache
 
 
 class Prior(nn.Module):
@@ -69,27 +72,29 @@ class Prior(nn.Module):
     if not s.tied_head:
       self.head = Tables((s.width, text), (s.width, image), nn.initializers.lecun_normal())
 
-  def __call__(self, tokens: Array, positions: Array, mask: AttentionMask, caches=None, cache_index=0, features=None):
+  def __call__(
+    self, tokens_BL: Array, positions_BL3: Array, mask: AttentionMask, caches=None, cache_index=0, features_BLD=None
+  ):
     """Final normalized hidden states.
 
     Args:
-      tokens: (B, L) int32 ids of the vocabulary.
-      positions: (B, L, 3) of (time, row, column).
-      mask: who sees whom, over (L, L) or, with caches, over (L, cache length).
+      tokens_BL: int32 ids of the vocabulary.
+      positions_BL3: of (time, row, column).
+      mask: who sees whom, over (L, L) or, with caches, over (L, S).
       caches: keys and values a layer, of `init_caches`, into which these L positions are written at `cache_index`.
-      features: (B, L, D) added to the embeddings: the place of continuous vision features of input images.
+      features_BLD: added to the embeddings: the place of continuous vision features of input images.
 
     Returns:
       hidden (B, L, D) and the caches.
     """
-    codes = tokens - self.vocabulary.codes
-    text = jnp.take(self.embed.text, jnp.minimum(tokens, self.vocabulary.text_and_specials - 1), axis=0)
-    image = jnp.take(self.embed.image, jnp.maximum(codes, 0), axis=0)
-    x = jnp.where(codes[..., None] >= 0, image, text).astype(self.execution.dtype)
-    x = x if features is None else x + features.astype(self.execution.dtype)
-    cos_sin = rotary(positions, self.settings.head_width, self.settings.rope_theta)
-    x, caches = apply_layers(self.layers, x, cos_sin, mask, cache_index, caches=caches)
-    return self.norm(x), caches
+    codes_BL, dtype = tokens_BL - self.vocabulary.codes, self.execution.dtype
+    text_BLD = jnp.take(self.embed.text, jnp.minimum(tokens_BL, self.vocabulary.text_and_specials - 1), axis=0)
+    image_BLD = jnp.take(self.embed.image, jnp.maximum(codes_BL, 0), axis=0)
+    x_BLD = jnp.where(codes_BL[..., None] >= 0, image_BLD, text_BLD).astype(dtype)
+    x_BLD = x_BLD if features_BLD is None else x_BLD + features_BLD.astype(dtype)
+    cos_sin = rotary(positions_BL3, self.settings.head_width, self.settings.rope_theta)
+    x_BLD, caches = apply_layers(self.layers, x_BLD, cos_sin, mask, cache_index, caches=caches)
+    return self.norm(x_BLD), caches
 
   def head_kernel(self, kind: str) -> Array:
     """Output matrix (D, padded V) of "text" (with specials) or "image"."""
@@ -100,16 +105,16 @@ class Prior(nn.Module):
   def logits(self, hidden: Array, kind: str) -> Array:
     """(..., D) → float32 logits (..., V) over the ids of one kind, padding cut off."""
     ids = self.vocabulary.text_and_specials if kind == "text" else self.vocabulary.image_codes
-    kernel = self.head_kernel(kind).astype(self.execution.dtype)
-    return jnp.matmul(hidden, kernel, preferred_element_type=jnp.float32)[..., :ids]
+    kernel_DV = self.head_kernel(kind).astype(self.execution.dtype)
+    return jnp.matmul(hidden, kernel_DV, preferred_element_type=jnp.float32)[..., :ids]
 
-  def init_parameters(self, tokens: Array, positions: Array):
+  def init_parameters(self, tokens_BL: Array, positions_BL3: Array):
     """Touches every parameter, for `init`."""
-    hidden, _ = self(tokens, positions, AttentionMask())
-    return self.head_kernel("text"), self.head_kernel("image"), hidden
+    hidden_BLD, _ = self(tokens_BL, positions_BL3, AttentionMask())
+    return self.head_kernel("text"), self.head_kernel("image"), hidden_BLD
 
   def init_caches(self, batch: int, length: int) -> tuple:
     """Empty keys and values (B, S, G, K) of every layer."""
-    shape = (batch, length, self.settings.kv_heads, self.settings.head_width)
+    shape_BSGK = (batch, length, self.settings.kv_heads, self.settings.head_width)
     dtype = self.execution.dtype
-    return tuple((jnp.zeros(shape, dtype), jnp.zeros(shape, dtype)) for _ in range(self.settings.depth))
+    return tuple((jnp.zeros(shape_BSGK, dtype), jnp.zeros(shape_BSGK, dtype)) for _ in range(self.settings.depth))

@@ -1,7 +1,9 @@
 """The image tokenizer: ViT encoder (Dosovitskiy et al. 2021) → quantizer → ViT decoder.
 
-Positions are rotary only, so one tokenizer reads images of any size. Axes: N patches, P pixels of a patch, D width,
-Z quantizer channels, h × w token grid.
+Positions are rotary only, so one tokenizer reads images of any size.
+
+Axes: B images, H × W pixels, N patches, P pixels of a patch, D width, Z quantizer channels, h × w token grid, which is
+the grid of patches.
 """
 
 import flax.linen as nn
@@ -24,18 +26,18 @@ class TokenizerBlock(nn.Module):
   execution: Execution
 
   @nn.compact
-  def __call__(self, x: Array, cos_sin):
+  def __call__(self, x_BND: Array, cos_sin):
     s, run = self.settings, self.execution
     attention = Attention(
       s.width, s.heads, s.heads, s.width // s.heads,
       dtype=run.dtype, attention_fn=run.attention_fn, name="attention",
     )  # fmt: skip
-    x = x + attention(RMSNorm(name="attention_norm")(x), cos_sin, AttentionMask())[0]
-    return x + GatedMLP(s.width, s.mlp_width, run.dtype, name="mlp")(RMSNorm(name="mlp_norm")(x)), None
+    x_BND = x_BND + attention(RMSNorm(name="attention_norm")(x_BND), cos_sin, AttentionMask())[0]
+    return x_BND + GatedMLP(s.width, s.mlp_width, run.dtype, name="mlp")(RMSNorm(name="mlp_norm")(x_BND)), None
 
 
 class Trunk(nn.Module):
-  """Input projection → layers → norm → output projection, over a grid of places."""
+  """Input projection → layers → norm → output projection, over a grid of places: the encoder, and the decoder."""
 
   settings: TokenizerSettings
   depth: int
@@ -44,17 +46,20 @@ class Trunk(nn.Module):
   execution: Execution
 
   @nn.compact
-  def __call__(self, x: Array, rows: int, columns: int) -> Array:
+  def __call__(self, places: Array, rows: int, columns: int) -> Array:
+    """(B, N, channels in) → (B, N, outputs) float32."""
     s, dtype = self.settings, self.execution.dtype
-    x = nn.Dense(s.width, dtype=dtype, name=self.names[0])(x)
+    x_BND = nn.Dense(s.width, dtype=dtype, name=self.names[0])(places)
     cos_sin = rotary(grid_positions(rows, columns)[None], s.width // s.heads, IMAGE_ROPE_THETA)
     layers = layer_stack(TokenizerBlock, self.depth, self.execution, settings=s)
-    x, _ = apply_layers(layers, x, cos_sin)
-    x = RMSNorm(name="norm")(x)
-    return nn.Dense(self.outputs, dtype=dtype, name=self.names[1])(x).astype(jnp.float32)
+    x_BND, _ = apply_layers(layers, x_BND, cos_sin)
+    x_BND = RMSNorm(name="norm")(x_BND)
+    return nn.Dense(self.outputs, dtype=dtype, name=self.names[1])(x_BND).astype(jnp.float32)
 
 
 class ImageTokenizer(nn.Module):
+  """Its decoder only renders features again; what paints is `omniimage.models.diffusion_decoder`."""
+
   settings: TokenizerSettings
   quantizer: Quantizer
   execution: Execution = Execution()
@@ -64,23 +69,23 @@ class ImageTokenizer(nn.Module):
     self.encoder = Trunk(s, s.encoder_depth, ("patches", "codes"), self.quantizer.channels, self.execution)
     self.decoder = Trunk(s, s.decoder_depth, ("codes", "pixels"), 3 * s.patch_size**2, self.execution)
 
-  def encode(self, images: Array) -> Quantized:
-    """Images (B, H, W, 3) in [-1, 1] → features (B, h, w, Z), codes (B, h, w) and, if any, auxiliary loss (B, h, w)."""
-    B, H, W, _ = images.shape
-    rows, columns = H // self.settings.patch_size, W // self.settings.patch_size
-    z = self.encoder(patchify(images, self.settings.patch_size), rows, columns)
-    return self.quantizer(z.reshape(B, rows, columns, -1))
+  def encode(self, images_BHW3: Array) -> Quantized:
+    """Images in [-1, 1] → features (B, h, w, Z), codes (B, h, w) and, if there is one, auxiliary loss (B, h, w)."""
+    B, H, W, _ = images_BHW3.shape
+    h, w = H // self.settings.patch_size, W // self.settings.patch_size
+    z_BNZ = self.encoder(patchify(images_BHW3, self.settings.patch_size), h, w)
+    return self.quantizer(z_BNZ.reshape(B, h, w, -1))
 
   def features(self, codes: Array) -> Array:
     """Codes (...) → features (..., Z)."""
     return self.quantizer.features(codes)
 
-  def decode(self, features: Array) -> Array:
-    """Features (B, h, w, Z) → images (B, H, W, 3) in [-1, 1], up to what the loss has taught."""
-    B, rows, columns, Z = features.shape
-    patches = self.decoder(features.reshape(B, rows * columns, Z), rows, columns)
-    return unpatchify(patches, self.settings.patch_size, columns)
+  def decode(self, features_BhwZ: Array) -> Array:
+    """Features → images (B, H, W, 3) in [-1, 1], up to what the loss has taught."""
+    B, h, w, Z = features_BhwZ.shape
+    patches_BNP = self.decoder(features_BhwZ.reshape(B, h * w, Z), h, w)
+    return unpatchify(patches_BNP, self.settings.patch_size, w)
 
-  def __call__(self, images: Array) -> Array:
-    """Reconstruction of images (B, H, W, 3)."""
-    return self.decode(self.encode(images).features)
+  def __call__(self, images_BHW3: Array) -> Array:
+    """Reconstruction (B, H, W, 3)."""
+    return self.decode(self.encode(images_BHW3).features)
