@@ -13,9 +13,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.ad_checkpoint import checkpoint_name
 
 from omniimage.models.layers import RMSNorm, rotate, small_init
+from omniimage.models.remat import ATTENTION, tag
 
 MASKED = -1e30  # finite, so that a query that sees nothing gets a mean instead of NaN
 
@@ -59,6 +59,7 @@ class AttentionMask:
     return allowed
 
 
+# (queries, keys, values, mask) → (B, T, H, K). It tags its own result, for the kernel on TPU has more to keep.
 AttentionFn = Callable[[Array, Array, Array, AttentionMask], Array]
 
 
@@ -79,7 +80,7 @@ def dot_product_attention(q_BTHK: Array, k_BSGK: Array, v_BSGK: Array, mask: Att
   out_BGTK = jnp.matmul(weights_BGTS.astype(v_BGSK.dtype), v_BGSK, preferred_element_type=jnp.float32)
   out_BGTK /= jnp.sum(weights_BGTS, axis=-1, keepdims=True)
   out_BTHK = jnp.transpose(out_BGTK.reshape(B, G, H // G, T, K), (0, 3, 1, 2, 4)).reshape(B, T, H, K)
-  return out_BTHK.astype(q_BTHK.dtype)
+  return tag(out_BTHK.astype(q_BTHK.dtype), ATTENTION)
 
 
 class Attention(nn.Module):
@@ -111,12 +112,12 @@ class Attention(nn.Module):
     """Keys and values of a sequence, each (B, S, G, K)."""
     key = self.key(memory)
     key = rotate(self.key_norm(key) if self.qk_norm else key, cos_sin)
-    return checkpoint_name(key, "key"), checkpoint_name(self.value(memory), "value")
+    return tag(key, "key"), tag(self.value(memory), "value")
 
   def __call__(self, x: Array, cos_sin, mask: AttentionMask, keys_values=None, cache=None, cache_index=0):
     """(B, T, D) → (B, T, D) and the cache with this sequence's keys and values in it, None without a cache."""
     query = self.query(x)
-    query = checkpoint_name(rotate(self.query_norm(query) if self.qk_norm else query, cos_sin), "query")
+    query = tag(rotate(self.query_norm(query) if self.qk_norm else query, cos_sin), "query")
     if keys_values is None:
       keys_values = self.keys_values(x, cos_sin)
     if cache is not None:

@@ -1,7 +1,7 @@
 """Omni: tokenizer, prior and decoder as one model under one parameter tree.
 
-Axes: B rows, L positions, I image slots a row, N visual tokens of an image, h × w their grid, Z channels of a token, D
-prior width, S text states a painter reads, H × W pixels.
+Axes: B rows, L positions, I image slots a row, N visual tokens of an image, h × w their grid, Z channels of a token, C
+codes, D prior width, S text states a painter reads, H × W pixels.
 """
 
 import dataclasses
@@ -14,10 +14,10 @@ from jax import Array
 
 from omniimage.models.attention import AttentionFn, AttentionMask, Causal, dot_product_attention
 from omniimage.models.chunks import ChunkLayout
-from omniimage.models.decoder import DiffusionDecoder
-from omniimage.models.layers import stack_layers, unstack_layers
+from omniimage.models.diffusion_decoder import DiffusionDecoder
+from omniimage.models.execution import Execution, stack_layers, unstack_layers
 from omniimage.models.prior import Prior
-from omniimage.models.quantizers import FSQ
+from omniimage.models.quantizers import Quantized, quantizer_for
 from omniimage.models.tokenizer import ImageTokenizer
 from omniimage.settings import Settings
 from omniimage.vocabulary import Vocabulary
@@ -49,18 +49,26 @@ class Omni:
   attention_fn: AttentionFn = dot_product_attention
   gather_params: GatherParams | None = None
 
-  def __post_init__(self):
-    s, dtype = self.settings, jnp.dtype(self.settings.compute_dtype)
+  @functools.cached_property
+  def vocabulary(self) -> Vocabulary:
+    return Vocabulary(self.text_size, self.tokenizer.quantizer.codes)
 
-    def shared(part):
-      gather = self.gather_params and functools.partial(self.gather_params.layer, part)
-      return dict(scan=self.scan, remat=s.remat, dtype=dtype, attention_fn=self.attention_fn, gather_params=gather)
+  @functools.cached_property
+  def tokenizer(self) -> ImageTokenizer:
+    s = self.settings.tokenizer
+    return ImageTokenizer(s, quantizer_for(s), self._execution("tokenizer"))
 
-    object.__setattr__(self, "vocabulary", Vocabulary(self.text_size, s.tokenizer.codes))
-    object.__setattr__(self, "quantizer", FSQ(s.tokenizer.levels))
-    object.__setattr__(self, "tokenizer", ImageTokenizer(s.tokenizer, **shared("tokenizer")))
-    object.__setattr__(self, "prior", Prior(s.prior, self.vocabulary, **shared("prior")))
-    object.__setattr__(self, "decoder", DiffusionDecoder(s.decoder, **shared("decoder")))
+  @functools.cached_property
+  def prior(self) -> Prior:
+    return Prior(self.settings.prior, self.vocabulary, self._execution("prior"))
+
+  @functools.cached_property
+  def decoder(self) -> DiffusionDecoder:
+    return DiffusionDecoder(self.settings.decoder, self._execution("decoder"))
+
+  def _execution(self, part: str) -> Execution:
+    s, gather = self.settings, self.gather_params and functools.partial(self.gather_params.layer, part)
+    return Execution(self.scan, s.remat, jnp.dtype(s.compute_dtype), self.attention_fn, gather)
 
   def init(self, rng: Array) -> Params:
     """Fresh parameters {tokenizer, prior, decoder}, stacked."""
@@ -69,7 +77,8 @@ class Omni:
     s, (first, second, third) = self.settings, jax.random.split(rng, 3)
     side, grid = s.data.image_size // self.reduction, s.token_grid
     tokens, positions = jnp.zeros((1, 8), jnp.int32), jnp.zeros((1, 8, 3), jnp.int32)
-    features, states = jnp.zeros((1, grid, grid, len(s.tokenizer.levels))), jnp.zeros((1, 1, s.prior.width))
+    channels = self.tokenizer.quantizer.channels
+    features, states = jnp.zeros((1, grid, grid, channels)), jnp.zeros((1, 1, s.prior.width))
     variables = {
       "tokenizer": self.tokenizer.init(first, jnp.zeros((1, side, side, 3))),
       "prior": self.prior.init(second, tokens, positions, method="init_parameters"),
@@ -97,16 +106,23 @@ class Omni:
     *lead, H, W, _ = images.shape
     return images if r == 1 else images.reshape(*lead, H // r, r, W // r, r, 3).mean((-4, -2))
 
-  def encode(self, params: Params, images: Array) -> tuple[Array, Array]:
-    """Images (..., H, W, 3) in [-1, 1], as the tokenizer reads them → features (..., h, w, Z), codes (..., h, w)."""
+  def encode(self, params: Params, images: Array) -> Quantized:
+    """Images (..., H, W, 3) in [-1, 1], as the tokenizer reads them → features (..., h, w, Z), codes (..., h, w) and
+    the quantizer's auxiliary loss (..., h, w), None if it has none."""
     *lead, H, W, _ = images.shape
-    features, codes = self.tokenizer.apply(
-      {"params": params["tokenizer"]}, images.reshape(-1, H, W, 3), method="encode"
-    )
-    return features.reshape(*lead, *features.shape[1:]), codes.reshape(*lead, *codes.shape[1:])
+    quantized = self.tokenizer.apply({"params": params["tokenizer"]}, images.reshape(-1, H, W, 3), method="encode")
+    return jax.tree.map(lambda x: x.reshape(*lead, *x.shape[1:]), quantized)
 
-  def decode(self, params: Params, features: Array) -> Array:
-    """Features (..., h, w, Z) → the tokenizer's own rendering (..., H, W, 3)."""
+  def features(self, params: Params, codes: Array) -> Array:
+    """Codes (...) → the features (..., Z) that `encode` gave with them."""
+    return self.tokenizer.apply({"params": params["tokenizer"]}, codes, method="features")
+
+  def codebook(self, params: Params) -> Array:
+    """Features of every code, (C, Z)."""
+    return self.features(params, jnp.arange(self.vocabulary.image_codes, dtype=jnp.int32))
+
+  def render(self, params: Params, features: Array) -> Array:
+    """Features (..., h, w, Z) → images (..., H, W, 3) of the tokenizer's own decoder; no painting."""
     lead = features.shape[:-3]
     images = self.tokenizer.apply(
       {"params": params["tokenizer"]}, features.reshape(-1, *features.shape[-3:]), method="decode"

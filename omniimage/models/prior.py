@@ -2,8 +2,9 @@
 
 A superset of Llama, Qwen2.5 and Qwen3: RMSNorm, SwiGLU, grouped-query attention, optional QK-norm and q/k/v bias, tied
 or untied head. Tables are kept apart by kind, text with specials and image codes, each padded to a multiple of 128: the
-grammar says which kind comes next, so each cross-entropy needs only its own table. Axes: B rows, L positions, D width,
-V ids of a table.
+grammar says which kind comes next, so each cross-entropy needs only its own table.
+
+Axes: B rows, L positions, D width, V ids of a table, S places of the cache, G key/value heads, K head width.
 """
 
 from typing import Any
@@ -11,10 +12,11 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
-from jax.ad_checkpoint import checkpoint_name
 
-from omniimage.models.attention import Attention, AttentionFn, AttentionMask, dot_product_attention
-from omniimage.models.layers import GatedMLP, RMSNorm, apply_layers, layer_stack, rotary
+from omniimage.models.attention import Attention, AttentionMask
+from omniimage.models.execution import Execution, apply_layers, layer_stack
+from omniimage.models.layers import GatedMLP, RMSNorm, rotary
+from omniimage.models.remat import tag
 from omniimage.settings import PriorSettings
 from omniimage.vocabulary import Vocabulary
 
@@ -35,30 +37,29 @@ class Tables(nn.Module):
     self.image = self.param("image", self.init, self.image_shape, jnp.float32)
 
 
-class Block(nn.Module):
+class PriorBlock(nn.Module):
+  """Pre-norm transformer layer with a cache."""
+
   settings: PriorSettings
-  dtype: Any = jnp.float32
-  attention_fn: AttentionFn = dot_product_attention
+  execution: Execution
 
   @nn.compact
-  def __call__(self, x: Array, cos_sin, mask: AttentionMask, cache_index=0, cache=None):
-    s = self.settings
+  def __call__(self, x_BLD: Array, cos_sin, mask: AttentionMask, cache_index=0, cache=None):
+    s, run = self.settings, self.execution
     attention = Attention(
-      s.width, s.heads, s.kv_heads, s.head_width, s.qk_norm, s.qkv_bias, self.dtype, self.attention_fn, name="attention"
+      s.width, s.heads, s.kv_heads, s.head_width, s.qk_norm, s.qkv_bias, run.dtype, run.attention_fn, name="attention"
     )
-    attended, cache = attention(RMSNorm(name="attention_norm")(x), cos_sin, mask, cache=cache, cache_index=cache_index)
-    x = checkpoint_name(x + attended, "residual")
-    return x + GatedMLP(s.width, s.mlp_width, self.dtype, name="mlp")(RMSNorm(name="mlp_norm")(x)), cache
+    y_BLD = RMSNorm(name="attention_norm")(x_BLD)
+    attended_BLD, cache = attention(y_BLD, cos_sin, mask, cache=cache, cache_index=cache_index)
+    x_BLD = tag(x_BLD + attended_BLD, "residual")
+    y_BLD = RMSNorm(name="mlp_norm")(x_BLD)
+    return x_BLD + GatedMLP(s.width, s.mlp_width, run.dtype, name="mlp")(y_BLD), cache
 
 
 class Prior(nn.Module):
   settings: PriorSettings
   vocabulary: Vocabulary
-  scan: bool = True
-  remat: str = "none"
-  dtype: Any = jnp.float32
-  attention_fn: AttentionFn = dot_product_attention
-  gather_params: Any = None
+  execution: Execution = Execution()
 
   def setup(self):
     s = self.settings
@@ -66,35 +67,34 @@ class Prior(nn.Module):
     # A tied head needs vectors of about unit length, else the first logits are √D wide.
     scale = s.width**-0.5 if s.tied_head else 1.0
     self.embed = Tables((text, s.width), (image, s.width), nn.initializers.normal(scale))
-    self.layers = layer_stack(
-      Block, s.depth, scan=self.scan, remat=self.remat, gather_params=self.gather_params,
-      settings=s, dtype=self.dtype, attention_fn=self.attention_fn,
-    )  # fmt: skip
+    self.layers = layer_stack(PriorBlock, s.depth, self.execution, settings=s)
     self.norm = RMSNorm()
     if not s.tied_head:
       self.head = Tables((s.width, text), (s.width, image), nn.initializers.lecun_normal())
 
-  def __call__(self, tokens: Array, positions: Array, mask: AttentionMask, caches=None, cache_index=0, features=None):
+  def __call__(
+    self, tokens_BL: Array, positions_BL3: Array, mask: AttentionMask, caches=None, cache_index=0, features_BLD=None
+  ):
     """Final normalized hidden states.
 
     Args:
-      tokens: (B, L) int32 ids of the vocabulary.
-      positions: (B, L, 3) of (time, row, column).
-      mask: who sees whom, over (L, L) or, with caches, over (L, cache length).
+      tokens_BL: int32 ids of the vocabulary.
+      positions_BL3: of (time, row, column).
+      mask: who sees whom, over (L, L) or, with caches, over (L, S).
       caches: keys and values a layer, of `init_caches`, into which these L positions are written at `cache_index`.
-      features: (B, L, D) added to the embeddings: the place of continuous vision features of input images.
+      features_BLD: added to the embeddings: the place of continuous vision features of input images.
 
     Returns:
       hidden (B, L, D) and the caches.
     """
-    codes = tokens - self.vocabulary.codes
-    text = jnp.take(self.embed.text, jnp.minimum(tokens, self.vocabulary.text_and_specials - 1), axis=0)
-    image = jnp.take(self.embed.image, jnp.maximum(codes, 0), axis=0)
-    x = jnp.where(codes[..., None] >= 0, image, text).astype(self.dtype)
-    x = x if features is None else x + features.astype(self.dtype)
-    cos_sin = rotary(positions, self.settings.head_width, self.settings.rope_theta)
-    x, caches = apply_layers(self.layers, x, cos_sin, mask, cache_index, caches=caches)
-    return self.norm(x), caches
+    codes_BL, dtype = tokens_BL - self.vocabulary.codes, self.execution.dtype
+    text_BLD = jnp.take(self.embed.text, jnp.minimum(tokens_BL, self.vocabulary.text_and_specials - 1), axis=0)
+    image_BLD = jnp.take(self.embed.image, jnp.maximum(codes_BL, 0), axis=0)
+    x_BLD = jnp.where(codes_BL[..., None] >= 0, image_BLD, text_BLD).astype(dtype)
+    x_BLD = x_BLD if features_BLD is None else x_BLD + features_BLD.astype(dtype)
+    cos_sin = rotary(positions_BL3, self.settings.head_width, self.settings.rope_theta)
+    x_BLD, caches = apply_layers(self.layers, x_BLD, cos_sin, mask, cache_index, caches=caches)
+    return self.norm(x_BLD), caches
 
   def head_kernel(self, kind: str) -> Array:
     """Output matrix (D, padded V) of "text" (with specials) or "image"."""
@@ -105,15 +105,16 @@ class Prior(nn.Module):
   def logits(self, hidden: Array, kind: str) -> Array:
     """(..., D) → float32 logits (..., V) over the ids of one kind, padding cut off."""
     ids = self.vocabulary.text_and_specials if kind == "text" else self.vocabulary.image_codes
-    kernel = self.head_kernel(kind).astype(self.dtype)
-    return jnp.matmul(hidden, kernel, preferred_element_type=jnp.float32)[..., :ids]
+    kernel_DV = self.head_kernel(kind).astype(self.execution.dtype)
+    return jnp.matmul(hidden, kernel_DV, preferred_element_type=jnp.float32)[..., :ids]
 
-  def init_parameters(self, tokens: Array, positions: Array):
+  def init_parameters(self, tokens_BL: Array, positions_BL3: Array):
     """Touches every parameter, for `init`."""
-    hidden, _ = self(tokens, positions, AttentionMask())
-    return self.head_kernel("text"), self.head_kernel("image"), hidden
+    hidden_BLD, _ = self(tokens_BL, positions_BL3, AttentionMask())
+    return self.head_kernel("text"), self.head_kernel("image"), hidden_BLD
 
   def init_caches(self, batch: int, length: int) -> tuple:
     """Empty keys and values (B, S, G, K) of every layer."""
-    shape = (batch, length, self.settings.kv_heads, self.settings.head_width)
-    return tuple((jnp.zeros(shape, self.dtype), jnp.zeros(shape, self.dtype)) for _ in range(self.settings.depth))
+    shape_BSGK = (batch, length, self.settings.kv_heads, self.settings.head_width)
+    dtype = self.execution.dtype
+    return tuple((jnp.zeros(shape_BSGK, dtype), jnp.zeros(shape_BSGK, dtype)) for _ in range(self.settings.depth))

@@ -14,6 +14,7 @@ from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_ke
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as splash_mask
 
 from omniimage.models.attention import AttentionMask, Causal, Full, Pattern
+from omniimage.models.remat import ATTENTION
 
 TILE = 128  # lanes of the vector unit; lengths are padded to multiples of it
 LARGEST_BLOCK = 1024  # positions; larger ones do not fit the chip's vector memory
@@ -53,7 +54,7 @@ def splash_kernel(
     block_sizes=sizes,
     head_shards=head_shards,
     q_seq_shards=query_shards,
-    residual_checkpoint_name="attention",
+    residual_checkpoint_name=ATTENTION,
     interpret=interpret,
   )
 

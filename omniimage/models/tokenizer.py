@@ -1,106 +1,91 @@
-"""The image tokenizer: ViT encoder (Dosovitskiy et al. 2021) → FSQ → ViT decoder.
+"""The image tokenizer: ViT encoder (Dosovitskiy et al. 2021) → quantizer → ViT decoder.
 
-Positions are rotary only, so one tokenizer reads images of any size. Axes: N patches, P pixels of a patch, D width,
-Z quantizer channels, h × w token grid.
+Positions are rotary only, so one tokenizer reads images of any size.
+
+Axes: B images, H × W pixels, N patches, P pixels of a patch, D width, Z quantizer channels, h × w token grid, which is
+the grid of patches.
 """
-
-from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
 
-from omniimage.models.attention import Attention, AttentionFn, AttentionMask, dot_product_attention
-from omniimage.models.layers import (
-  GatedMLP,
-  RMSNorm,
-  apply_layers,
-  grid_positions,
-  layer_stack,
-  patchify,
-  rotary,
-  unpatchify,
-)
-from omniimage.models.quantizers import FSQ
+from omniimage.models.attention import Attention, AttentionMask
+from omniimage.models.execution import Execution, apply_layers, layer_stack
+from omniimage.models.layers import GatedMLP, RMSNorm, grid_positions, patchify, rotary, unpatchify
+from omniimage.models.quantizers import Quantized, Quantizer
 from omniimage.settings import TokenizerSettings
 
 IMAGE_ROPE_THETA = 100.0  # image grids are tens of places wide, not thousands
 
 
-class Block(nn.Module):
+class TokenizerBlock(nn.Module):
   """Pre-norm transformer layer that sees the whole image."""
 
-  width: int
-  heads: int
-  mlp_width: int
-  dtype: Any = jnp.float32
-  attention_fn: AttentionFn = dot_product_attention
+  settings: TokenizerSettings
+  execution: Execution
 
   @nn.compact
-  def __call__(self, x: Array, cos_sin):
+  def __call__(self, x_BND: Array, cos_sin):
+    s, run = self.settings, self.execution
     attention = Attention(
-      self.width, self.heads, self.heads, self.width // self.heads,
-      dtype=self.dtype, attention_fn=self.attention_fn, name="attention",
+      s.width, s.heads, s.heads, s.width // s.heads,
+      dtype=run.dtype, attention_fn=run.attention_fn, name="attention",
     )  # fmt: skip
-    x = x + attention(RMSNorm(name="attention_norm")(x), cos_sin, AttentionMask())[0]
-    return x + GatedMLP(self.width, self.mlp_width, self.dtype, name="mlp")(RMSNorm(name="mlp_norm")(x)), None
+    x_BND = x_BND + attention(RMSNorm(name="attention_norm")(x_BND), cos_sin, AttentionMask())[0]
+    return x_BND + GatedMLP(s.width, s.mlp_width, run.dtype, name="mlp")(RMSNorm(name="mlp_norm")(x_BND)), None
 
 
 class Trunk(nn.Module):
-  """Input projection → layers → norm → output projection, over a grid of places."""
+  """Input projection → layers → norm → output projection, over a grid of places: the encoder, and the decoder."""
 
   settings: TokenizerSettings
   depth: int
   names: tuple[str, str]  # of the two projections
   outputs: int
-  scan: bool
-  remat: str
-  dtype: Any
-  attention_fn: AttentionFn
-  gather_params: Any
+  execution: Execution
 
   @nn.compact
-  def __call__(self, x: Array, rows: int, columns: int) -> Array:
-    s = self.settings
-    x = nn.Dense(s.width, dtype=self.dtype, name=self.names[0])(x)
+  def __call__(self, places: Array, rows: int, columns: int) -> Array:
+    """(B, N, channels in) → (B, N, outputs) float32."""
+    s, dtype = self.settings, self.execution.dtype
+    x_BND = nn.Dense(s.width, dtype=dtype, name=self.names[0])(places)
     cos_sin = rotary(grid_positions(rows, columns)[None], s.width // s.heads, IMAGE_ROPE_THETA)
-    layers = layer_stack(
-      Block, self.depth, scan=self.scan, remat=self.remat, gather_params=self.gather_params,
-      width=s.width, heads=s.heads, mlp_width=s.mlp_width, dtype=self.dtype, attention_fn=self.attention_fn,
-    )  # fmt: skip
-    x, _ = apply_layers(layers, x, cos_sin)
-    x = RMSNorm(name="norm")(x)
-    return nn.Dense(self.outputs, dtype=self.dtype, name=self.names[1])(x).astype(jnp.float32)
+    layers = layer_stack(TokenizerBlock, self.depth, self.execution, settings=s)
+    x_BND, _ = apply_layers(layers, x_BND, cos_sin)
+    x_BND = RMSNorm(name="norm")(x_BND)
+    return nn.Dense(self.outputs, dtype=dtype, name=self.names[1])(x_BND).astype(jnp.float32)
 
 
 class ImageTokenizer(nn.Module):
+  """Its decoder only renders features again; what paints is `omniimage.models.diffusion_decoder`."""
+
   settings: TokenizerSettings
-  scan: bool = True
-  remat: str = "none"
-  dtype: Any = jnp.float32
-  attention_fn: AttentionFn = dot_product_attention
-  gather_params: Any = None
+  quantizer: Quantizer
+  execution: Execution = Execution()
 
   def setup(self):
     s = self.settings
-    self.quantizer = FSQ(s.levels)
-    shared = (self.scan, self.remat, self.dtype, self.attention_fn, self.gather_params)
-    self.encoder = Trunk(s, s.encoder_depth, ("patches", "codes"), len(s.levels), *shared)
-    self.decoder = Trunk(s, s.decoder_depth, ("codes", "pixels"), 3 * s.patch_size**2, *shared)
+    self.encoder = Trunk(s, s.encoder_depth, ("patches", "codes"), self.quantizer.channels, self.execution)
+    self.decoder = Trunk(s, s.decoder_depth, ("codes", "pixels"), 3 * s.patch_size**2, self.execution)
 
-  def encode(self, images: Array) -> tuple[Array, Array]:
-    """Images (B, H, W, 3) in [-1, 1] → features (B, h, w, Z), straight-through, and codes (B, h, w) int32."""
-    B, H, W, _ = images.shape
-    rows, columns = H // self.settings.patch_size, W // self.settings.patch_size
-    z = self.encoder(patchify(images, self.settings.patch_size), rows, columns)
-    return self.quantizer.quantize(z.reshape(B, rows, columns, -1))
+  def encode(self, images_BHW3: Array) -> Quantized:
+    """Images in [-1, 1] → features (B, h, w, Z), codes (B, h, w) and, if there is one, auxiliary loss (B, h, w)."""
+    B, H, W, _ = images_BHW3.shape
+    h, w = H // self.settings.patch_size, W // self.settings.patch_size
+    z_BNZ = self.encoder(patchify(images_BHW3, self.settings.patch_size), h, w)
+    return self.quantizer(z_BNZ.reshape(B, h, w, -1))
 
-  def decode(self, features: Array) -> Array:
-    """Features (B, h, w, Z) → images (B, H, W, 3) in [-1, 1], up to what the loss has taught."""
-    B, rows, columns, Z = features.shape
-    patches = self.decoder(features.reshape(B, rows * columns, Z), rows, columns)
-    return unpatchify(patches, self.settings.patch_size, columns)
+  def features(self, codes: Array) -> Array:
+    """Codes (...) → features (..., Z)."""
+    return self.quantizer.features(codes)
 
-  def __call__(self, images: Array) -> Array:
-    """Reconstruction of images (B, H, W, 3)."""
-    return self.decode(self.encode(images)[0])
+  def decode(self, features_BhwZ: Array) -> Array:
+    """Features → images (B, H, W, 3) in [-1, 1], up to what the loss has taught."""
+    B, h, w, Z = features_BhwZ.shape
+    patches_BNP = self.decoder(features_BhwZ.reshape(B, h * w, Z), h, w)
+    return unpatchify(patches_BNP, self.settings.patch_size, w)
+
+  def __call__(self, images_BHW3: Array) -> Array:
+    """Reconstruction (B, H, W, 3)."""
+    return self.decode(self.encode(images_BHW3).features)

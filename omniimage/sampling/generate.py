@@ -48,7 +48,7 @@ class Generator:
     self.text_tokenizer = text_tokenizer
     self.load(params)
     self._draw = jax.jit(functools.partial(draw, self.omni), static_argnames="sampling")
-    self._encode = jax.jit(lambda params, images: self.omni.encode(params, self.omni.shrink(images))[1])
+    self._encode = jax.jit(lambda params, images: self.omni.encode(params, self.omni.shrink(images)).codes)
     self._reconstruct = jax.jit(functools.partial(reconstruct, self.omni))
     self._repaint = jax.jit(functools.partial(repaint, self.omni), static_argnames="sampling")
 
@@ -137,8 +137,8 @@ def to_float(images: Array) -> Array:
 
 def reconstruct(omni: Omni, params: Params, images: Array) -> Array:
   """Images (B, H, W, 3) in [-1, 1] → codes → the tokenizer's rendering of them."""
-  features, _ = omni.encode(params, omni.shrink(images))
-  return jnp.clip(omni.decode(params, features), -1, 1)
+  features = omni.encode(params, omni.shrink(images)).features
+  return jnp.clip(omni.render(params, features), -1, 1)
 
 
 def draw(
@@ -169,6 +169,6 @@ def repaint(
 def _finish(omni, params, tokens, lengths, hidden, codes, keys, sampling) -> Drawing:
   exists = (jnp.arange(tokens.shape[1]) < lengths[:, None]).astype(jnp.int32)
   states, there = omni.text_states(hidden, tokens, exists, lengths[:, None] - 1)
-  features = omni.quantizer.features(codes)
+  features = omni.features(params, codes)
   images = paint(omni, params, features, states[:, 0], there[:, 0], keys, sampling)
-  return Drawing(codes, jnp.clip(omni.decode(params, features), -1, 1), jnp.clip(images, -1, 1))
+  return Drawing(codes, jnp.clip(omni.render(params, features), -1, 1), jnp.clip(images, -1, 1))

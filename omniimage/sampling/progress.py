@@ -28,8 +28,8 @@ def token_frames(generator: Generator, drawing: Drawing, index: int = 0) -> Arra
   def render(params, codes):
     h, w = codes.shape
     written = jnp.arange(h * w) < jnp.arange(h * w + 1)[:, None]
-    features = jnp.where(written.reshape(-1, h, w, 1), omni.quantizer.features(codes), 0.0)
-    patches = patchify(jnp.clip(omni.decode(params, features), -1, 1), patch_size)
+    features = jnp.where(written.reshape(-1, h, w, 1), omni.features(params, codes), 0.0)
+    patches = patchify(jnp.clip(omni.render(params, features), -1, 1), patch_size)
     return unpatchify(jnp.where(written[..., None], patches, GRAY), patch_size, w)
 
   return render(generator.params, drawing.codes[index])

@@ -23,7 +23,7 @@ class Settings(Ranged):
   compute_dtype: str  # of activations; weights are float32
   scan_layers: bool  # one compiled layer looped over (large models) or all unrolled (faster on CPU)
   gather_params: str  # how layers get their parameters over mesh.fsdp: "compiler" or, over rows alone, by "hand"
-  remat: str  # what the backward pass finds saved, a name of `models.layers.SAVED`; "none": nothing is recomputed
+  remat: str  # what the backward pass finds saved, a name of `models.remat.SAVED`; "none": nothing is recomputed
   data: DataSettings
   tokenizer: TokenizerSettings
   prior: PriorSettings

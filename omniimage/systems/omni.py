@@ -36,6 +36,7 @@ from omniimage.vocabulary import Vocabulary
 TOKENIZER_RULES: Rules = (
   (r"encoder/patches/kernel|decoder/codes/kernel", P(None, "fsdp")),  # (P, D) and (Z, D)
   (r"encoder/codes/kernel|decoder/pixels/kernel", P("fsdp", None)),  # (D, Z) and (D, P)
+  (r"quantizer/.*", P()),  # (C, Z), where a codebook is learnt
   *LAYER_RULES,
 )
 
@@ -106,7 +107,7 @@ class OmniSystem(System):
   def observed(self, old: Params, new: Params, batch: Batch, totals: Totals) -> Metrics:
     """`codes_changed`: share of the image codes that an update of the tokenizer has changed."""
     images = self.omni.shrink(batch["images"].astype(jnp.float32) / 127.5 - 1)
-    before, after = (self.omni.encode(self.omni.view(params), images)[1] for params in (old, new))
+    before, after = (self.omni.encode(self.omni.view(params), images).codes for params in (old, new))
     changed = jnp.mean(before != after, axis=(-2, -1))
     return {"codes_changed": jnp.sum(changed * batch["image_mask"]) / totals["pixel"]}
 

@@ -8,7 +8,7 @@ counted are recomputation, embedding lookups, norms, optimizers and what is only
 """
 
 from omniimage.models.chunks import ChunkLayout, DoubledChunks
-from omniimage.models.decoder import TIME_FREQUENCIES
+from omniimage.models.diffusion_decoder import TIME_FREQUENCIES
 from omniimage.models.prior import padded
 from omniimage.settings import DecoderSettings, PriorSettings, Settings, StageSettings
 from omniimage.vocabulary import Vocabulary

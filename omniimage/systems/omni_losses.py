@@ -22,6 +22,7 @@ from omniimage.models.cross_entropy import cross_entropy
 from omniimage.models.flow import flow_error, interpolate
 from omniimage.models.layers import patchify
 from omniimage.models.omni import Omni, Params, place_codes
+from omniimage.models.quantizers import Quantized
 from omniimage.settings import StageSettings
 from omniimage.streams import Stream, fold
 from omniimage.systems.system import Batch, Metrics, Totals
@@ -55,18 +56,18 @@ class Pass:
     return self.omni.shrink(self.images_BIHW3)
 
   @functools.cached_property
-  def encoded(self) -> tuple[Array, Array]:
-    """features_BIhwZ, codes_BIhw."""
+  def encoded(self) -> Quantized:
+    """Of the images: features_BIhwZ, codes_BIhw and, if the quantizer has a loss of its own, that of each code."""
     return self.omni.encode(self.params, self.read_BIHW3)
 
   @property
   def features_BIhwZ(self) -> Array:
-    return self.encoded[0]
+    return self.encoded.features
 
   @functools.cached_property
   def codes_BIN(self) -> Array:
     """As targets: without a gradient."""
-    codes = jax.lax.stop_gradient(self.encoded[1])
+    codes = jax.lax.stop_gradient(self.encoded.codes)
     return codes.reshape(*codes.shape[:2], -1)
 
   @functools.cached_property
@@ -120,10 +121,13 @@ class Term:
 
 
 def pixel(rows: Pass, total: Array) -> Value:
-  """Mean squared error of the tokenizer's own rendering."""
-  rendered = rows.omni.decode(rows.params, rows.features_BIhwZ)
+  """Mean squared error of the tokenizer's own rendering, and the quantizer's loss beside it."""
+  rendered, auxiliary, mask = rows.omni.render(rows.params, rows.features_BIhwZ), rows.encoded.auxiliary, "image_mask"
   error = jnp.mean(jnp.square(rendered - rows.read_BIHW3), axis=(-3, -2, -1))
-  return Value(jnp.sum(error * rows.batch["image_mask"]) / total)
+  value = jnp.sum(error * rows.batch[mask]) / total
+  if auxiliary is None:
+    return Value(value)
+  return Value(value, jnp.sum(jnp.mean(auxiliary, axis=(-2, -1)) * rows.batch[mask]) / total)
 
 
 def text(rows: Pass, total: Array) -> Value:
@@ -257,6 +261,6 @@ def some_sampled(rows: Pass) -> Array:
   draw = jax.vmap(lambda key: jax.random.gumbel(fold(key, Stream.TEACHER_FORCED_CODES), logits_BNV.shape[1:]))
   soft = jax.nn.softmax(logits_BNV + draw(rows.keys))
   hard = jax.nn.one_hot(jnp.argmax(soft, axis=-1), soft.shape[-1])
-  drawn = (soft + jax.lax.stop_gradient(hard - soft)) @ omni.quantizer.codebook()
+  drawn = (soft + jax.lax.stop_gradient(hard - soft)) @ omni.codebook(rows.params)
   chosen = jax.vmap(lambda key: jax.random.uniform(fold(key, Stream.PAINTED_FROM_SAMPLED), (I,)))(rows.keys) < share
   return jnp.where(chosen[..., None, None, None], drawn.reshape(features_BIhwZ.shape), features_BIhwZ)

@@ -52,7 +52,7 @@ def test_vision_features_enter_where_they_are_given_and_after():
 
   def apply(features):
     variables = {"params": params["prior"]}
-    return model.prior.apply(variables, tokens, positions, AttentionMask(Causal()), features=features)[0]
+    return model.prior.apply(variables, tokens, positions, AttentionMask(Causal()), features_BLD=features)[0]
 
   changed = np.abs(apply(features) - apply(None)).max(axis=(0, 2))
   assert np.all(changed[:3] == 0) and np.all(changed[3:] > 0)

@@ -1,12 +1,17 @@
 """What the backward pass recomputes changes memory and time, never gradients."""
 
+import functools
 import itertools
+from collections import Counter
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from omniimage.models.layers import SAVED
+from omniimage.models.attention import dot_product_attention
+from omniimage.models.remat import NAMES, OFFLOADED, SAVED, tag
+from omniimage.models.splash import splash_attention
 from omniimage.settings import REMAT
 from tests import small
 
@@ -37,7 +42,59 @@ def test_every_policy_gives_the_same_gradients(all_saved, remat):
     np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
 
 
+L, D, F, H, K = 24, 256, 96, 2, 128  # places, width, MLP width, heads and their width, in each part
+N, T, M = 4, 16, 4 + 3 + 1  # visual tokens; the painter's patches; its memory: visual tokens, text states, one null
+KERNELS = {"plain": dot_product_attention, "splash": functools.partial(splash_attention, interpret=True)}
+
+
+def saved(part: str, remat: str, kernel: str) -> Counter:
+  """Shapes of what the backward pass of one layer of a part finds, parameters and all."""
+  widths = {f"{name}.{key}": value for name in ("tokenizer", "prior", "decoder")
+            for key, value in dict(width=D, mlp_width=F, heads=H).items()}  # fmt: skip
+  s = small.settings(**small.SHALLOW, **widths, **{"prior.head_width": K, "remat": remat})
+  omni = small.omni(s, attention_fn=KERNELS[kernel])
+  forward = {
+    "tokenizer": lambda p: omni.encode(p, jnp.zeros((1, 16, 16, 3))).features,
+    "prior": lambda p: omni.hidden(p, *(jnp.zeros(x, jnp.int32) for x in ((1, L), (1, L, 3), (1, L)))),
+    "decoder": lambda p: omni.decoder.apply(
+      {"params": p["decoder"]}, jnp.zeros((1, 2, 2, 2)), jnp.zeros((1, M - N - 1, D)), method="init_parameters"
+    ),
+  }[part]
+  params = jax.eval_shape(lambda key: omni.view(omni.init(key)), jax.random.key(0))
+  residuals = jax.eval_shape(lambda p: jax.vjp(forward, p)[1], params)
+  return Counter(x.shape for x in jax.tree.leaves(residuals))
+
+
+def attended(kernel: str, places: int) -> list[tuple[int, ...]]:
+  """What attention gives; splash attention's is padded to a tile, heads first, with the log-sum-exp."""
+  return [(1, places, H, K)] if kernel == "plain" else [(1, H, 128, K), (1, H, 128)]
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("part", ["tokenizer", "prior", "decoder"])
+def test_a_policy_saves_what_its_names_say_in_every_part_on_every_platform(part, kernel):
+  places = {"tokenizer": N, "prior": L, "decoder": T}[part]
+  heads, cross = [(1, places, H, K)], part == "decoder"
+  shapes = {
+    "attention": attended(kernel, places) * (1 + cross),
+    "residual": [(1, places, D)] * (part == "prior"),
+    "gate": [(1, places, F)],
+    "up": [(1, places, F)],
+    "query": heads * (1 + cross),
+    "key": heads + [(1, M, H, K)] * cross,
+    "value": heads + [(1, M, H, K)] * cross,
+  }
+  inputs = saved(part, "full", kernel)
+  for policy, names in SAVED.items():
+    assert saved(part, policy, kernel) - inputs == Counter(x for name in names for x in shapes[name]), policy
+
+
 def test_policies_save_more_and_more():
   assert list(REMAT[1:-1]) == list(SAVED)[::-1]
-  names = list(SAVED.values())
-  assert all(set(fewer) < set(more) for fewer, more in itertools.pairwise(names))
+  assert all(set(fewer) < set(more) for fewer, more in itertools.pairwise(SAVED.values()))
+  assert set(OFFLOADED) < set(NAMES) == set(SAVED["projections"])
+
+
+def test_a_name_that_no_policy_saves_is_refused():
+  with pytest.raises(ValueError, match="no policy knows the name 'gates'"):
+    tag(jnp.zeros(()), "gates")

@@ -12,7 +12,7 @@ def test_tokens_and_chunks_appear_one_by_one_and_end_in_the_drawing():
   model = small.omni(s, scan=False)
   generator = Generator(s, small.params(model), small.text_tokenizer())
   codes = jnp.arange(8).reshape(2, 2, 2)
-  rendering = jax.jit(model.decode)(generator.params, model.quantizer.features(codes)).clip(-1, 1)
+  rendering = jax.jit(model.render)(generator.params, model.features(generator.params, codes)).clip(-1, 1)
   drawing = Drawing(codes, rendering, jax.random.uniform(jax.random.key(1), (2, 16, 16, 3)))
 
   tokens = np.asarray(token_frames(generator, drawing, index=1))

@@ -123,7 +123,7 @@ def test_the_terms_of_text_and_codes_are_their_cross_entropies_given_all_that_st
   def plain(params, batch):
     """Means of nll and of log² Z over the text and over the codes, from all the logits of whole sequences."""
     params = model.view(params)
-    _, codes = model.encode(params, batch["images"].astype(jnp.float32) / 127.5 - 1)
+    codes = model.encode(params, batch["images"].astype(jnp.float32) / 127.5 - 1).codes
     flat = codes.reshape(*codes.shape[:2], -1)
     tokens = place_codes(batch["tokens"], flat, batch["image_start"], batch["image_mask"], v.codes)
     hidden = model.hidden(params, tokens, batch["positions"], batch["segments"])[:, :-1]

@@ -78,7 +78,7 @@ def _drawn():
 @functools.cache
 def _codes():
   model = small.omni(_settings())
-  return jax.jit(lambda params: model.encode(model.view(params), _images())[1])(_trained("tokenizer")[0].params)
+  return jax.jit(lambda params: model.encode(model.view(params), _images()).codes)(_trained("tokenizer")[0].params)
 
 
 def _psnr(images, true) -> float:

@@ -93,7 +93,7 @@ def test_codes_changed_is_the_share_of_the_codes_of_the_images_there_are():
   old, new = small.params(model, seed=0), small.params(model, seed=0)
   new["tokenizer"]["encoder"]["codes"]["kernel"] = new["tokenizer"]["encoder"]["codes"]["kernel"] * 1.3
   changed = jax.jit(lambda old, new, batch: system.observed(old, new, batch, system.totals(batch))["codes_changed"])
-  codes = jax.jit(lambda p: model.encode(model.view(p), batch["images"].astype(np.float32) / 127.5 - 1)[1])
+  codes = jax.jit(lambda p: model.encode(model.view(p), batch["images"].astype(np.float32) / 127.5 - 1).codes)
   different = np.asarray(codes(old) != codes(new))[batch["image_mask"]]
   assert changed(old, old, batch) == 0 and 0 < different.mean() < 1
   assert float(changed(old, new, batch)) == pytest.approx(different.mean(), rel=1e-6)

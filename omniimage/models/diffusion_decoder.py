@@ -1,5 +1,7 @@
 """The diffusion decoder: a pixel-space transformer that paints an image from its visual tokens, chunk by chunk.
 
+Where settings, parameters and code say only `decoder`, they mean this part, never the image tokenizer's own decoder.
+
 It predicts the clean patches x̂ from noisy ones (JiT, Li & He 2025), conditioned in three ways: the visual token of the
 same place is added to each patch; cross-attention reads all visual tokens, the rows below included; and the text
 states. Times enter through one shared modulation with a table a layer (adaLN-single, Chen et al. 2023).
@@ -18,17 +20,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from omniimage.models.attention import Attention, AttentionFn, AttentionMask, Full, dot_product_attention
-from omniimage.models.layers import (
-  GatedMLP,
-  RMSNorm,
-  apply_layers,
-  grid_positions,
-  layer_stack,
-  rms_normalize,
-  rotary,
-  small_init,
-)
+from omniimage.models.attention import Attention, AttentionMask, Full
+from omniimage.models.execution import Execution, apply_layers, layer_stack
+from omniimage.models.layers import GatedMLP, RMSNorm, grid_positions, rms_normalize, rotary, small_init
 from omniimage.models.tokenizer import IMAGE_ROPE_THETA
 from omniimage.settings import DecoderSettings
 
@@ -81,22 +75,21 @@ class TimeEmbedding(nn.Module):
     return nn.silu(nn.Dense(self.width, dtype=self.dtype, name="out")(hidden))
 
 
-class Block(nn.Module):
+class DiffusionBlock(nn.Module):
   """Self-attention, cross-attention to the memory, gated MLP; the first and last modulated by time."""
 
   settings: DecoderSettings
-  dtype: Any = jnp.float32
-  attention_fn: AttentionFn = dot_product_attention
+  execution: Execution
 
   def setup(self):
-    s = self.settings
+    s, run = self.settings, self.execution
     shared = dict(
       width=s.width, heads=s.heads, kv_heads=s.kv_heads, head_width=s.width // s.heads,
-      dtype=self.dtype, attention_fn=self.attention_fn,
+      dtype=run.dtype, attention_fn=run.attention_fn,
     )  # fmt: skip
     self.attention, self.cross_attention = Attention(**shared), Attention(**shared)
     self.cross_norm = RMSNorm()
-    self.mlp = GatedMLP(s.width, s.mlp_width, self.dtype)
+    self.mlp = GatedMLP(s.width, s.mlp_width, run.dtype)
     self.modulation = self.param("modulation", nn.initializers.zeros, (6, s.width), jnp.float32)
 
   def memory_keys_values(self, states: Array, memory_cos_sin):
@@ -105,11 +98,12 @@ class Block(nn.Module):
   def __call__(self, x, modulation_BR6D, rotations, mask, memory: Memory, cache_index=0, cache=None):
     """`cache`, in sampling, is ((keys, values) of finished and present patches, (keys, values) of the memory)."""
     cos_sin, memory_cos_sin = rotations
-    modulation_BR6D = (modulation_BR6D + self.modulation).astype(self.dtype)
+    dtype = self.execution.dtype
+    modulation_BR6D = (modulation_BR6D + self.modulation).astype(dtype)
     shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = (modulation_BR6D[:, :, i] for i in range(6))
     own_cache, memory_cache = (None, None) if cache is None else cache
 
-    y = modulate(rms_normalize(x).astype(self.dtype), scale, shift)
+    y = modulate(rms_normalize(x).astype(dtype), scale, shift)
     y, own_cache = self.attention(y, cos_sin, mask, cache=own_cache, cache_index=cache_index)
     x = x + modulate(y, gate)
 
@@ -117,33 +111,26 @@ class Block(nn.Module):
     seen = AttentionMask(Full(), jnp.ones(x.shape[:2], jnp.int32), memory.segments)
     x = x + self.cross_attention(self.cross_norm(x), cos_sin, seen, keys_values=keys_values)[0]
 
-    y = modulate(rms_normalize(x).astype(self.dtype), mlp_scale, mlp_shift)
+    y = modulate(rms_normalize(x).astype(dtype), mlp_scale, mlp_shift)
     x = x + modulate(self.mlp(y), mlp_gate)
     return x, None if cache is None else (own_cache, memory_cache)
 
 
 class DiffusionDecoder(nn.Module):
   settings: DecoderSettings
-  scan: bool = True
-  remat: str = "none"
-  dtype: Any = jnp.float32
-  attention_fn: AttentionFn = dot_product_attention
-  gather_params: Any = None
+  execution: Execution = Execution()
 
   def setup(self):
-    s = self.settings
+    s, dtype = self.settings, self.execution.dtype
     vector = nn.initializers.normal(1.0)
-    self.patches = nn.Dense(s.width, dtype=self.dtype)
-    self.tokens = nn.Dense(s.width, dtype=self.dtype)
-    self.text = nn.Dense(s.width, dtype=self.dtype)
+    self.patches = nn.Dense(s.width, dtype=dtype)
+    self.tokens = nn.Dense(s.width, dtype=dtype)
+    self.text = nn.Dense(s.width, dtype=dtype)
     self.null_tokens = self.param("null_tokens", vector, (s.width,), jnp.float32)
     self.null_text = self.param("null_text", vector, (s.width,), jnp.float32)
-    self.time = TimeEmbedding(s.width, self.dtype)
+    self.time = TimeEmbedding(s.width, dtype)
     self.modulation = nn.Dense(6 * s.width, kernel_init=nn.initializers.zeros)
-    self.layers = layer_stack(
-      Block, s.depth, scan=self.scan, remat=self.remat, gather_params=self.gather_params,
-      settings=s, dtype=self.dtype, attention_fn=self.attention_fn,
-    )  # fmt: skip
+    self.layers = layer_stack(DiffusionBlock, s.depth, self.execution, settings=s)
     self.norm = RMSNorm()
     self.final_modulation = nn.Dense(2 * s.width, kernel_init=nn.initializers.zeros)
     self.pixels = nn.Dense(3 * s.patch_size**2, kernel_init=small_init)
@@ -160,11 +147,11 @@ class DiffusionDecoder(nn.Module):
     B, h, w, Z = features.shape
     scale = self.settings.pixels_per_token // self.settings.patch_size
     tokens = self.tokens(features.reshape(B, h * w, Z))
-    placed = jnp.where(keep_tokens[:, None, None], tokens, self.null_tokens.astype(self.dtype))
+    placed = jnp.where(keep_tokens[:, None, None], tokens, self.null_tokens.astype(self.execution.dtype))
     aligned = jnp.broadcast_to(placed.reshape(B, h, 1, w, 1, -1), (B, h, scale, w, scale, placed.shape[-1]))
     aligned = aligned.reshape(B, h * w * scale**2, -1)
     text = self.text(text_states)
-    null = jnp.broadcast_to(self.null_text.astype(self.dtype), (B, 1, text.shape[-1]))
+    null = jnp.broadcast_to(self.null_text.astype(self.execution.dtype), (B, 1, text.shape[-1]))
     segments = [
       jnp.broadcast_to(keep_tokens[:, None], (B, h * w)),
       text_mask & keep_text[:, None],
@@ -223,7 +210,7 @@ class DiffusionDecoder(nn.Module):
     """Per layer: empty keys and values of the canvas (B, N, G, K), and those of the memory, computed once."""
     s = self.settings
     B, N, _ = memory.aligned.shape
-    empty = jnp.zeros((B, N, s.kv_heads, s.width // s.heads), self.dtype)
+    empty = jnp.zeros((B, N, s.kv_heads, s.width // s.heads), self.execution.dtype)
     _, memory_cos_sin = self.rotations(((0, N // columns),), memory, columns)
     return tuple(
       ((empty, empty), layer.memory_keys_values(memory.states, memory_cos_sin)) for layer in self.layers
