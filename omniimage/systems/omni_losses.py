@@ -122,12 +122,13 @@ class Term:
 
 def pixel(rows: Pass, total: Array) -> Value:
   """Mean squared error of the tokenizer's own rendering, and the quantizer's loss beside it."""
-  rendered, auxiliary, mask = rows.omni.render(rows.params, rows.features_BIhwZ), rows.encoded.auxiliary, "image_mask"
-  error = jnp.mean(jnp.square(rendered - rows.read_BIHW3), axis=(-3, -2, -1))
-  value = jnp.sum(error * rows.batch[mask]) / total
-  if auxiliary is None:
-    return Value(value)
-  return Value(value, jnp.sum(jnp.mean(auxiliary, axis=(-2, -1)) * rows.batch[mask]) / total)
+  rendered, auxiliary_BIhw = rows.omni.render(rows.params, rows.features_BIhwZ), rows.encoded.auxiliary
+  error_BI = jnp.mean(jnp.square(rendered - rows.read_BIHW3), axis=(-3, -2, -1))
+
+  def mean(values_BI: Array) -> Array:
+    return jnp.sum(values_BI * rows.batch["image_mask"]) / total
+
+  return Value(mean(error_BI), 0.0 if auxiliary_BIhw is None else mean(jnp.mean(auxiliary_BIhw, axis=(-2, -1))))
 
 
 def text(rows: Pass, total: Array) -> Value:
