@@ -101,7 +101,7 @@ def _in_words(stage: str | None) -> str:
 
 def _optimizer(config: Mapping[str, Any], stage: str) -> str:
   """What a stage's optimizer and averages are made for, in words."""
-  moving = [part for part, rate in config["stages"][stage]["rates"].items() if rate > 0]
+  moving = sorted(part for part, rate in config["stages"][stage]["rates"].items() if rate > 0)
   return f"{' and '.join(moving)} moved by {'Muon and AdamW' if config['optimizer']['muon_rms'] > 0 else 'AdamW'}"
 
 

@@ -12,6 +12,7 @@ from jax.sharding import PartitionSpec as P
 from omniimage.distributed.sharding import param_specs
 from omniimage.models.quantizers import QUANTIZERS, Quantized
 from omniimage.settings import TokenizerSettings
+from omniimage.systems.omni import TOKENIZER_RULES
 from omniimage.training.optimizer import make_optimizer
 from omniimage.training.state import enter_stage, fresh_state
 from omniimage.training.step import make_train_step
@@ -46,7 +47,7 @@ def test_a_learnt_codebook_is_trained_by_what_its_features_are_used_for(monkeypa
   model, batch = small.omni(s), small.batch(s)
   params = jax.jit(model.init)(jax.random.key(0))
   before, seen = params["tokenizer"]["quantizer"]["codebook"], model.view(params)
-  assert param_specs("tokenizer", params["tokenizer"])["quantizer"]["codebook"] == P()
+  assert param_specs(TOKENIZER_RULES, "tokenizer", params["tokenizer"])["quantizer"]["codebook"] == P()
   features, codes, auxiliary = jax.jit(model.encode)(seen, batch["images"].astype(jnp.float32) / 127.5 - 1)
   assert features.shape[-1] == 3 and auxiliary.shape == codes.shape and auxiliary.min() > 0
   np.testing.assert_allclose(model.features(seen, codes), features, atol=1e-6)
@@ -54,5 +55,7 @@ def test_a_learnt_codebook_is_trained_by_what_its_features_are_used_for(monkeypa
   for name, run in (("tokenizer", jax.jit), ("joint", lambda step: functools.partial(jax.eval_shape, step))):
     stage = s.stages[name]
     state = enter_stage(fresh_state(params), stage.moves, make_optimizer(s.optimizer, stage))
-    codebook = run(make_train_step(model, stage, 0))(state, batch)[0].params["tokenizer"]["quantizer"]["codebook"]
+    codebook = run(make_train_step(small.system(s), stage, 0))(state, batch)[0].params["tokenizer"]["quantizer"][
+      "codebook"
+    ]
     assert codebook.shape == before.shape and (name == "joint" or np.abs(codebook - before).max() > 0)

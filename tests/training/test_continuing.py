@@ -122,11 +122,11 @@ def test_the_last_stage_of_a_finished_run_cannot_be_made_longer():
   [
     (
       {"stages.joint.rates.tokenizer": 0.0},
-      "tokenizer and prior and decoder moved by Muon and AdamW there and prior and",
+      "decoder and prior and tokenizer moved by Muon and AdamW there and decoder and prior moved",
     ),
     (
       {"optimizer.muon_rms": 0.0},
-      "moved by Muon and AdamW there and tokenizer and prior and decoder moved by AdamW here",
+      "moved by Muon and AdamW there and decoder and prior and tokenizer moved by AdamW here",
     ),
   ],
 )
