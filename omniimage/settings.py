@@ -17,7 +17,7 @@ from absl import logging
 
 from omniimage.errors import SettingsError
 from omniimage.ranges import SEEDS, OutOfRange, Range, Ranged, shown
-from omniimage.vocabulary import MAX_GRID
+from omniimage.vocabulary import MAX_GRID, image_length
 
 PARTS = ("tokenizer", "prior", "decoder")
 REMAT = ("none", "projections", "mlp", "attention", "full", "offload")  # from all saved to nothing, or on the host
@@ -323,7 +323,7 @@ class Settings(Ranged):
     ):
       given = f"data.image_size={self.data.image_size} by decoder.{key}={getattr(decoder, key)}"
       require(count <= most, f"{given} has {count} {what} a side; at most {most}")
-    longest = self.token_grid**2 + 4
+    longest = image_length(self.token_grid, self.token_grid)
     require(
       self.data.sequence_length >= longest,
       f"data.sequence_length={self.data.sequence_length} cannot hold one image of {longest} tokens",
