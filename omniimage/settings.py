@@ -15,6 +15,8 @@ from typing import Annotated, Any
 
 from absl import logging
 
+from omniimage.data.sources import SOURCES
+from omniimage.data.sources.source import SourceSettings
 from omniimage.errors import SettingsError
 from omniimage.ranges import SEEDS, OutOfRange, Range, Ranged, shown
 from omniimage.vocabulary import MAX_GRID, image_length
@@ -54,35 +56,8 @@ def divides(small: int, large: int, small_name: str, large_name: str):
 
 
 @dataclasses.dataclass(frozen=True)
-class ScenesSettings(Ranged):
-  """The procedural world, `omniimage.data.scenes`."""
-
-  name: str
-  grid: Annotated[int, Range(2, 5)]
-  min_objects: Annotated[int, Range(1, 25)]
-  max_objects: Annotated[int, Range(1, 25)]
-
-  def __post_init__(self):
-    super().__post_init__()
-    require(
-      self.min_objects <= self.max_objects <= self.grid**2,
-      f"data.source: min_objects={self.min_objects} <= max_objects={self.max_objects} <= grid² must hold",
-    )
-
-
-@dataclasses.dataclass(frozen=True)
-class EmojiSettings:
-  """The Fluent 3D emoji, `omniimage.data.emoji`."""
-
-  name: str
-
-
-SOURCES = {"scenes": ScenesSettings, "emoji": EmojiSettings}
-
-
-@dataclasses.dataclass(frozen=True)
 class DataSettings(Ranged):
-  source: ScenesSettings | EmojiSettings
+  source: SourceSettings
   image_size: Annotated[int, Range(1, 2**14)]  # pixels, square
   sequence_length: Annotated[int, Range(1, 2**16)]  # tokens a packed row holds
   images_per_row: Annotated[int, Range(0, 1024)]  # image slots a packed row holds; 0 is text alone
@@ -439,10 +414,10 @@ def _build(cls: type, values: Any, path: str):
 
 def _convert(hint: Any, value: Any, path: str):
   origin, args = typing.get_origin(hint), typing.get_args(hint)
-  if origin is types.UnionType:  # the data source: its name chooses the dataclass
+  if hint is SourceSettings:  # its name chooses the dataclass
     name = value.get("name") if isinstance(value, Mapping) else value
     require(name in tuple(SOURCES), f"{path}.name={name!r} is not a data source; there are {', '.join(SOURCES)}")
-    return _build(SOURCES[name], value, path)
+    return _build(SOURCES[name].settings, value, path)
   if dataclasses.is_dataclass(hint):
     return _build(hint, value, path)
   if origin is tuple:

@@ -102,16 +102,6 @@ def encode(turns: Sequence[Turn], text_tokenizer: Tokenizer, vocabulary: Vocabul
   )
 
 
-def drop_text(turns: Sequence[Turn]) -> tuple[Turn, ...]:
-  """The conversation without the text before its last target image, for classifier-free guidance (Ho & Salimans 2022).
-
-  The caption of a text→image conversation goes and the sequence starts with `<image>`; one that paints nothing stays.
-  """
-  targets = [i for i, turn in enumerate(turns) if isinstance(turn, ImageTurn) and turn.is_target]
-  last = targets[-1] if targets else -1
-  return tuple(turn for i, turn in enumerate(turns) if i > last or isinstance(turn, ImageTurn))
-
-
 @functools.lru_cache(maxsize=64)
 def image_tokens(rows: int, columns: int, vocabulary: Vocabulary) -> tuple[np.ndarray, np.ndarray]:
   """`<image>` … `</image>` with placeholders for the codes, (N,), and positions (N,3) that count from `<image>`."""
