@@ -1,12 +1,19 @@
 """One vocabulary: text ids | special tokens | image codes | (reserved) audio codes.
 
 A sequence is a grammar: text | <eos> | <image> rows columns code … code </image>, with exactly rows × columns codes in
-raster order. Sizes are special tokens, so the model reads and says how large an image is before its first code.
+raster order. Sizes are special tokens, so the model reads and says how large an image is before its first code. What
+the grammar puts around codes is counted here, for all that must know how long a sequence becomes.
 """
 
 import dataclasses
 
 MAX_GRID = 128  # largest number of token rows or columns a size token can name
+OPENING = 3  # tokens of an image before its first code: <image> rows columns
+
+
+def image_length(rows: int, columns: int) -> int:
+  """Tokens of an image, from `<image>` to `</image>`."""
+  return OPENING + rows * columns + 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,6 +65,10 @@ class Vocabulary:
   @property
   def total(self) -> int:
     return self.codes + self.image_codes
+
+  def opening(self, rows: int, columns: int) -> list[int]:
+    """What stands before the codes of an image. ValueError outside 1..MAX_GRID."""
+    return [self.image, self.size(rows), self.size(columns)]
 
   def size(self, n: int) -> int:
     """The token that names a grid of `n` rows or columns. ValueError outside 1..MAX_GRID."""

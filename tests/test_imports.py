@@ -6,8 +6,9 @@ from pathlib import Path
 import omniimage
 
 ROOT = Path(omniimage.__file__).parents[1]
+RECORDS = tuple(f"omniimage.data.{name}" for name in ("sources", "scenes", "tasks", "conversation", "emoji"))
 KEEPS = ("omniimage.checkpoint", "omniimage.lock", "omniimage.workdir")  # what a run is, among several processes
-# From top to bottom; a module belongs to the first entry that begins its name. Entries of one row know each other.
+# From top to bottom; a module belongs to the longest entry that begins its name. Entries of one row know each other.
 LAYERS = (
   ("launch",),
   ("omniimage.plan",),
@@ -19,19 +20,23 @@ LAYERS = (
   ("omniimage.sampling",),
   ("omniimage.models", "omniimage.data", "omniimage.distributed", "omniimage.planning", *KEEPS),
   ("omniimage.settings",),
+  RECORDS,  # a source's settings lie beside it
   ("omniimage",),
 )
 
 
 def layer_of(module: str) -> int:
   entries = [(entry, level) for level, row in enumerate(LAYERS) for entry in row]
-  return next(level for entry, level in entries if module == entry or module.startswith(f"{entry}."))
+  return max((len(entry), level) for entry, level in entries if f"{module}.".startswith(f"{entry}."))[1]
 
 
 def imports(path: Path) -> set[str]:
   """The project's modules that a file imports, anywhere in it."""
-  found = set()
-  for node in ast.walk(ast.parse(path.read_text())):
+  found, tree = set(), ast.parse(path.read_text())
+  for node in ast.walk(tree):
+    if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+      node.body = []  # no import when it runs
+  for node in ast.walk(tree):
     if isinstance(node, ast.Import):
       found |= {alias.name for alias in node.names}
     elif isinstance(node, ast.ImportFrom):

@@ -10,9 +10,11 @@ import pytest
 
 from configs import emoji, omni, scenes
 from omniimage import settings as settings_module
+from omniimage.data.sources import SOURCES
+from omniimage.data.sources.source import SourceSettings
 from omniimage.ranges import ranges_of
 from omniimage.sampling.generate import Generator, draw
-from omniimage.settings import SOURCES, Settings, SettingsError, from_config, from_stored
+from omniimage.settings import Settings, SettingsError, from_config, from_stored
 from omniimage.training import loop
 from omniimage.training.state import fresh_state
 from omniimage.workdir import Workdir
@@ -39,6 +41,7 @@ def test_a_variant_that_a_config_does_not_have_is_an_error_that_names_it(module)
 def _classes(cls: type) -> set[type]:
   """The settings class and all below it."""
   kinds = {kind for hint in typing.get_type_hints(cls).values() for kind in (hint, *typing.get_args(hint))}
+  kinds |= {row.settings for row in SOURCES.values()} if SourceSettings in kinds else set()
   return {cls}.union(*(_classes(kind) for kind in kinds if dataclasses.is_dataclass(kind)))
 
 
@@ -50,6 +53,8 @@ def _is_reader(frame) -> bool:
     if frame.f_code.co_name == "__post_init__":
       return False
     frame = frame.f_back
+  if frame.f_code.co_name == "__post_init__":  # of a source's settings, beside the source
+    return False
   return frame.f_code.co_filename.startswith(OURS)
 
 
@@ -101,7 +106,8 @@ def test_every_field_has_a_reader(read, monkeypatch, tmp_path):
   generator(["a red star"])
 
   fields = {(cls.__name__, field.name) for cls in _classes(Settings) for field in dataclasses.fields(cls)}
-  chosen_by = {(cls.__name__, "name") for cls in SOURCES.values()}  # it has chosen the class, in `from_config`
+  chosen_by = {(row.settings.__name__, "name") for row in SOURCES.values()}  # has chosen the class, in `from_config`
+  chosen_by.add((SourceSettings.__name__, "name"))
   assert fields - chosen_by - read == set()
 
 

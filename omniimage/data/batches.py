@@ -15,7 +15,7 @@ from omniimage.data import conversation
 from omniimage.data.conversation import Encoded, Tokenizer
 from omniimage.data.packing import RowStream
 from omniimage.data.readings import Readings
-from omniimage.data.sources import Source
+from omniimage.data.sources.source import Source
 from omniimage.settings import DataSettings, SettingsError
 from omniimage.streams import Stream, generator
 from omniimage.vocabulary import Vocabulary
@@ -123,7 +123,7 @@ class Batches:
     without_text = rng.random() < self._data.drop_text
     turns = self._source.record(record, rng)
     if without_text:
-      turns = conversation.drop_text(turns)
+      turns = self._source.task(record).without_condition(turns)
     encoded = conversation.encode(turns, self._text_tokenizer, self._vocabulary, self._token_grid)
     shape = (self._data.image_size, self._data.image_size, 3)
     for image in encoded.images:

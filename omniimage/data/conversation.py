@@ -14,12 +14,9 @@ from typing import Protocol
 
 import numpy as np
 
-from omniimage.vocabulary import Vocabulary
+from omniimage.vocabulary import OPENING, Vocabulary, image_length
 
 # Axes: N tokens, I images, H and W pixels.
-
-BEFORE_CODES = 3  # <image> rows columns
-AROUND_CODES = 4  # and </image>
 
 
 class Tokenizer(Protocol):
@@ -64,7 +61,7 @@ class Encoded:
 
 def length(text_tokens, num_images, token_grid: int):
   """Tokens of a conversation with so much text and so many images of token_grid² codes; of numbers or arrays."""
-  return text_tokens + num_images * (token_grid**2 + AROUND_CODES) + 1
+  return text_tokens + num_images * image_length(token_grid, token_grid) + 1
 
 
 def encode(turns: Sequence[Turn], text_tokenizer: Tokenizer, vocabulary: Vocabulary, token_grid: int) -> Encoded:
@@ -79,7 +76,7 @@ def encode(turns: Sequence[Turn], text_tokenizer: Tokenizer, vocabulary: Vocabul
   for turn in turns:
     if isinstance(turn, ImageTurn):
       turn_tokens, turn_positions = image_tokens(token_grid, token_grid, vocabulary)
-      image_starts.append(start + BEFORE_CODES)
+      image_starts.append(start + OPENING)
     else:
       turn_tokens = _text_tokens(turn.text, text_tokenizer, vocabulary)
       turn_positions = _text_positions(len(turn_tokens))
@@ -105,24 +102,14 @@ def encode(turns: Sequence[Turn], text_tokenizer: Tokenizer, vocabulary: Vocabul
   )
 
 
-def drop_text(turns: Sequence[Turn]) -> tuple[Turn, ...]:
-  """The conversation without the text before its last target image, for classifier-free guidance (Ho & Salimans 2022).
-
-  The caption of a text→image conversation goes and the sequence starts with `<image>`; one that paints nothing stays.
-  """
-  targets = [i for i, turn in enumerate(turns) if isinstance(turn, ImageTurn) and turn.is_target]
-  last = targets[-1] if targets else -1
-  return tuple(turn for i, turn in enumerate(turns) if i > last or isinstance(turn, ImageTurn))
-
-
 @functools.lru_cache(maxsize=64)
 def image_tokens(rows: int, columns: int, vocabulary: Vocabulary) -> tuple[np.ndarray, np.ndarray]:
   """`<image>` … `</image>` with placeholders for the codes, (N,), and positions (N,3) that count from `<image>`."""
-  before = [vocabulary.image, vocabulary.size(rows), vocabulary.size(columns)]
+  before = vocabulary.opening(rows, columns)
   tokens = np.array([*before, *[vocabulary.codes] * (rows * columns), vocabulary.end_image], np.int32)
-  codes = BEFORE_CODES + np.indices((1, rows, columns), np.int32).reshape(3, -1).T
-  after = np.full((1, 3), BEFORE_CODES + max(rows, columns), np.int32)
-  positions = np.concatenate([_text_positions(BEFORE_CODES), codes, after])
+  codes = OPENING + np.indices((1, rows, columns), np.int32).reshape(3, -1).T
+  after = np.full((1, 3), OPENING + max(rows, columns), np.int32)
+  positions = np.concatenate([_text_positions(OPENING), codes, after])
   tokens.flags.writeable = positions.flags.writeable = False  # both are shared by all that ask
   return tokens, positions
 

@@ -16,8 +16,9 @@ import numpy as np
 from absl import logging
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
-from omniimage.data import emoji, scenes
+from omniimage.data import emoji
 from omniimage.data.lossless import PROBES, losses
+from omniimage.data.scenes.captions import vocabulary_captions
 from omniimage.data.tokenizer_files import Unfit, build, read
 from omniimage.errors import UserError
 from omniimage.paths import absolute
@@ -125,7 +126,7 @@ def train_vocabulary(captions: Iterable[str], size: int) -> Tokenizer:
 def builtin_captions() -> Iterator[str]:
   """What the shipped vocabulary is trained on: scenes of every grid, and the emoji that were trained on when it was
   made, when each was held out by itself. Runs hold its ids, so it stays as it is although the split has changed."""
-  yield from scenes.vocabulary_captions(2000, seed=0)
+  yield from vocabulary_captions(2000, seed=0)
   rng = np.random.default_rng(0)
   for concept in emoji.load().concepts:
     if not emoji.is_held_out(concept.hexcode):

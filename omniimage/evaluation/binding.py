@@ -15,14 +15,15 @@ from collections.abc import Sequence
 import numpy as np
 
 from omniimage import streams
-from omniimage.data import scenes
-from omniimage.data.distinct import distinct_scenes
-from omniimage.data.scenes import Graded, Scene, Score
+from omniimage.data.scenes.grader import Graded, Score, score
+from omniimage.data.scenes.world import Scene
+from omniimage.data.tasks import Grader
 from omniimage.errors import UserError
-from omniimage.evaluation.held_out import drawn, in_batches
+from omniimage.evaluation.held_out import drawn, graded_by, in_batches, open_split, prompt_and_target
 from omniimage.sampling.generate import Generator
-from omniimage.settings import ScenesSettings
 from omniimage.streams import Stream
+
+SUITE = "binding"  # as the task's grader calls it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,19 +64,23 @@ class Binding:
     return {**by_kind.pop("painted"), **prompts, **by_kind}
 
 
-def binding(generator: Generator, source_settings: ScenesSettings, prompts: int, seed: int, batch: int = 64) -> Binding:
+def binding(generator: Generator, prompts: int, seed: int, batch: int = 64) -> Binding:
   """Draws and grades the first `prompts` different scenes of the test split, fewer if it has fewer. UserError if the
-  source is not the scenes."""
-  if not isinstance(source_settings, ScenesSettings):
+  source has no task that is graded so."""
+  source = open_split(generator, "test")
+  task = graded_by(source, SUITE)
+  if task is None:
     raise UserError(
-      f"binding grades pictures of scenes, but data.source is {source_settings.name!r}; "
+      f"binding grades pictures of scenes, but data.source is {generator.omni.settings.data.source.name!r}; "
       "evaluate --suite=reconstruction or --suite=seams"
     )
-  records, asked = zip(*itertools.islice(distinct_scenes(source_settings), prompts))
-  captions = tuple(
-    scenes.caption(scene, streams.generator(Stream.CAPTIONS, seed, i)) for i, scene in zip(records, asked)
-  )
-  images = np.stack([scenes.render(scene, generator.omni.settings.data.image_size) for scene in asked])
+  grader, records = task.grader, (i for i in source.distinct() if source.task(i) is task)
+  conversations = [
+    source.record(i, streams.generator(Stream.CAPTIONS, seed, i)) for i in itertools.islice(records, prompts)
+  ]
+  asked = tuple(grader.expected(turns) for turns in conversations)
+  captions, images = zip(*(prompt_and_target(task, turns) for turns in conversations))
+  images = np.stack(images)
 
   codes = in_batches(lambda indices, _: generator.encode(images[indices]), np.zeros(len(asked)), batch)
   sampled = drawn(generator, captions, seed, batch)
@@ -86,17 +91,16 @@ def binding(generator: Generator, source_settings: ScenesSettings, prompts: int,
     "true_tokens": true.images,
     "reconstruction": true.rendering,
   }
-  smallest = scenes.MIN_CELL * source_settings.grid
-  answers = {kind: answered(asked, shown) for kind, shown in pictures.items() if shown.shape[1] >= smallest}
+  gradable = {kind: shown for kind, shown in pictures.items() if shown.shape[1] >= grader.least_pixels}
+  answers = {kind: answered(grader, asked, shown) for kind, shown in gradable.items()}
   return Binding(asked, captions, images, answers)
 
 
-def answered(asked: Sequence[Scene], images: np.ndarray) -> tuple[Answer, ...]:
+def answered(grader: Grader, asked: Sequence[Scene], images: np.ndarray) -> tuple[Answer, ...]:
   """Grades images (n, H, W, 3) against the scenes they were asked to show."""
-  graded = scenes.grade_many(images, asked[0].grid)
   return tuple(
-    Answer(image, seen, scenes.score(scene, seen), faults(scene, seen))
-    for scene, image, seen in zip(asked, images, graded)
+    Answer(image, seen, grader.score(scene, seen), faults(scene, seen))
+    for scene, image, seen in zip(asked, images, grader.grade(images))
   )
 
 
@@ -110,13 +114,13 @@ def shares(asked: Sequence[Scene], scores: Sequence[Score]) -> dict:
     mistakes: how often each thing was wrong; an object may have the wrong shape and the wrong color.
   """
   bound = {}
-  for scene, score in zip(asked, scores):
-    bound.setdefault(len(scene.objects), []).extend(score.bound)
-  mistakes = Counter(name for score in scores for attributes in score.wrong for name in attributes)
-  mistakes["extra"] = sum(len(score.extra) for score in scores)
+  for scene, result in zip(asked, scores):
+    bound.setdefault(len(scene.objects), []).extend(result.bound)
+  mistakes = Counter(name for result in scores for attributes in result.wrong for name in attributes)
+  mistakes["extra"] = sum(len(result.extra) for result in scores)
   return {
     "objects": float(np.mean([one for group in bound.values() for one in group])),
-    "scenes": float(np.mean([score.exact for score in scores])),
+    "scenes": float(np.mean([result.exact for result in scores])),
     "by_count": {str(count): float(np.mean(bound[count])) for count in sorted(bound)},
     "mistakes": {name: count for name, count in mistakes.most_common() if count},
   }
@@ -124,7 +128,7 @@ def shares(asked: Sequence[Scene], scores: Sequence[Score]) -> dict:
 
 def faults(asked: Scene, graded: Graded) -> tuple[Fault, ...]:
   """What is wrong with a picture, cell by cell, in raster order."""
-  result = scenes.score(asked, graded)
+  result = score(asked, graded)
   seen = {item.cell: item for item in graded.scene.objects}
   found = []
   for item, wrong in zip(asked.objects, result.wrong):

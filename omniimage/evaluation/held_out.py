@@ -9,14 +9,15 @@ import numpy as np
 from absl import logging
 
 from omniimage import streams
-from omniimage.data.conversation import ImageTurn, TextTurn, Turn
-from omniimage.data.distinct import distinct_scenes
-from omniimage.data.sources import Source, open_source
+from omniimage.data.conversation import ImageTurn, Turn
+from omniimage.data.sources import open_source
+from omniimage.data.sources.source import Source
+from omniimage.data.tasks import Task, text_of
 from omniimage.data.text import TextTokenizer
 from omniimage.errors import UserError
 from omniimage.evaluation.sheets import to_uint8
 from omniimage.sampling.generate import Drawing, Generator, read_prompt
-from omniimage.settings import ScenesSettings, Settings
+from omniimage.settings import Settings
 from omniimage.streams import Stream
 
 SPARE = 64  # records tried for each example that is looked for
@@ -33,19 +34,14 @@ class Examples:
 def held_out(generator: Generator, n: int, seed: int) -> Examples:
   """The first `n` records of the test split that ask for different images, fewer if there are fewer; `seed` words their
   captions. UserError if there are none."""
-  settings, text_tokenizer = generator.omni.settings, generator.text_tokenizer
-  source = _open(generator, "test")
-  if isinstance(settings.data.source, ScenesSettings):
-    records = (record for record, _ in distinct_scenes(settings.data.source))
-  else:
-    records = range(len(source))
-  return read_examples(source, records, n, seed, settings, text_tokenizer)
+  source = open_split(generator, "test")
+  return read_examples(source, source.distinct(), n, seed, generator.omni.settings, generator.text_tokenizer)
 
 
 def picked(generator: Generator, split: str, n: int, seed: int) -> Examples:
   """`n` records from all over a split, "train" or "test", fewer if it has fewer; `seed` picks and words them. UserError
   if there are none."""
-  source = _open(generator, split)
+  source = open_split(generator, split)
   return read_examples(
     source, candidates(len(source), n, seed), n, seed, generator.omni.settings, generator.text_tokenizer
   )
@@ -61,7 +57,8 @@ def candidates(records: int, n: int, seed: int) -> list[int]:
   return list(dict.fromkeys([*pick(records, n, seed).tolist(), *pick(records, SPARE * n, seed).tolist()]))
 
 
-def _open(generator: Generator, split: str) -> Source:
+def open_split(generator: Generator, split: str) -> Source:
+  """The "train" or "test" records of what a generator has learnt."""
   omni = generator.omni
   return open_source(
     omni.settings.data, split, omni.settings.token_grid, generator.text_tokenizer, omni.vocabulary
@@ -80,7 +77,7 @@ def read_examples(
     tried += 1
     try:
       turns = source.record(record, streams.generator(Stream.CAPTIONS, seed, record))
-      example = _checked(prompt_and_target(turns), settings, text_tokenizer)
+      example = _checked(prompt_and_target(source.task(record), turns), settings, text_tokenizer)
     except Exception as error:  # as in training, one broken file must not end it
       bad.append(f"record {record}: {type(error).__name__}: {error}")
       continue
@@ -111,15 +108,15 @@ def _checked(
   return example
 
 
-def prompt_and_target(turns: Sequence[Turn]) -> tuple[str, np.ndarray] | None:
-  """The text before the last target image of a conversation, and that image; None if it paints nothing."""
-  text, found = [], None
-  for turn in turns:
-    if isinstance(turn, TextTurn):
-      text.append(turn.text)
-    elif turn.is_target and isinstance(turn, ImageTurn):
-      found = " ".join(text), turn.image
-  return found
+def prompt_and_target(task: Task, turns: Sequence[Turn]) -> tuple[str, np.ndarray] | None:
+  """The words in which a conversation of a task asks for an image, and that image; None if it asks for none."""
+  target = task.target(turns)
+  return (text_of(task.prompt(turns)), target.image) if isinstance(target, ImageTurn) else None
+
+
+def graded_by(source: Source, suite: str) -> Task | None:
+  """The first task of a source whose answers a suite reads, as its grader says."""
+  return next((task for task in source.tasks if task.grader is not None and task.grader.suite == suite), None)
 
 
 def deal(lengths: Sequence[int], batch: int) -> list[np.ndarray]:

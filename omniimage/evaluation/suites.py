@@ -6,9 +6,11 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from omniimage.data.sources import open_source
+from omniimage.data.sources.source import Source
 from omniimage.errors import UserError
 from omniimage.evaluation.binding import Binding, binding
-from omniimage.evaluation.held_out import Examples
+from omniimage.evaluation.held_out import Examples, graded_by
 from omniimage.evaluation.reconstruction import reconstruction
 from omniimage.evaluation.report import (
   KINDS,
@@ -23,20 +25,28 @@ from omniimage.evaluation.report import (
 from omniimage.evaluation.seams import Seams, seams
 from omniimage.paths import writing
 from omniimage.sampling.generate import Generator
-from omniimage.settings import ScenesSettings, Settings
+from omniimage.settings import Settings
+from omniimage.vocabulary import Vocabulary
 from omniimage.workdir import Run, Workdir
 
+UNGRADED = ("reconstruction", "seams")  # suites that fit every source
 
-def suites_of(name: str, settings: Settings) -> tuple[str, ...]:
-  """The suites that a name stands for: itself, or "all" that fit the run. UserError if it fits nothing."""
-  graded = isinstance(settings.data.source, ScenesSettings)
+
+def suites_of(name: str, source: Source, learnt: str) -> tuple[str, ...]:
+  """The suites that a name stands for: itself, or "all" that fit the run. UserError if it fits nothing.
+
+  Args:
+    source: of the run; its tasks' graders say which other suites than the ungraded ones fit.
+    learnt: the name of the source.
+  """
+  fitting = tuple(suite for suite in SUITES if suite in UNGRADED or graded_by(source, suite))
   if name == "all":
-    return SUITES if graded else SUITES[1:]
+    return fitting
   if name not in SUITES:
     raise UserError(f"there is no suite {name!r}; give one of {', '.join(SUITES)}, or all")
-  if name == "binding" and not graded:
+  if name not in fitting:
     raise UserError(
-      f"binding grades pictures of scenes, and this run has learnt {settings.data.source.name}; "
+      f"{name} grades pictures of scenes, and this run has learnt {learnt}; "
       "evaluate --suite=reconstruction or --suite=seams"
     )
   return (name,)
@@ -47,13 +57,15 @@ def evaluate(run: Run, workdir: Path, suite: str, out: Path, prompts: int, seed:
 
   Raises UserError, before anything is compiled, where the suite does not fit the run or nothing can be written.
   """
-  names = suites_of(suite, run.settings)
+  data, vocabulary = run.settings.data, Vocabulary(run.text_tokenizer.size, run.settings.tokenizer.codes)
+  source = open_source(data, "test", run.settings.token_grid, run.text_tokenizer, vocabulary)
+  names = suites_of(suite, source, data.source.name)
   _check_out(out)
   generator, results, seconds = Generator(run.settings, run.params, run.text_tokenizer), {}, dict(run.seconds)
   for name in names:
     began = time.perf_counter()
     if name == "binding":
-      results[name] = binding(generator, run.settings.data.source, prompts, seed, batch)
+      results[name] = binding(generator, prompts, seed, batch)
     elif name == "reconstruction":
       results[name] = reconstruction(generator, prompts, seed, batch)
     elif "binding" in results:

@@ -7,7 +7,7 @@ file a group. An unknown key, a wrong type, a number out of its range or an impo
 
 from omniimage.errors import SettingsError
 from omniimage.settings.conversion import from_config, from_stored
-from omniimage.settings.data import SOURCES, DataSettings, EmojiSettings, ScenesSettings
+from omniimage.settings.data import DataSettings
 from omniimage.settings.kinds import MOST_STEPS, divides, require
 from omniimage.settings.parts import DecoderSettings, PriorSettings, TokenizerSettings
 from omniimage.settings.run import MeshSettings, RunSettings
@@ -16,7 +16,7 @@ from omniimage.settings.training import FaultSettings, OptimizerSettings, StageS
 from omniimage.settings.whole import REMAT, Settings
 
 __all__ = [
-  "AS_TRAINED", "MOST_STEPS", "REMAT", "SOURCES", "DataSettings", "DecoderSettings", "EmojiSettings", "FaultSettings",
-  "MeshSettings", "OptimizerSettings", "PriorSettings", "RunSettings", "SamplingSettings", "ScenesSettings", "Settings",
+  "AS_TRAINED", "MOST_STEPS", "REMAT", "DataSettings", "DecoderSettings", "FaultSettings",
+  "MeshSettings", "OptimizerSettings", "PriorSettings", "RunSettings", "SamplingSettings", "Settings",
   "SettingsError", "StageSettings", "TokenizerSettings", "divides", "from_config", "from_stored", "require",
 ]  # fmt: skip

@@ -9,9 +9,10 @@ from typing import Any
 
 from absl import logging
 
+from omniimage.data.sources import SOURCES
+from omniimage.data.sources.source import SourceSettings
 from omniimage.errors import SettingsError
 from omniimage.ranges import OutOfRange, shown
-from omniimage.settings.data import SOURCES
 from omniimage.settings.kinds import require
 from omniimage.settings.sampling import AS_TRAINED
 from omniimage.settings.whole import Settings
@@ -69,10 +70,10 @@ def _build(cls: type, values: Any, path: str):
 
 def _convert(hint: Any, value: Any, path: str):
   origin, args = typing.get_origin(hint), typing.get_args(hint)
-  if origin is types.UnionType:  # the data source: its name chooses the dataclass
+  if hint is SourceSettings:  # its name chooses the dataclass
     name = value.get("name") if isinstance(value, Mapping) else value
     require(name in tuple(SOURCES), f"{path}.name={name!r} is not a data source; there are {', '.join(SOURCES)}")
-    return _build(SOURCES[name], value, path)
+    return _build(SOURCES[name].settings, value, path)
   if dataclasses.is_dataclass(hint):
     return _build(hint, value, path)
   if origin is tuple:

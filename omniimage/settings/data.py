@@ -3,40 +3,14 @@
 import dataclasses
 from typing import Annotated
 
+from omniimage.data.sources.source import SourceSettings
 from omniimage.ranges import Range, Ranged
-from omniimage.settings.kinds import PartialShare, Share, require
-
-
-@dataclasses.dataclass(frozen=True)
-class ScenesSettings(Ranged):
-  """The procedural world, `omniimage.data.scenes`."""
-
-  name: str
-  grid: Annotated[int, Range(2, 5)]
-  min_objects: Annotated[int, Range(1, 25)]
-  max_objects: Annotated[int, Range(1, 25)]
-
-  def __post_init__(self):
-    super().__post_init__()
-    require(
-      self.min_objects <= self.max_objects <= self.grid**2,
-      f"data.source: min_objects={self.min_objects} <= max_objects={self.max_objects} <= grid² must hold",
-    )
-
-
-@dataclasses.dataclass(frozen=True)
-class EmojiSettings:
-  """The Fluent 3D emoji, `omniimage.data.emoji`."""
-
-  name: str
-
-
-SOURCES = {"scenes": ScenesSettings, "emoji": EmojiSettings}
+from omniimage.settings.kinds import PartialShare, Share
 
 
 @dataclasses.dataclass(frozen=True)
 class DataSettings(Ranged):
-  source: ScenesSettings | EmojiSettings
+  source: SourceSettings
   image_size: Annotated[int, Range(1, 2**14)]  # pixels, square
   sequence_length: Annotated[int, Range(1, 2**16)]  # tokens a packed row holds
   images_per_row: Annotated[int, Range(0, 1024)]  # image slots a packed row holds; 0 is text alone

@@ -11,7 +11,7 @@ from omniimage.settings.parts import DecoderSettings, PriorSettings, TokenizerSe
 from omniimage.settings.run import MeshSettings, RunSettings
 from omniimage.settings.sampling import AS_TRAINED, SamplingSettings
 from omniimage.settings.training import FaultSettings, OptimizerSettings, StageSettings
-from omniimage.vocabulary import MAX_GRID
+from omniimage.vocabulary import MAX_GRID, image_length
 
 REMAT = ("none", "projections", "mlp", "attention", "full", "offload")  # from all saved to nothing, or on the host
 
@@ -60,7 +60,7 @@ class Settings(Ranged):
     ):
       given = f"data.image_size={self.data.image_size} by decoder.{key}={getattr(decoder, key)}"
       require(count <= most, f"{given} has {count} {what} a side; at most {most}")
-    longest = self.token_grid**2 + 4
+    longest = image_length(self.token_grid, self.token_grid)
     require(
       self.data.sequence_length >= longest,
       f"data.sequence_length={self.data.sequence_length} cannot hold one image of {longest} tokens",

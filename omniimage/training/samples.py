@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from absl import logging
 
-from omniimage.data.sources import Source
+from omniimage.data.sources.source import Source
 from omniimage.data.text import TextTokenizer
 from omniimage.errors import UserError
 from omniimage.evaluation.held_out import Examples, candidates, read_examples

@@ -1,4 +1,4 @@
-"""Batches and their sources: a batch is a function of (seed, batch index), and holds exactly what its records say."""
+"""Batches: a batch is a function of (seed, batch index), and holds exactly what its records say."""
 
 import dataclasses
 import logging
@@ -7,21 +7,20 @@ import re
 import numpy as np
 import pytest
 
-from omniimage.data import conversation, emoji
+from omniimage.data import conversation
 from omniimage.data.batches import Batches
 from omniimage.data.conversation import ImageTurn, TextTurn
-from omniimage.data.sources import EmojiSource, ScenesSource, open_source
-from omniimage.data.text import TextTokenizer
+from omniimage.data.sources.source import SourceSettings
+from omniimage.data.tasks import TextToImage
 from omniimage.errors import UserError
-from omniimage.settings import DataSettings, EmojiSettings, ScenesSettings, SettingsError
+from omniimage.settings import DataSettings, SettingsError
 from omniimage.streams import Stream, generator
 from omniimage.vocabulary import Vocabulary
 
 GRID = 2  # codes along one side of the images of `Sketches`
 ROWS = 6
-SCENES = ScenesSettings("scenes", grid=2, min_objects=1, max_objects=4)
 DATA = DataSettings(
-  source=SCENES,
+  source=SourceSettings("sketches"),
   image_size=8,
   sequence_length=96,
   images_per_row=5,
@@ -60,6 +59,9 @@ class Sketches:
     for number in range(index % 4):
       turns.append(ImageTurn(np.full((8, 8, 3), rng.integers(1, 256), np.uint8), is_target=number % 2 == 0))
     return [*turns, TextTurn(f"{index:05d}", is_target=True)]
+
+  def task(self, index: int) -> TextToImage:
+    return TextToImage()
 
 
 def batches_of(source=None, seed=0, **changes) -> Batches:
@@ -293,78 +295,3 @@ def test_what_can_never_fit_a_row_is_an_error_before_anything_is_read():
     batches_of(Sketches(n=4), sequence_length=40)
   with pytest.raises(SettingsError, match=r"data.images_per_row=2 .* may have 3 images; set data.images_per_row to 3"):
     batches_of(images_per_row=2)
-
-
-# ------------------------------------------------------------------------------------------------- the sources
-
-
-@pytest.fixture(scope="module")
-def text_tokenizer():
-  return TextTokenizer.load()
-
-
-def open_(text_tokenizer, source=SCENES, split="train", image_size=32, token_grid=4, text_size=None):
-  data = dataclasses.replace(DATA, source=source, image_size=image_size)
-  vocabulary = Vocabulary(text_size or text_tokenizer.size, image_codes=10)
-  return open_source(data, split, token_grid, text_tokenizer, vocabulary), vocabulary
-
-
-@pytest.mark.parametrize(
-  "source", [SCENES, ScenesSettings("scenes", grid=5, min_objects=20, max_objects=25), EmojiSettings("emoji")]
-)
-@pytest.mark.parametrize("split", ["train", "test"])
-def test_no_record_is_longer_than_its_bound_and_the_bound_is_not_idle(text_tokenizer, source, split):
-  opened, vocabulary = open_(text_tokenizer, source, split)
-  tokens, images = opened.lengths()
-  assert len(tokens) == len(images) == len(opened)
-  rng = np.random.default_rng(0)
-  drawn = rng.integers(len(opened), size=300).tolist()
-  found = [len(conversation.encode(opened.record(i, rng), text_tokenizer, vocabulary, 4).tokens) for i in drawn]
-  assert (found <= tokens[drawn]).all() and (images == 1).all()
-  assert np.mean(found) > 0.75 * tokens[drawn].mean()
-
-
-def test_scenes_are_a_caption_and_a_target_picture(text_tokenizer):
-  scenes, _ = open_(text_tokenizer)
-  assert isinstance(scenes, ScenesSource) and len(scenes) == 2**20
-  text, image = scenes.record(3, np.random.default_rng(0))
-  assert not text.is_target and image.is_target and image.image.shape == (32, 32, 3)
-  tokens, _ = scenes.lengths()
-  assert (np.diff(tokens[:4]) > 0).all() and np.array_equal(tokens[:4], tokens[4:8])
-
-
-def test_emoji_are_resized_and_never_enlarged(text_tokenizer):
-  small, _ = open_(text_tokenizer, EmojiSettings("emoji"), image_size=32)
-  full, _ = open_(text_tokenizer, EmojiSettings("emoji"), image_size=64)
-  assert isinstance(small, EmojiSource) and len(small) == len(emoji.indices("train"))
-  rng = np.random.default_rng(0)
-  for index in (0, 1000):
-    halved = small.record(index, rng)[1].image.astype(float)
-    blocks = full.record(index, rng)[1].image.reshape(32, 2, 32, 2, 3).mean((1, 3))
-    assert halved.shape == (32, 32, 3) and abs(halved - blocks).mean() < 6
-  with pytest.raises(SettingsError, match=r"data.image_size=128.*64 or less"):
-    open_(text_tokenizer, EmojiSettings("emoji"), image_size=128)
-
-
-def test_sources_of_an_unknown_split_or_a_vocabulary_too_small_are_errors(text_tokenizer):
-  with pytest.raises(ValueError, match=r"no split 'valid'; give one of train, test"):
-    open_(text_tokenizer, split="valid")
-  with pytest.raises(SettingsError, match=r"data.vocabulary='builtin' has \d+ tokens, .* only 100 text ids"):
-    open_(text_tokenizer, text_size=100)
-
-
-@pytest.mark.parametrize(
-  ("source", "image_size", "token_grid", "sequence_length", "images_per_row"),
-  [(SCENES, 32, 4, 256, 6), (EmojiSettings("emoji"), 64, 8, 512, 6)],
-)
-def test_the_shipped_sources_fill_their_rows(
-  text_tokenizer, source, image_size, token_grid, sequence_length, images_per_row
-):
-  opened, vocabulary = open_(text_tokenizer, source, image_size=image_size, token_grid=token_grid)
-  data = DataSettings(source, image_size, sequence_length, images_per_row, 256, 0.1, "builtin", 1.0)
-  batches = Batches(opened, data, vocabulary, text_tokenizer, token_grid, seed=0)
-  assert batches.statistics(0, 24)["packing_fill"] > 0.9 and batches.statistics(0, 24)["packing_dropped"] < 0.02
-  batch = batches.batch(0, 24)
-  assert (batch["segments"] > 0).mean() > 0.75 and not batches.bad_records
-  shown = batch["images"][batch["image_mask"]]
-  assert len({image.tobytes() for image in shown}) > 0.95 * len(shown) > 100

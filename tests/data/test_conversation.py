@@ -83,19 +83,6 @@ def test_length_counts_the_tokens(token_grid):
   assert conversation.length(3, 3, token_grid) == len(encoded.tokens)
 
 
-def test_dropping_the_text_leaves_an_image_first():
-  image, source = ImageTurn(picture(1), True), ImageTurn(picture(2), False)
-  caption, answer = TextTurn("a cat", False), TextTurn("done", True)
-  assert conversation.drop_text([caption, image]) == (image,)
-  assert conversation.drop_text([source, caption, image, answer]) == (source, image, answer)
-  assert encode(*conversation.drop_text([caption, image])).tokens[0] == VOCABULARY.image
-
-
-def test_a_conversation_that_paints_nothing_keeps_its_text():
-  turns = (ImageTurn(picture(2), False), TextTurn("a cat", True))
-  assert conversation.drop_text(turns) == turns
-
-
 def test_what_is_encoded_once_does_not_change_what_is_encoded_next():
   first = encode(ImageTurn(picture(0), True))
   first.tokens[:] = first.positions[:] = 7

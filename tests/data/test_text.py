@@ -19,7 +19,9 @@ from tokenizers import (
   trainers,
 )
 
-from omniimage.data import emoji, scenes, text
+from omniimage.data import emoji, text
+from omniimage.data.scenes import captions as scene_captions
+from omniimage.data.scenes.world import GRIDS, scene_of
 from omniimage.errors import UserError
 
 ODD_TEXTS = (
@@ -101,7 +103,7 @@ def test_bytes_that_are_no_text_decode_without_an_error(tokenizer):
 
 
 def test_every_word_of_the_scenes_is_one_token(tokenizer):
-  captions = list(scenes.vocabulary_captions(1000, seed=1))
+  captions = list(scene_captions.vocabulary_captions(1000, seed=1))
   words = {word for caption in captions for word in re.findall(r"\w+|[^\w\s]", caption)}
   assert len(words) >= 50 and {"a", "triangle", "center", "row", "5", ",", "."} <= words
   for word in words:
@@ -111,9 +113,9 @@ def test_every_word_of_the_scenes_is_one_token(tokenizer):
       assert len(tokenizer.encode(f"one{word}")) == 2, word
 
 
-@pytest.mark.parametrize("grid", scenes.GRIDS)
+@pytest.mark.parametrize("grid", GRIDS)
 def test_a_scene_caption_has_a_token_a_word(tokenizer, grid):
-  for caption in scenes.vocabulary_captions(200, seed=2):
+  for caption in scene_captions.vocabulary_captions(200, seed=2):
     assert len(tokenizer.encode(caption)) == len(re.findall(r"\w+|[^\w\s]", caption))
 
 
@@ -121,8 +123,8 @@ def test_a_scene_caption_has_a_token_a_word(tokenizer, grid):
 def test_scene_captions_keep_their_token_budget(tokenizer, grid, num_objects, budget):
   rng = np.random.default_rng(0)
   for index in range(50):
-    scene = scenes.scene_of(index, "train", grid=grid, min_objects=num_objects, max_objects=num_objects)
-    assert len(tokenizer.encode(scenes.caption(scene, rng))) <= budget
+    scene = scene_of(index, "train", grid=grid, min_objects=num_objects, max_objects=num_objects)
+    assert len(tokenizer.encode(scene_captions.caption(scene, rng))) <= budget
 
 
 def test_emoji_captions_are_short_and_within_their_bound(tokenizer):
@@ -150,7 +152,7 @@ def test_training_again_gives_the_shipped_vocabulary(tokenizer):
   again = text.TextTokenizer(text.train_vocabulary(text.builtin_captions(), text.BUILTIN_SIZE))
   hint = "the captions have changed; run: python -m omniimage.data.text"
   assert again.size == tokenizer.size, hint
-  for given in (*scenes.vocabulary_captions(20, seed=3), "an emoji of a grinning face, cheerful", *ODD_TEXTS):
+  for given in (*scene_captions.vocabulary_captions(20, seed=3), "an emoji of a grinning face, cheerful", *ODD_TEXTS):
     assert again.encode(given) == tokenizer.encode(given), hint
     assert again.decode(again.encode(given)) == given, hint
 

@@ -6,8 +6,8 @@ from collections.abc import Callable
 import numpy as np
 
 from configs import scenes as config
-from omniimage.data import scenes
-from omniimage.data.scenes import Scene
+from omniimage.data.scenes.captions import parse
+from omniimage.data.scenes.world import Scene, render
 from omniimage.evaluation.sheets import to_uint8
 from omniimage.sampling.generate import Drawing
 from omniimage.settings import Settings, from_config
@@ -30,9 +30,9 @@ class FakeGenerator:
   def __call__(self, prompts: list[str], seed: int = 0) -> Drawing:
     self.calls.append((len(prompts), seed))
     data = self.omni.settings.data
-    asked = [scenes.parse(prompt, data.source.grid) for prompt in prompts]
+    asked = [parse(prompt, data.source.grid) for prompt in prompts]
     images, rendering = (
-      np.stack([scenes.render(scene, data.image_size) for scene in some]) / 127.5 - 1
+      np.stack([render(scene, data.image_size) for scene in some]) / 127.5 - 1
       for some in (map(self._painted, asked), asked)
     )
     return Drawing(self.encode(to_uint8(rendering)), rendering, images)

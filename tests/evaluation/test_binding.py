@@ -1,16 +1,19 @@
 """Binding: the figures are what the pictures imply, and every error is found in its cell."""
 
 import dataclasses
+import itertools
 
 import numpy as np
 import pytest
 
-from omniimage.data import scenes
-from omniimage.data.scenes import Scene, SceneObject, grade, render
+from omniimage.data.scenes.captions import parse
+from omniimage.data.scenes.distinct import distinct_scenes
+from omniimage.data.scenes.grader import grade
+from omniimage.data.scenes.world import Scene, SceneObject, render, split_of
+from omniimage.data.sources.emoji import EmojiSettings
 from omniimage.errors import UserError
 from omniimage.evaluation.binding import Fault, binding, faults
 from omniimage.evaluation.held_out import deal, in_batches
-from omniimage.settings import EmojiSettings
 from tests.evaluation.fakes import FakeGenerator, recolored, settings
 
 STAR = SceneObject("star", "red", "large", 0, 0)
@@ -20,7 +23,7 @@ RING = SceneObject("ring", "blue", "small", 1, 1)
 def measured(prompts: int = 40, batch: int = 16, **fake):
   s = settings()
   generator = FakeGenerator(s, **fake)
-  return binding(generator, s.data.source, prompts, seed=0, batch=batch), generator
+  return binding(generator, prompts, seed=0, batch=batch), generator
 
 
 def test_pictures_of_what_was_asked_score_one_in_every_figure():
@@ -56,8 +59,11 @@ def test_an_object_more_leaves_the_objects_bound_but_not_the_picture_right():
 
 def test_prompts_are_held_out_scenes_in_the_order_of_the_test_split():
   result, _ = measured(prompts=7)
-  assert [scenes.split_of(scene) for scene in result.scenes] == ["test"] * 7
-  assert [scenes.parse(caption, 2) for caption in result.captions] == list(result.scenes)
+  first = itertools.islice(distinct_scenes("test", 2**14, grid=2, min_objects=1, max_objects=4), 7)
+  assert [scene for _, scene in first] == list(result.scenes)
+  assert [split_of(scene) for scene in result.scenes] == ["test"] * 7
+  assert [parse(caption, 2) for caption in result.captions] == list(result.scenes)
+  assert (result.images == np.stack([render(scene, 32) for scene in result.scenes])).all()
   assert [len(scene.objects) for scene in result.scenes] == [1, 2, 3, 4, 1, 2, 3]
 
 
@@ -114,5 +120,7 @@ def test_a_smeared_cell_is_unclear_whether_asked_for_or_not():
 
 
 def test_a_run_of_other_pictures_is_refused_in_one_line():
+  s = settings()
+  s = dataclasses.replace(s, data=dataclasses.replace(s.data, source=EmojiSettings("emoji")))
   with pytest.raises(UserError, match=r"'emoji'; evaluate --suite=reconstruction or --suite=seams$"):
-    binding(FakeGenerator(settings()), EmojiSettings("emoji"), 4, 0)
+    binding(FakeGenerator(s), 4, 0)

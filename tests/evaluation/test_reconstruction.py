@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from omniimage.data.conversation import ImageTurn, TextTurn
+from omniimage.data.tasks import TextToImage
 from omniimage.evaluation.held_out import Examples, held_out, pick, picked, prompt_and_target
 from omniimage.evaluation.reconstruction import (
   Reconstruction,
@@ -81,6 +82,6 @@ def test_picked_examples_come_from_all_over_a_split_and_once_each():
 def test_an_example_is_the_text_before_the_last_target_image():
   sketch, image = (np.full((2, 2, 3), value, np.uint8) for value in (1, 2))
   turns = [TextTurn("a house", False), ImageTurn(sketch, False), TextTurn("in red", False), ImageTurn(image, True)]
-  text, found = prompt_and_target([*turns, TextTurn("done", True)])
+  text, found = prompt_and_target(TextToImage(), [*turns, TextTurn("done", True)])
   assert text == "a house in red" and found is image
-  assert prompt_and_target(turns[:3]) is None
+  assert prompt_and_target(TextToImage(), turns[:3]) is None

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from omniimage.data.sources import open_source
 from omniimage.errors import UserError
 from omniimage.evaluation import curves
 from omniimage.evaluation.binding import binding
@@ -63,7 +64,7 @@ class Page(HTMLParser):
 
 def test_figures_are_written_as_they_were_measured(tmp_path):
   s = settings()
-  result = binding(FakeGenerator(s, recolored), s.data.source, 12, seed=0)
+  result = binding(FakeGenerator(s, recolored), 12, seed=0)
   figures = write_report(tmp_path, Results(CONDITIONS, {"binding": 1.5}, binding=result), FACTS, NOWHERE)
   assert json.loads((tmp_path / "report.json").read_text()) == figures
   conditions = {"step": 7, "seed": 0, "asked": 12, "sampling": dataclasses.asdict(s.sampling)}
@@ -86,7 +87,7 @@ def test_figures_of_other_suites_stay_and_those_of_the_same_are_replaced(tmp_pat
 def test_a_report_of_several_calls_shows_each_suites_own_conditions_above_its_figures(tmp_path):
   s = settings()
   warm = dataclasses.replace(s.sampling, temperature=0.75)
-  first = Results(Conditions(7, 3, 5, warm), {}, binding=binding(FakeGenerator(s), s.data.source, 5, seed=3))
+  first = Results(Conditions(7, 3, 5, warm), {}, binding=binding(FakeGenerator(s), 5, seed=3))
   write_report(tmp_path, first, FACTS, NOWHERE)
   then = Results(Conditions(9, 4, 6, s.sampling), {}, seams=seams(FakeGenerator(s), 6, seed=4))
   figures = write_report(tmp_path, then, FACTS, NOWHERE)
@@ -100,7 +101,7 @@ def test_a_report_of_several_calls_shows_each_suites_own_conditions_above_its_fi
 
 def test_a_report_of_before_that_recorded_less_can_be_added_to(tmp_path):
   s = settings()
-  old = {**binding(FakeGenerator(s), s.data.source, 5, seed=0).figures(), "step": 3}
+  old = {**binding(FakeGenerator(s), 5, seed=0).figures(), "step": 3}
   del old["prompts_by_count"]
   (tmp_path / "report.json").write_text(json.dumps({"binding": old, "seconds": {}}))
   new = Results(CONDITIONS, {}, reconstruction=reconstruction(FakeGenerator(s), 4, 0))
@@ -113,7 +114,7 @@ def test_a_world_of_fewer_scenes_than_asked_for_is_said_in_every_report(tmp_path
   s = settings()
   world = dataclasses.replace(s.data.source, max_objects=1)
   s = dataclasses.replace(s, data=dataclasses.replace(s.data, source=world))
-  found = binding(FakeGenerator(s), world, 256, seed=0)
+  found = binding(FakeGenerator(s), 256, seed=0)
   results = Results(
     Conditions(7, 0, 256, s.sampling), {}, found, reconstruction(FakeGenerator(s), 256, 0), seams_of(found, s)
   )
@@ -149,7 +150,7 @@ def test_a_broken_earlier_report_is_refused_before_it_is_lost(tmp_path, text):
 
 def test_the_page_holds_every_picture_and_marks_what_is_wrong(tmp_path):
   s = settings()
-  result = binding(FakeGenerator(s, recolored), s.data.source, SHOWN + 6, seed=0)
+  result = binding(FakeGenerator(s, recolored), SHOWN + 6, seed=0)
   write_report(tmp_path, Results(CONDITIONS, {"binding": 1.0}, binding=result), FACTS, NOWHERE)
   page = Page(tmp_path / "report.html")
   assert len(page.pictures) == 5 * (SHOWN + 6)  # the first, and all that is wrong among the others
@@ -162,7 +163,7 @@ def test_the_page_holds_every_picture_and_marks_what_is_wrong(tmp_path):
 
 def test_the_frame_is_round_the_wrong_cell(tmp_path):
   s = settings()
-  result = binding(FakeGenerator(s, recolored), s.data.source, 1, seed=0)
+  result = binding(FakeGenerator(s, recolored), 1, seed=0)
   write_report(tmp_path, Results(CONDITIONS, {"binding": 1.0}, binding=result), FACTS, NOWHERE)
   row, column = result.scenes[0].objects[0].cell
   frame = f'<i style="left:{50 * column}%;top:{50 * row}%;width:50%;height:50%"></i>'
@@ -171,7 +172,7 @@ def test_the_frame_is_round_the_wrong_cell(tmp_path):
 
 def test_the_page_needs_no_other_resource(tmp_path):
   s = settings()
-  result = binding(FakeGenerator(s), s.data.source, 2, seed=0)
+  result = binding(FakeGenerator(s), 2, seed=0)
   write_report(tmp_path, Results(CONDITIONS, {"binding": 1.0}, binding=result), FACTS, NOWHERE)
   page = Page(tmp_path / "report.html")
   assert page.sources and all(source.startswith("data:image/png;base64,") for source in page.sources)
@@ -263,14 +264,18 @@ def test_all_suites_of_a_real_model_make_one_report(tmp_path):
   assert len(page.pictures) == 6 * 5
 
 
-def test_suites_are_those_that_fit_the_run(tmp_path):
-  emoji = small.settings(**{"data.source": {"name": "emoji"}})
-  assert suites_of("all", emoji) == ("reconstruction", "seams")
-  assert suites_of("all", small.settings()) == ("binding", "reconstruction", "seams")
+def test_suites_are_those_that_fit_the_run():
+  emoji, scenes = (
+    open_source(s.data, "test", s.token_grid, small.text_tokenizer(), small.omni(s).vocabulary)
+    for s in (small.settings(**{"data.source": {"name": "emoji"}}), small.settings())
+  )
+  assert suites_of("all", emoji, "emoji") == ("reconstruction", "seams")
+  assert suites_of("all", scenes, "scenes") == ("binding", "reconstruction", "seams")
+  assert suites_of("binding", scenes, "scenes") == ("binding",)
   with pytest.raises(UserError, match="this run has learnt emoji"):
-    suites_of("binding", emoji)
+    suites_of("binding", emoji, "emoji")
   with pytest.raises(UserError, match="no suite 'fid'; give one of binding, reconstruction, seams, or all"):
-    suites_of("fid", emoji)
+    suites_of("fid", emoji, "emoji")
 
 
 @pytest.mark.parametrize(

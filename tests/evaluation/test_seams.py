@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from omniimage.data import scenes
+from omniimage.data.scenes.world import render, scene_of
 from omniimage.evaluation.binding import binding
 from omniimage.evaluation.seams import border_energies, seam_ratio, seams
 from omniimage.evaluation.suites import seams_of
@@ -58,9 +58,7 @@ def test_single_patch_rows_are_compared_with_the_borders_of_columns():
 
 def test_flat_borders_of_real_images_do_not_make_seams_of_the_faintest_noise():
   # Painted as two chunks, the border of the scenes runs between their cells, where nothing is drawn.
-  real = np.stack(
-    [scenes.render(scenes.scene_of(i, "test", grid=2, min_objects=1, max_objects=4), 32) for i in range(64)]
-  )
+  real = np.stack([render(scene_of(i, "test", grid=2, min_objects=1, max_objects=4), 32) for i in range(64)])
   assert border_energies(real, 4, 4)[0] == 0
   gray_level = np.random.default_rng(0).integers(-1, 2, size=real.shape)
   assert seam_ratio(np.clip(real + gray_level, 0, 255).astype(np.uint8), real, 4, 4) < 1.2
@@ -75,7 +73,7 @@ def test_perfect_drawings_of_held_out_prompts_are_seamless():
 
 def test_pictures_that_binding_has_drawn_give_the_same_figures():
   s = settings()
-  drawn = binding(FakeGenerator(s), s.data.source, 12, seed=0)
+  drawn = binding(FakeGenerator(s), 12, seed=0)
   assert seams_of(drawn, s).figures() == seams(FakeGenerator(s), prompts=12, seed=0).figures()
 
 

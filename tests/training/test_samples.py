@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from omniimage.data.conversation import ImageTurn, TextTurn
+from omniimage.data.tasks import TextToImage
 from omniimage.training import samples
 from tests import small
 
@@ -48,6 +49,9 @@ class Records:
   def record(self, index: int, rng: np.random.Generator) -> list:
     self.read.append(index)
     return self.kind(index) if index in self.odd else asking(index)
+
+  def task(self, index: int) -> TextToImage:
+    return TextToImage()
 
 
 def system():

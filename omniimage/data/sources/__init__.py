@@ -1,0 +1,35 @@
+"""The sources of records, by the name that a config gives. A new one is one file here, with its settings, and one row.
+
+These files know nothing of `omniimage.settings`, which reads this table.
+"""
+
+from typing import TYPE_CHECKING
+
+from omniimage.data.sources.emoji import EmojiSettings, EmojiSource
+from omniimage.data.sources.scenes import ScenesSettings, ScenesSource
+from omniimage.data.sources.source import SPLITS, Row, Source
+from omniimage.errors import SettingsError
+from omniimage.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+  from omniimage.data.text import TextTokenizer
+  from omniimage.settings import DataSettings
+
+SOURCES = {
+  "scenes": Row(ScenesSettings, ScenesSource),
+  "emoji": Row(EmojiSettings, EmojiSource),
+}
+
+
+def open_source(
+  data: "DataSettings", split: str, token_grid: int, text_tokenizer: "TextTokenizer", vocabulary: Vocabulary
+) -> Source:
+  """The source that `data.source` names, of "train" or "test". ValueError if split, sizes or vocabulary do not fit."""
+  if text_tokenizer.size > vocabulary.text_size:
+    raise SettingsError(
+      f"data.vocabulary={data.vocabulary!r} has {text_tokenizer.size} tokens, the model's vocabulary only "
+      f"{vocabulary.text_size} text ids; build Vocabulary from this tokenizer's size"
+    )
+  if split not in SPLITS:
+    raise ValueError(f"there is no split {split!r}; give one of {', '.join(SPLITS)}")
+  return SOURCES[data.source.name].open(data.source, split, data.image_size, token_grid, text_tokenizer)

@@ -1,0 +1,87 @@
+"""Tasks: what a conversation gives the model, what it asks for, and how an answer is judged.
+
+A task is a layout of turns, never a part of the model. A source says of every record which task it is; those over
+scenes are a table, `data/scenes/tasks`.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from omniimage.data.conversation import ImageTurn, TextTurn, Turn
+
+
+class Grader(Protocol):
+  """Judges the answers of a task exactly, without a learned part.
+
+  Attributes:
+    suite: the suite of `launch.evaluate` that reads its scores.
+  """
+
+  suite: str
+
+  def expected(self, turns: Sequence[Turn]) -> Any:
+    """What a right answer to this conversation shows or says."""
+
+  def grade(self, answers: Sequence[Any]) -> Sequence[Any]:
+    """What each answer, images (n,H,W,3) or n texts, shows or says."""
+
+  def score(self, expected: Any, graded: Any) -> Any:
+    """How one of them answers what was expected."""
+
+
+class Task(Protocol):
+  """A layout of turns.
+
+  Attributes:
+    grader: None where nothing but an eye can tell a right answer.
+  """
+
+  grader: Grader | None
+
+  def turns(self, record: Any, rng: np.random.Generator) -> list[Turn]:
+    """A record as a conversation; what a record is, the source and its tasks agree on."""
+
+  def without_condition(self, turns: Sequence[Turn]) -> Sequence[Turn]:
+    """What is left of the conversation where guidance (Ho & Salimans 2022) leaves out what to draw: of an edit the
+    instruction goes, and what it is to change stays."""
+
+  def prompt(self, turns: Sequence[Turn]) -> Sequence[Turn]:
+    """What the model is given before it answers; empty without a target."""
+
+  def target(self, turns: Sequence[Turn]) -> Turn | None:
+    """The answer that the conversation has; None where it is no conversation of this task."""
+
+
+class TextToImage:
+  """Text, then the image it asks for. A record is the two of them."""
+
+  grader: Grader | None = None
+
+  def turns(self, record: tuple[str, np.ndarray], rng: np.random.Generator) -> list[Turn]:
+    text, image = record
+    return [TextTurn(text, is_target=False), ImageTurn(image, is_target=True)]
+
+  def without_condition(self, turns: Sequence[Turn]) -> tuple[Turn, ...]:
+    """All text before the target goes, so that the sequence starts with `<image>`; what paints nothing stays whole."""
+    place = _place_of_target(turns) or 0
+    return tuple(turn for i, turn in enumerate(turns) if i >= place or isinstance(turn, ImageTurn))
+
+  def prompt(self, turns: Sequence[Turn]) -> tuple[Turn, ...]:
+    return tuple(turns[: _place_of_target(turns) or 0])
+
+  def target(self, turns: Sequence[Turn]) -> ImageTurn | None:
+    """The last image that is to be painted."""
+    place = _place_of_target(turns)
+    return None if place is None else turns[place]
+
+
+def text_of(turns: Sequence[Turn]) -> str:
+  """All that is said in these turns."""
+  return " ".join(turn.text for turn in turns if isinstance(turn, TextTurn))
+
+
+def _place_of_target(turns: Sequence[Turn]) -> int | None:
+  """The index of the last target image."""
+  return max((i for i, turn in enumerate(turns) if isinstance(turn, ImageTurn) and turn.is_target), default=None)
