@@ -2,8 +2,8 @@
 
   python -m launch.evaluate --workdir=runs/scenes --suite=all
 
-Suites: `binding` (do pictures of scenes show what was asked), `reconstruction` (the image tokenizer), `seams` (between
-chunks), or `all` that fit the run. Figures of other suites in an earlier report stay in it.
+A suite is a row of `omniimage.evaluation.suites.SUITES`; `all` are those that fit the run. Figures of other suites in an
+earlier report stay in it.
 """
 
 import dataclasses
@@ -15,7 +15,7 @@ from omniimage.errors import UserError
 from omniimage.ranges import SEEDS, Range
 
 WORKDIR = cli.path_flag("workdir", "The run to evaluate.")
-SUITE = flags.DEFINE_string("suite", "all", "binding, reconstruction, seams or all.")
+SUITE = flags.DEFINE_string("suite", "all", "A suite by its name, or all that fit the run; any other word lists them.")
 OUT = cli.path_flag("out", "Folder for report.json and report.html. Default: the workdir.")
 PROMPTS = number_flags.whole("prompts", 256, "Held-out prompts, or images.", Range(1, 2**20))
 INSTALL_SECONDS = number_flags.real(
@@ -32,7 +32,7 @@ def main(argv: list[str]):
   if not WORKDIR.value:
     raise UserError("give --workdir=runs/scenes, the run to evaluate")
 
-  from omniimage.evaluation import suites  # after the flags: a wrong one should not wait for jax
+  from omniimage.evaluation.evaluate import evaluate, summary  # after the flags: a wrong one should not wait for jax
   from omniimage.workdir import load_run
 
   workdir = WORKDIR.value
@@ -42,8 +42,8 @@ def main(argv: list[str]):
   if INSTALL_SECONDS.value is not None:
     run = dataclasses.replace(run, seconds={"install": INSTALL_SECONDS.value, **run.seconds})
   run = dataclasses.replace(run, settings=sampling_flags.overridden(run.settings))
-  figures = suites.evaluate(run, workdir, SUITE.value, out, PROMPTS.value, SEED.value)
-  print(f"{workdir} at step {run.step}, seed {SEED.value}\n{suites.summary(figures)}\nreport: {out / 'report.html'}")
+  figures = evaluate(run, workdir, SUITE.value, out, PROMPTS.value, SEED.value)
+  print(f"{workdir} at step {run.step}, seed {SEED.value}\n{summary(figures)}\nreport: {out / 'report.html'}")
 
 
 def check_pixels(prompts: int, size: int):

@@ -1,8 +1,12 @@
 """The systems there are, one module each."""
 
+from typing import Any
+
+from omniimage.data.text import TextTokenizer
+from omniimage.errors import UserError
 from omniimage.settings import Settings, require
 from omniimage.systems.omni import OmniSystem
-from omniimage.systems.system import System
+from omniimage.systems.system import Params, System
 
 SYSTEMS: dict[str, type[System]] = {"omni": OmniSystem}
 
@@ -23,3 +27,11 @@ def open_system(settings: Settings, text_size: int, **execution) -> System:
   for stage in dict.fromkeys(settings.schedule):
     system.check(stage)
   return system
+
+
+def open_generator(settings: Settings, params: Params, text_tokenizer: TextTokenizer) -> Any:
+  """What draws with a run's parameters, as its system does. UserError if that cannot draw."""
+  generator = open_system(settings, text_tokenizer.size).generator(params, text_tokenizer)
+  if generator is None:
+    raise UserError(f"a run of config.system={settings.system!r} cannot draw, and only what draws can be looked at")
+  return generator

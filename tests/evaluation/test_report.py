@@ -18,12 +18,13 @@ from PIL import Image
 from omniimage.data.sources import open_source
 from omniimage.errors import UserError
 from omniimage.evaluation import curves
-from omniimage.evaluation.binding import binding
+from omniimage.evaluation.evaluate import evaluate, summary
 from omniimage.evaluation.held_out import Examples
-from omniimage.evaluation.reconstruction import Reconstruction, reconstruction
 from omniimage.evaluation.report import SHOWN, Conditions, Results, merged, write_report
-from omniimage.evaluation.seams import seams
-from omniimage.evaluation.suites import evaluate, seams_of, suites_of, summary
+from omniimage.evaluation.suites import suites_of
+from omniimage.evaluation.suites.binding import binding
+from omniimage.evaluation.suites.reconstruction import Reconstruction, reconstruction
+from omniimage.evaluation.suites.seams import seams, seams_of
 from omniimage.workdir import Run
 from tests import small
 from tests.evaluation.fakes import FakeGenerator, recolored, settings
@@ -65,7 +66,7 @@ class Page(HTMLParser):
 def test_figures_are_written_as_they_were_measured(tmp_path):
   s = settings()
   result = binding(FakeGenerator(s, recolored), 12, seed=0)
-  figures = write_report(tmp_path, Results(CONDITIONS, {"binding": 1.5}, binding=result), FACTS, NOWHERE)
+  figures = write_report(tmp_path, Results(CONDITIONS, {"binding": 1.5}, {"binding": result}), FACTS, NOWHERE)
   assert json.loads((tmp_path / "report.json").read_text()) == figures
   conditions = {"step": 7, "seed": 0, "asked": 12, "sampling": dataclasses.asdict(s.sampling)}
   assert figures == {"binding": {**result.figures(), **conditions}, "seconds": {"binding": 1.5}}
@@ -76,7 +77,7 @@ def test_figures_of_other_suites_stay_and_those_of_the_same_are_replaced(tmp_pat
   s = settings()
   earlier = {"binding": {"objects": 0.1}, "quality": {"fid": 3}, "seconds": {"binding": 9.0, "quality": 1.0}}
   seen = reconstruction(FakeGenerator(s), 4, 0)
-  new = Results(CONDITIONS, {"reconstruction": 2.0}, reconstruction=seen).figures()
+  new = Results(CONDITIONS, {"reconstruction": 2.0}, {"reconstruction": seen}).figures()
   figures = merged(earlier, new)
   assert list(figures) == ["binding", "reconstruction", "quality", "seconds"]
   assert figures["binding"] == earlier["binding"] and figures["reconstruction"]["psnr_db"] == 100
@@ -87,9 +88,9 @@ def test_figures_of_other_suites_stay_and_those_of_the_same_are_replaced(tmp_pat
 def test_a_report_of_several_calls_shows_each_suites_own_conditions_above_its_figures(tmp_path):
   s = settings()
   warm = dataclasses.replace(s.sampling, temperature=0.75)
-  first = Results(Conditions(7, 3, 5, warm), {}, binding=binding(FakeGenerator(s), 5, seed=3))
+  first = Results(Conditions(7, 3, 5, warm), {}, {"binding": binding(FakeGenerator(s), 5, seed=3)})
   write_report(tmp_path, first, FACTS, NOWHERE)
-  then = Results(Conditions(9, 4, 6, s.sampling), {}, seams=seams(FakeGenerator(s), 6, seed=4))
+  then = Results(Conditions(9, 4, 6, s.sampling), {}, {"seams": seams(FakeGenerator(s), 6, seed=4)})
   figures = write_report(tmp_path, then, FACTS, NOWHERE)
   said = [[figures[suite][key] for key in ("step", "seed", "asked")] for suite in ("binding", "seams")]
   assert said == [[7, 3, 5], [9, 4, 6]]
@@ -104,7 +105,7 @@ def test_a_report_of_before_that_recorded_less_can_be_added_to(tmp_path):
   old = {**binding(FakeGenerator(s), 5, seed=0).figures(), "step": 3}
   del old["prompts_by_count"]
   (tmp_path / "report.json").write_text(json.dumps({"binding": old, "seconds": {}}))
-  new = Results(CONDITIONS, {}, reconstruction=reconstruction(FakeGenerator(s), 4, 0))
+  new = Results(CONDITIONS, {}, {"reconstruction": reconstruction(FakeGenerator(s), 4, 0)})
   figures = write_report(tmp_path, new, FACTS, NOWHERE)
   assert figures["binding"] == old and "sampling" not in figures["reconstruction"]
   assert "step 3, seed not recorded" in (tmp_path / "report.html").read_text()
@@ -115,9 +116,8 @@ def test_a_world_of_fewer_scenes_than_asked_for_is_said_in_every_report(tmp_path
   world = dataclasses.replace(s.data.source, max_objects=1)
   s = dataclasses.replace(s, data=dataclasses.replace(s.data, source=world))
   found = binding(FakeGenerator(s), 256, seed=0)
-  results = Results(
-    Conditions(7, 0, 256, s.sampling), {}, found, reconstruction(FakeGenerator(s), 256, 0), seams_of(found, s)
-  )
+  found = {"binding": found, "reconstruction": reconstruction(FakeGenerator(s), 256, 0), "seams": seams_of(found, s)}
+  results = Results(Conditions(7, 0, 256, s.sampling), {}, found)
   figures = write_report(tmp_path, results, FACTS, NOWHERE)
   assert (figures["binding"]["prompts"], figures["binding"]["asked"]) == (24, 256)
   assert figures["binding"]["prompts_by_count"] == {"1": 24} and figures["reconstruction"]["images"] == 24
@@ -132,7 +132,7 @@ def test_figures_that_are_not_finite_are_strict_json_and_stay_beside_new_ones(tm
   shown = Reconstruction(Examples(("a",), images), images, images, np.zeros((1, 1, 1), int), 4)
   figures = {**shown.figures(), "psnr_db": float("nan")}
   object.__setattr__(shown, "figures", lambda: figures)
-  write_report(tmp_path, Results(CONDITIONS, {"reconstruction": 1.0}, reconstruction=shown), FACTS, NOWHERE)
+  write_report(tmp_path, Results(CONDITIONS, {"reconstruction": 1.0}, {"reconstruction": shown}), FACTS, NOWHERE)
   read = json.loads((tmp_path / "report.json").read_text(), parse_constant=pytest.fail)
   assert read["reconstruction"]["psnr_db"] is None and read["reconstruction"]["not_finite"] == {"psnr_db": "nan"}
   write_report(tmp_path, Results(CONDITIONS, {}), FACTS, NOWHERE)
@@ -151,7 +151,7 @@ def test_a_broken_earlier_report_is_refused_before_it_is_lost(tmp_path, text):
 def test_the_page_holds_every_picture_and_marks_what_is_wrong(tmp_path):
   s = settings()
   result = binding(FakeGenerator(s, recolored), SHOWN + 6, seed=0)
-  write_report(tmp_path, Results(CONDITIONS, {"binding": 1.0}, binding=result), FACTS, NOWHERE)
+  write_report(tmp_path, Results(CONDITIONS, {"binding": 1.0}, {"binding": result}), FACTS, NOWHERE)
   page = Page(tmp_path / "report.html")
   assert len(page.pictures) == 5 * (SHOWN + 6)  # the first, and all that is wrong among the others
   alternative, pixels = page.pictures[4]
@@ -164,7 +164,7 @@ def test_the_page_holds_every_picture_and_marks_what_is_wrong(tmp_path):
 def test_the_frame_is_round_the_wrong_cell(tmp_path):
   s = settings()
   result = binding(FakeGenerator(s, recolored), 1, seed=0)
-  write_report(tmp_path, Results(CONDITIONS, {"binding": 1.0}, binding=result), FACTS, NOWHERE)
+  write_report(tmp_path, Results(CONDITIONS, {"binding": 1.0}, {"binding": result}), FACTS, NOWHERE)
   row, column = result.scenes[0].objects[0].cell
   frame = f'<i style="left:{50 * column}%;top:{50 * row}%;width:50%;height:50%"></i>'
   assert (tmp_path / "report.html").read_text().count(frame) == 2
@@ -173,7 +173,7 @@ def test_the_frame_is_round_the_wrong_cell(tmp_path):
 def test_the_page_needs_no_other_resource(tmp_path):
   s = settings()
   result = binding(FakeGenerator(s), 2, seed=0)
-  write_report(tmp_path, Results(CONDITIONS, {"binding": 1.0}, binding=result), FACTS, NOWHERE)
+  write_report(tmp_path, Results(CONDITIONS, {"binding": 1.0}, {"binding": result}), FACTS, NOWHERE)
   page = Page(tmp_path / "report.html")
   assert page.sources and all(source.startswith("data:image/png;base64,") for source in page.sources)
   assert not {"script", "link", "iframe"} & set(page.tags) and "url(" not in (tmp_path / "report.html").read_text()
@@ -183,7 +183,8 @@ def test_captions_cannot_write_html(tmp_path):
   caption = '<script>alert("x")</script> & <b>'
   images = np.zeros((1, 8, 8, 3), np.uint8)
   shown = Reconstruction(Examples((caption,), images), images, images, np.zeros((1, 1, 1), int), 4)
-  write_report(tmp_path, Results(CONDITIONS, {"reconstruction": 1.0}, reconstruction=shown), {"run": caption}, NOWHERE)
+  results = Results(CONDITIONS, {"reconstruction": 1.0}, {"reconstruction": shown})
+  write_report(tmp_path, results, {"run": caption}, NOWHERE)
   page = Page(tmp_path / "report.html")
   assert "script" not in page.tags and "b" not in page.tags
   assert caption in page.text and page.pictures[0][0] == f"true: {caption}"

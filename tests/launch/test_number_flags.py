@@ -41,7 +41,7 @@ WORK = {  # of the commands: the first thing that would take long, or need a tra
   "omniimage.sampling.generate.Generator": lambda s, *_: (
     lambda prompts, seed, **_: _begin(settings=s, images=len(prompts), seed=seed)
   ),
-  "omniimage.evaluation.suites.evaluate": lambda run, workdir, suite, out, prompts, seed, *_, **__: _begin(
+  "omniimage.evaluation.evaluate.evaluate": lambda run, workdir, suite, out, prompts, seed, *_, **__: _begin(
     settings=run.settings, prompts=prompts, seed=seed, **run.seconds
   ),
   "omniimage.plan.plan": lambda config, topology, slices, *_, **__: _begin(settings=from_config(config), slices=slices),

@@ -12,8 +12,8 @@ from omniimage.data.scenes.grader import grade
 from omniimage.data.scenes.world import Scene, SceneObject, render, split_of
 from omniimage.data.sources.emoji import EmojiSettings
 from omniimage.errors import UserError
-from omniimage.evaluation.binding import Fault, binding, faults
 from omniimage.evaluation.held_out import deal, in_batches
+from omniimage.evaluation.suites.binding import Fault, binding, faults
 from tests.evaluation.fakes import FakeGenerator, recolored, settings
 
 STAR = SceneObject("star", "red", "large", 0, 0)
@@ -122,5 +122,5 @@ def test_a_smeared_cell_is_unclear_whether_asked_for_or_not():
 def test_a_run_of_other_pictures_is_refused_in_one_line():
   s = settings()
   s = dataclasses.replace(s, data=dataclasses.replace(s.data, source=EmojiSettings("emoji")))
-  with pytest.raises(UserError, match=r"'emoji'; evaluate --suite=reconstruction or --suite=seams$"):
+  with pytest.raises(UserError, match=r"binding grades pictures of scenes, but data.source is 'emoji'$"):
     binding(FakeGenerator(s), 4, 0)

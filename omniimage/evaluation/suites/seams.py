@@ -1,12 +1,18 @@
 """Seams: is the canvas rougher where two chunks meet than at other borders of patches?"""
 
 import dataclasses
+from collections.abc import Mapping
+from typing import ClassVar
 
 import numpy as np
 
 from omniimage.evaluation.held_out import Examples, drawn, held_out
+from omniimage.evaluation.markup import table
 from omniimage.evaluation.sheets import to_uint8
+from omniimage.evaluation.suites.binding import Binding
+from omniimage.evaluation.suites.suite import KINDS, Pictures, Result, Suite, counted
 from omniimage.sampling.generate import Generator
+from omniimage.settings import Settings
 
 # Axes: n images, H and W pixels.
 
@@ -38,6 +44,48 @@ class Seams:
       energies = border_energies(images, self.patch_size, self.chunk_rows)
       figures[name] = dict(zip(("chunk_step", "patch_step"), (255 * float(energy**0.5) for energy in energies)))
     return figures
+
+  def pictures(self) -> Pictures:
+    drawn = {KINDS["rendering"]: self.rendering, KINDS["painted"]: self.images}
+    columns = {title: images for title, images in drawn.items() if images is not None}
+    return Pictures(self.examples.captions, self.examples.images, columns)
+
+
+class SeamsSuite(Suite):
+  behind: ClassVar = ("binding",)
+
+  def run(self, generator: Generator, number: int, seed: int, batch: int, earlier: Mapping[str, Result]) -> Seams:
+    if "binding" in earlier:
+      return seams_of(earlier["binding"], generator.omni.settings)
+    return seams(generator, number, seed, batch)
+
+  def section(self, figures: Mapping) -> str:
+    if figures["chunks"] == 1:
+      return "<p>The canvas is painted as one chunk: there are no seams.</p>"
+    rows = [
+      [name, *(f"{figures[key][step]:.1f}" for step in ("chunk_step", "patch_step"))]
+      for key, name in (("painted", "painted"), ("true", "true images"))
+    ]
+    return (
+      f"<p>Ratio <b>{figures['ratio']:.3f}</b> over {counted(figures['prompts'], figures)}. Painted as "
+      f"{figures['chunks']} chunks of {figures['chunk_rows']} patch rows: gradient energy across the borders of chunks "
+      "÷ across the other borders of patches, over the same ratio of the true images; 1 is seamless. Root mean square "
+      "steps, in gray levels of 255:</p>"
+      f"{table(['', 'across chunk borders', 'across other patch borders'], rows)}"
+    )
+
+  def lines(self, figures: Mapping) -> list[str]:
+    return [
+      f"{'seams':<26}{figures['ratio']:>14.3f}   1 is seamless; {figures['chunks']} chunks",
+      f"  {counted(figures['prompts'], figures)}",
+    ]
+
+
+def seams_of(drawn: Binding, settings: Settings) -> Seams:
+  """The seams of pictures that have been drawn already."""
+  painted = np.stack([answer.image for answer in drawn.answers["painted"]])
+  examples = Examples(drawn.captions, drawn.images)
+  return Seams(examples, painted, None, settings.decoder.patch_size, settings.sampling.chunk_rows)
 
 
 def seams(generator: Generator, prompts: int, seed: int, batch: int = 64) -> Seams:

@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 
 from omniimage.data.scenes.world import render, scene_of
-from omniimage.evaluation.binding import binding
-from omniimage.evaluation.seams import border_energies, seam_ratio, seams
-from omniimage.evaluation.suites import seams_of
+from omniimage.evaluation.suites.binding import binding
+from omniimage.evaluation.suites.seams import border_energies, seam_ratio, seams, seams_of
 from tests.evaluation.fakes import FakeGenerator, settings
 
 

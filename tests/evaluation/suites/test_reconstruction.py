@@ -8,7 +8,7 @@ import pytest
 from omniimage.data.conversation import ImageTurn, TextTurn
 from omniimage.data.tasks import TextToImage
 from omniimage.evaluation.held_out import Examples, held_out, pick, picked, prompt_and_target
-from omniimage.evaluation.reconstruction import (
+from omniimage.evaluation.suites.reconstruction import (
   Reconstruction,
   codebook_use,
   decibels,

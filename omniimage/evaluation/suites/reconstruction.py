@@ -1,11 +1,15 @@
 """Reconstruction: held-out images through the image tokenizer and back, and how it uses its codebook."""
 
 import dataclasses
+from collections.abc import Mapping
+from typing import ClassVar
 
 import numpy as np
 
 from omniimage.evaluation.held_out import Examples, held_out, in_batches
+from omniimage.evaluation.markup import table
 from omniimage.evaluation.sheets import to_uint8
+from omniimage.evaluation.suites.suite import KINDS, Pictures, Result, Suite, counted, percent
 from omniimage.sampling.generate import Generator, to_float
 
 # Axes: n images, H and W pixels as the tokenizer reads them, h × w codes.
@@ -31,6 +35,39 @@ class Reconstruction:
       **codebook_use(self.codes, self.codebook_size),
       "images": len(self.images),
     }
+
+  def pictures(self) -> Pictures:
+    columns = {KINDS["reconstruction"]: self.reconstructions}
+    return Pictures(self.examples.captions, self.examples.images, columns)
+
+
+class ReconstructionSuite(Suite):
+  samples = False
+  behind: ClassVar = ("binding",)
+
+  def run(
+    self, generator: Generator, number: int, seed: int, batch: int, earlier: Mapping[str, Result]
+  ) -> Reconstruction:
+    return reconstruction(generator, number, seed, batch)
+
+  def section(self, figures: Mapping) -> str:
+    header = ["", "PSNR, mean of images", "PSNR of the mean error", "codes used", "perplexity of the codes"]
+    row = [
+      "tokenizer",
+      f"{figures['psnr_db']:.2f} dB",
+      f"{figures['psnr_of_mean_db']:.2f} dB",
+      percent(figures["codebook_used"]),
+      f"{figures['perplexity']:,.0f}",
+    ]
+    used = counted(figures["images"], figures, "held-out images")
+    return f"<p>{used}. Each went through the tokenizer.</p>{table(header, [row])}"
+
+  def lines(self, figures: Mapping) -> list[str]:
+    used = f"{percent(figures['codebook_used'])} of the codes used, perplexity {figures['perplexity']:,.0f}"
+    return [
+      f"{'reconstruction':<26}{figures['psnr_db']:>11.2f} dB   {used}",
+      f"  {counted(figures['images'], figures, 'held-out images')}",
+    ]
 
 
 def reconstruction(generator: Generator, images: int, seed: int, batch: int = 64) -> Reconstruction:

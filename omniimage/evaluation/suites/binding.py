@@ -10,20 +10,23 @@ The scenes' exact grader reads four pictures of every prompt, so that an error c
 import dataclasses
 import itertools
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from omniimage import streams
 from omniimage.data.scenes.grader import Graded, Score, score
 from omniimage.data.scenes.world import Scene
+from omniimage.data.sources.source import Source
 from omniimage.data.tasks import Grader
 from omniimage.errors import UserError
 from omniimage.evaluation.held_out import drawn, graded_by, in_batches, open_split, prompt_and_target
+from omniimage.evaluation.markup import Marked, table
+from omniimage.evaluation.suites.suite import KINDS, Pictures, Result, Suite, counted, percent
 from omniimage.sampling.generate import Generator
 from omniimage.streams import Stream
 
-SUITE = "binding"  # as the task's grader calls it
+NAME = "binding"  # as the task's grader calls it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +45,14 @@ class Answer:
   graded: Graded
   score: Score
   faults: tuple[Fault, ...]
+
+  def marked(self) -> Marked:
+    """With frames round the cells that are wrong."""
+    side = 100 / self.graded.scene.grid
+    cells = [fault.cell for fault in self.faults]
+    frames = [(side * column, side * row, side, side) for row, column in cells]
+    notes = [f"row {row + 1}, column {column + 1}: {fault.what}" for (row, column), fault in zip(cells, self.faults)]
+    return Marked(self.image, frames, notes)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -63,17 +74,62 @@ class Binding:
     prompts = {"prompts": len(self.scenes), "prompts_by_count": {str(n): by_count[n] for n in sorted(by_count)}}
     return {**by_kind.pop("painted"), **prompts, **by_kind}
 
+  def pictures(self) -> Pictures:
+    kinds = [kind for kind in reversed(KINDS) if kind in self.answers]
+    columns = {KINDS[kind]: [answer.marked() for answer in self.answers[kind]] for kind in kinds}
+    wrong = [i for i, answer in enumerate(self.answers["painted"]) if not answer.score.exact]
+    return Pictures(self.captions, self.images, columns, wrong)
+
+
+class BindingSuite(Suite):
+  def misfit(self, source: Source, learnt: str) -> str:
+    return "" if graded_by(source, NAME) else f"grades pictures of scenes, and this run has learnt {learnt}"
+
+  def run(self, generator: Generator, number: int, seed: int, batch: int, earlier: Mapping[str, Result]) -> Binding:
+    return binding(generator, number, seed, batch)
+
+  def section(self, figures: Mapping) -> str:
+    counts, prompts = list(figures["by_count"]), figures.get("prompts_by_count", {})
+    of_count = [f"of {count} asked" + (f" ({prompts[count]})" if count in prompts else "") for count in counts]
+    header = ["", "objects bound", *of_count, "pictures right", "what was wrong"]
+    rows = []
+    for kind, own in _by_kind(figures).items():
+      by_count = [percent(own["by_count"][count]) for count in counts]
+      mistakes = ", ".join(f"{name} {count}" for name, count in own["mistakes"].items()) or "nothing"
+      rows.append([KINDS[kind], percent(own["objects"]), *by_count, percent(own["scenes"]), mistakes])
+    used = counted(figures["prompts"], figures, "held-out scenes")
+    return (
+      f"<p>{used}. Graded cell by cell: an object is bound if its shape, color, size and cell are right; a picture is "
+      "right if all its objects are bound and nothing else is there. Painted pictures are the diffusion decoder’s, "
+      "rendered ones the tokenizer’s own; what goes wrong with true tokens as well is not the prior’s fault.</p>"
+      f"{table(header, rows)}"
+    )
+
+  def lines(self, figures: Mapping) -> list[str]:
+    lines = [f"{NAME:<26}{'objects bound':>14}{'pictures right':>16}"]
+    for kind, own in _by_kind(figures).items():
+      lines.append(f"  {KINDS[kind]:<24}{percent(own['objects']):>14}{percent(own['scenes']):>16}")
+    number, shares = figures["prompts_by_count"], figures["by_count"]
+    by_count = "  ".join(f"{count}: {percent(share)} of {number[count]}" for count, share in shares.items())
+    return [
+      *lines,
+      f"  {'painted, by objects asked':<26}{by_count}",
+      f"  {counted(figures['prompts'], figures, 'held-out scenes')}",
+    ]
+
+
+def _by_kind(figures: Mapping) -> dict[str, Mapping]:
+  return {"painted": figures, **{kind: figures[kind] for kind in KINDS if kind in figures}}
+
 
 def binding(generator: Generator, prompts: int, seed: int, batch: int = 64) -> Binding:
   """Draws and grades the first `prompts` different scenes of the test split, fewer if it has fewer. UserError if the
   source has no task that is graded so."""
   source = open_split(generator, "test")
-  task = graded_by(source, SUITE)
+  task = graded_by(source, NAME)
   if task is None:
-    raise UserError(
-      f"binding grades pictures of scenes, but data.source is {generator.omni.settings.data.source.name!r}; "
-      "evaluate --suite=reconstruction or --suite=seams"
-    )
+    learnt = generator.omni.settings.data.source.name
+    raise UserError(f"{NAME} grades pictures of scenes, but data.source is {learnt!r}")
   grader, records = task.grader, (i for i in source.distinct() if source.task(i) is task)
   conversations = [
     source.record(i, streams.generator(Stream.CAPTIONS, seed, i)) for i in itertools.islice(records, prompts)

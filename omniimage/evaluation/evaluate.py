@@ -1,0 +1,70 @@
+"""Evaluating a run: its suites one after another, and what comes of them."""
+
+import time
+from pathlib import Path
+
+import jax
+
+from omniimage.data.sources import open_source
+from omniimage.errors import UserError
+from omniimage.evaluation.report import Conditions, Results, read_figures, write_report
+from omniimage.evaluation.suites import SUITES, suites_of
+from omniimage.paths import writing
+from omniimage.systems import open_generator, open_system
+from omniimage.workdir import Run, Workdir
+
+
+def evaluate(run: Run, workdir: Path, suite: str, out: Path, prompts: int, seed: int, batch: int = 64) -> dict:
+  """Runs a suite, or all, writes the report into `out`, and returns the figures that were measured.
+
+  Raises UserError, before anything is compiled, where the suite does not fit the run or nothing can be written.
+  """
+  data, system = run.settings.data, open_system(run.settings, run.text_tokenizer.size)
+  source = open_source(data, "test", run.settings.token_grid, run.text_tokenizer, system.vocabulary)
+  names = suites_of(suite, source, data.source.name)
+  _check_out(out)
+  generator, found, seconds = open_generator(run.settings, run.params, run.text_tokenizer), {}, dict(run.seconds)
+  for name in names:
+    began = time.perf_counter()
+    found[name] = SUITES[name].run(generator, prompts, seed, batch, found)
+    seconds[name] = time.perf_counter() - began
+  seconds["evaluate"] = sum(seconds[name] for name in names)
+  seconds = {name: round(value, 1) for name, value in seconds.items()}
+  results = Results(Conditions(run.step, seed, prompts, run.settings.sampling), seconds, found)
+  with writing(out):
+    write_report(out, results, facts_of(run, workdir), Workdir(workdir).metrics / "metrics.jsonl")
+  return results.figures()
+
+
+def _check_out(out: Path):
+  try:
+    out.mkdir(parents=True, exist_ok=True)
+    probe = out / ".writable"
+    probe.touch()
+    probe.unlink()
+  except OSError as error:
+    raise UserError(f"cannot write to {out}: {error.strerror}; choose another --out") from None
+  read_figures(out)
+
+
+def facts_of(run: Run, workdir: Path) -> dict[str, str]:
+  """What the report says about the run, whichever evaluation its figures are of."""
+  settings = run.settings
+  size, grid, codes = settings.data.image_size, settings.token_grid, settings.tokenizer.codes
+  millions = {part: sum(x.size for x in jax.tree.leaves(run.params[part])) / 1e6 for part in run.params}
+  return {
+    "run": workdir.absolute().name,
+    "schedule": f"{settings.total_steps:,} steps: {', '.join(settings.schedule)}",
+    "data": f"{settings.data.source.name}, {size}×{size} pixels, {grid}×{grid} tokens of {codes:,} codes",
+    "parameters": ", ".join(f"{part} {count:.2f} M" for part, count in millions.items()),
+  }
+
+
+def summary(figures: dict) -> str:
+  """The figures as lines for a terminal."""
+  lines = [line for name, suite in SUITES.items() if name in figures for line in suite.lines(figures[name])]
+  seconds = {name: value for name, value in figures.get("seconds", {}).items() if name not in SUITES}
+  if seconds:
+    listed = ", ".join(f"{name} {value:.0f}" for name, value in seconds.items())
+    lines.append(f"{'seconds':<26}{sum(seconds.values()):>14.0f}   {listed}")
+  return "\n".join(lines)

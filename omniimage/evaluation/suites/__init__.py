@@ -1,0 +1,33 @@
+"""The suites of `launch.evaluate`, by name, in the order in which they run. A new one is one file here and one row."""
+
+from omniimage.data.sources.source import Source
+from omniimage.errors import UserError
+from omniimage.evaluation.suites.binding import BindingSuite
+from omniimage.evaluation.suites.reconstruction import ReconstructionSuite
+from omniimage.evaluation.suites.seams import SeamsSuite
+from omniimage.evaluation.suites.suite import Suite
+
+SUITES: dict[str, Suite] = {
+  "binding": BindingSuite(),
+  "reconstruction": ReconstructionSuite(),
+  "seams": SeamsSuite(),
+}
+
+
+def suites_of(name: str, source: Source, learnt: str) -> tuple[str, ...]:
+  """The suites that a name stands for: itself, or "all" that fit the run. UserError if it fits nothing.
+
+  Args:
+    source: of the run, its test split.
+    learnt: the name of the source.
+  """
+  misfits = {suite: row.misfit(source, learnt) for suite, row in SUITES.items()}
+  fitting = tuple(suite for suite, why in misfits.items() if not why)
+  if name == "all":
+    return fitting
+  if name not in SUITES:
+    raise UserError(f"there is no suite {name!r}; give one of {', '.join(SUITES)}, or all")
+  if misfits[name]:
+    instead = " or ".join(f"--suite={suite}" for suite in fitting)
+    raise UserError(f"{name} {misfits[name]}; evaluate {instead}")
+  return (name,)
