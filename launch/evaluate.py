@@ -2,8 +2,8 @@
 
   python -m launch.evaluate --workdir=runs/scenes --suite=all
 
-A suite is a row of `omniimage.evaluation.suites.SUITES`; `all` are those that fit the run. Figures of other suites in an
-earlier report stay in it.
+A suite is a row of `omniimage.evaluation.suites.SUITES`; `all` are those that fit the run. Figures of other suites in
+an earlier report stay in it.
 """
 
 import dataclasses

@@ -92,5 +92,5 @@ def test_its_pictures_stand_beside_those_of_the_same_examples(tmp_path):
 def test_a_run_that_it_does_not_fit_is_refused_in_its_words(tmp_path):
   s = settings()
   emoji = dataclasses.replace(s, data=dataclasses.replace(s.data, source=EmojiSettings("emoji")))
-  with pytest.raises(UserError, match="^shades measures scenes, and this run has learnt emoji; evaluate --suite=recon"):
+  with pytest.raises(UserError, match=r"^shades measures scenes, and this run has learnt emoji; evaluate --suite=rec"):
     evaluate(run(emoji), tmp_path, "shades", tmp_path, prompts=5, seed=0)

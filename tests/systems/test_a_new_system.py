@@ -8,8 +8,9 @@ import pytest
 from jax.sharding import PartitionSpec as P
 
 from omniimage.data.batches import empty_batch
-from omniimage.settings import SettingsError
-from omniimage.systems import SYSTEMS
+from omniimage.errors import UserError
+from omniimage.settings import SettingsError, from_config
+from omniimage.systems import SYSTEMS, open_generator
 from omniimage.systems.system import Part, System
 from omniimage.training.loop import train
 from omniimage.vocabulary import Vocabulary
@@ -68,3 +69,8 @@ def test_what_it_cannot_train_is_refused(config, tmp_path):
     config.stages.prior.weights = {"sqare": 1.0}
   with pytest.raises(SettingsError, match=r"did you mean config\.stages\.prior\.weights\.square\?"):
     train(config, tmp_path)
+
+
+def test_what_draws_nothing_cannot_be_looked_at(config):
+  with pytest.raises(UserError, match=r"config\.system='mean_color' cannot draw"):
+    open_generator(from_config(config), {}, small.text_tokenizer())
