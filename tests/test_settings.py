@@ -11,7 +11,7 @@ import pytest
 from configs import emoji, omni, scenes
 from omniimage import settings as settings_module
 from omniimage.ranges import ranges_of
-from omniimage.sampling.generate import Generator, draw
+from omniimage.sampling.generate import Generator, draw_prompts
 from omniimage.settings import SOURCES, Settings, SettingsError, from_config, from_stored
 from omniimage.training import loop
 from omniimage.training.state import fresh_state
@@ -95,7 +95,7 @@ def test_every_field_has_a_reader(read, monkeypatch, tmp_path):
 
   generator = Generator(trainer.settings, params, small.text_tokenizer())
   generator._draw = lambda *args, sampling: jax.eval_shape(
-    functools.partial(draw, generator.omni, sampling=sampling), *args
+    functools.partial(draw_prompts, generator.omni, sampling=sampling), *args
   )
   generator(["a red star"])
 

@@ -118,7 +118,7 @@ def sample_token(
     logits = unconditional + sampling.guidance * (conditional - unconditional)
     grammar = jax.tree.map(lambda x: jnp.split(x, 2)[0], grammar)
   logits = jnp.where(grammar.allowed(omni.vocabulary)[:, first:], logits, -jnp.inf)
-  token = first + draw(logits, keys, sampling)
+  token = first + sample_ids(logits, keys, sampling)
   both = jnp.concatenate([token, token]) if guided else token
   return append(omni, params, written, both, index), token
 
@@ -129,7 +129,7 @@ def _logits(omni: Omni, params: Params, hidden: Array, codes_only: bool) -> Arra
   return jnp.concatenate(tables, axis=-1)
 
 
-def draw(logits: Array, keys: Array, sampling: SamplingSettings) -> Array:
+def sample_ids(logits: Array, keys: Array, sampling: SamplingSettings) -> Array:
   """One id a row from (B, V) logits, each row with its own key (B,). Temperature 0 takes the likeliest, and so
   does, in the limit, what float32 hardly tells from it."""
   if sampling.temperature == 0:

@@ -47,7 +47,7 @@ class Generator:
     self.omni = Omni(settings, text_tokenizer.size, scan=False)
     self.text_tokenizer = text_tokenizer
     self.load(params)
-    self._draw = jax.jit(functools.partial(draw, self.omni), static_argnames="sampling")
+    self._draw = jax.jit(functools.partial(draw_prompts, self.omni), static_argnames="sampling")
     self._encode = jax.jit(lambda params, images: self.omni.encode(params, self.omni.shrink(images))[1])
     self._reconstruct = jax.jit(functools.partial(reconstruct, self.omni))
     self._repaint = jax.jit(functools.partial(repaint, self.omni), static_argnames="sampling")
@@ -141,7 +141,7 @@ def reconstruct(omni: Omni, params: Params, images: Array) -> Array:
   return jnp.clip(omni.decode(params, features), -1, 1)
 
 
-def draw(
+def draw_prompts(
   omni: Omni, params: Params, tokens: Array, lengths: Array, keys: Array, *, sampling: SamplingSettings
 ) -> Drawing:
   """Prompts (B, P), ending in `<image>` rows columns, → drawing. Pure; `params` unstacked."""
@@ -161,7 +161,7 @@ def draw(
 def repaint(
   omni: Omni, params: Params, tokens: Array, lengths: Array, codes: Array, keys: Array, *, sampling: SamplingSettings
 ) -> Drawing:
-  """As `draw`, with the codes (B, h, w) given."""
+  """As `draw_prompts`, with the codes (B, h, w) given."""
   _, hidden = prefill(omni, params, tokens, lengths, 0)
   return _finish(omni, params, tokens, lengths, hidden, codes, keys, sampling)
 

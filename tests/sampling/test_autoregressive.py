@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from omniimage.sampling.autoregressive import draw, keep_likely, prefill, sample_tokens
+from omniimage.sampling.autoregressive import keep_likely, prefill, sample_ids, sample_tokens
 from omniimage.sampling.grammar import Grammar
 from tests import small
 
@@ -111,10 +111,10 @@ def test_draws_follow_the_probabilities_and_the_temperature():
   s = small.settings().sampling
   logits = jnp.tile(jnp.log(jnp.asarray([0.2, 0.8])), (4000, 1))
   keys = jax.random.split(jax.random.key(0), 4000)
-  assert abs(float(draw(logits, keys, s).mean()) - 0.8) < 0.03
+  assert abs(float(sample_ids(logits, keys, s).mean()) - 0.8) < 0.03
   sharper = dataclasses.replace(s, temperature=0.5)
-  assert abs(float(draw(logits, keys, sharper).mean()) - 0.64 / 0.68) < 0.03
-  assert np.all(draw(logits, keys, dataclasses.replace(s, temperature=0.0)) == 1)
+  assert abs(float(sample_ids(logits, keys, sharper).mean()) - 0.64 / 0.68) < 0.03
+  assert np.all(sample_ids(logits, keys, dataclasses.replace(s, temperature=0.0)) == 1)
 
 
 @pytest.mark.parametrize("temperature", [1e-320, 1e-45, 1e-38, 1e-30, 1e-6])
@@ -126,7 +126,7 @@ def test_the_limit_of_small_temperatures_is_the_likeliest(temperature, top_k, to
     [[-np.inf, -3.0, 7.5, 7.0, 0.1], [80.0, -np.inf, 0.0, 79.9, -1e4], [-9.0, -1e30, -8.9, -90.0, -np.inf]]
   )
   keys = jax.random.split(jax.random.key(0), 3)
-  np.testing.assert_array_equal(draw(jnp.asarray(logits, jnp.float32), keys, s), [2, 0, 2])
+  np.testing.assert_array_equal(sample_ids(jnp.asarray(logits, jnp.float32), keys, s), [2, 0, 2])
 
 
 def test_the_likeliest_stays_however_small_top_p():
