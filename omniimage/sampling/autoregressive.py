@@ -80,30 +80,33 @@ def sample_tokens(
   params: Params,
   written: Written,
   start: int,
-  new_tokens: int,
+  numbers: Array,
   keys: Array,
   sampling: SamplingSettings,
   codes_only: bool = False,
-) -> Array:
-  """Draws tokens under the grammar.
+  stream: Stream = Stream.TOKENS,
+) -> tuple[Written, Array]:
+  """Draws the next n tokens under the grammar. Their numbers alone choose the randomness, so a sequence drawn in pieces
+  is the one drawn whole.
 
   Args:
     params: unstacked.
     written: of `prefill`. With guidance ≠ 1 it has 2B rows: the prompts, then the same without their text.
-    start: cache place of the first new token, P.
+    start: cache place of the first token behind the prompt, P.
+    numbers: (n,) of the tokens, counted from 0 behind the prompt.
     keys: (B,) random keys, one a row.
     codes_only: all new tokens are known to be image codes, so that only that table is read.
 
   Returns:
-    (B, new_tokens) int32; after a row's `<eos>`, padding.
+    The sequences, and (B, n) int32; after a row's `<eos>`, padding.
   """
 
-  def step(written, index):
-    fresh = jax.vmap(lambda key: fold(key, Stream.TOKENS, index))(keys)
-    return sample_token(omni, params, written, start + index, fresh, sampling, codes_only)
+  def step(written, number):
+    fresh = jax.vmap(lambda key: fold(key, stream, number))(keys)
+    return sample_token(omni, params, written, start + number, fresh, sampling, codes_only)
 
-  _, tokens = jax.lax.scan(step, written, jnp.arange(new_tokens))
-  return tokens.T
+  written, tokens = jax.lax.scan(step, written, numbers)
+  return written, tokens.T
 
 
 def sample_token(

@@ -153,7 +153,7 @@ def draw_prompts(
     opening = jnp.pad(opening, ((0, 0), (0, P - 3)), constant_values=omni.vocabulary.pad)
     prompt, prompt_lengths = jnp.concatenate([tokens, opening]), jnp.concatenate([lengths, jnp.full((B,), 3)])
   written, hidden = prefill(omni, params, prompt, prompt_lengths, grid**2)
-  drawn = sample_tokens(omni, params, written, P, grid**2, keys, sampling, codes_only=True)
+  _, drawn = sample_tokens(omni, params, written, P, jnp.arange(grid**2), keys, sampling, codes_only=True)
   codes = (drawn - omni.vocabulary.codes).reshape(B, grid, grid)
   return _finish(omni, params, tokens, lengths, hidden[:B], codes, keys, sampling)
 

@@ -51,9 +51,8 @@ def test_cached_sampling_equals_uncached(guidance, codes_only):
   if guidance != 1:
     both, both_lengths = np.concatenate([prompts, bare]), np.concatenate([lengths, [3] * B])
   written, _ = prefill(model, params, both, both_lengths, new)
-  drawn = np.asarray(
-    sample_tokens(model, params, written, P, new, jax.random.split(jax.random.key(0), B), sampling, codes_only)
-  )
+  keys = jax.random.split(jax.random.key(0), B)
+  drawn = np.asarray(sample_tokens(model, params, written, P, jnp.arange(new), keys, sampling, codes_only)[1])
 
   forward = jax.jit(lambda rows, lengths: _logits_uncached(model, params, rows, lengths))
   space = np.full((B, new), v.pad)
@@ -91,7 +90,8 @@ def test_a_row_draws_the_same_whoever_is_beside_it():
 
   def drawn(rows):
     written, _ = prefill(model, params, prompts[rows], lengths[rows], 4)
-    return sample_tokens(model, params, written, prompts.shape[1], 4, keys[np.asarray(rows)], s.sampling, True)
+    own = keys[np.asarray(rows)]
+    return sample_tokens(model, params, written, prompts.shape[1], jnp.arange(4), own, s.sampling, True)[1]
 
   np.testing.assert_array_equal(drawn([0, 1, 2])[1:2], drawn([1]))
 
