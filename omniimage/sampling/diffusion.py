@@ -1,7 +1,7 @@
 """Painting: each chunk from noise by Euler steps, finished chunks kept as keys and values.
 
 Axes: B images, K guidance branches, N patches of the canvas, T patches of a chunk, P pixels of a patch, h × w visual
-tokens, Z their channels, S text states.
+tokens, Z their channels, S text states, L tokens of a prompt, D prior width.
 """
 
 import flax
@@ -130,6 +130,14 @@ def paint_chunk(
   (finished, caches), _ = jax.lax.scan(euler, (noise, canvas.caches), jnp.arange(sampling.diffusion_steps))
   _, caches = predict(finished, 1.0, caches)
   return canvas.replace(caches=caches), finished
+
+
+def text_conditions(omni: Omni, hidden: Array, tokens: Array, lengths: Array) -> tuple[Array, Array]:
+  """The text states, and which of them exist, of images that follow prompts (B, L) of these lengths (B,) at once, whose
+  states are `hidden` (B, L, D)."""
+  exists = (jnp.arange(tokens.shape[1]) < lengths[:, None]).astype(jnp.int32)
+  states, there = omni.text_states(hidden, tokens, exists, lengths[:, None] - 1)
+  return states[:, 0], there[:, 0]
 
 
 def _repeated(x: Array, K: int) -> Array:
