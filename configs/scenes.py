@@ -68,7 +68,7 @@ def get_config(variant: str = "demo") -> ConfigDict:
   # Many small batches teach more than half as many twice as large, in the same time.
   shared = dict(rows=16, warmup_steps=50)
   config.stages.tokenizer = stage(weights=dict(pixel=1.0), rates=dict(tokenizer=2e-3), steps=1500, **shared)
-  config.stages.prior = stage(weights=dict(image=1.0), rates=dict(prior=2e-3), steps=1700, **shared)
+  config.stages.prior = stage(weights=dict(image=1.0), rates=dict(prior=2e-3), steps=2300, **shared)
   config.stages.decoder = stage(weights=dict(diffusion=1.0), rates=dict(decoder=1e-3), steps=700, **shared)
   config.stages.joint = stage(
     weights=dict(image=1.0, diffusion=1.0, pixel=1.0),

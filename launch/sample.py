@@ -41,7 +41,8 @@ def main(argv: list[str]):
   from omniimage.evaluation.held_out import drawn, picked
   from omniimage.evaluation.sheets import DISPLAYED, sheet, to_uint8
   from omniimage.files import write_whole
-  from omniimage.sampling.generate import Generator, check_text, read_prompt
+  from omniimage.sampling.generate import Generator
+  from omniimage.sampling.prompts import check_text, read_prompt
   from omniimage.workdir import load_run
 
   if PROMPT.value is not None:
@@ -80,7 +81,7 @@ def check_pixels(images: int, side: int):
 
 
 def _warn_of_unseen(prompts, run):
-  from omniimage.sampling.generate import unseen
+  from omniimage.sampling.prompts import unseen
 
   if text := unseen(prompts, run.settings, run.text_tokenizer):
     logging.warning("%s", text)

@@ -42,6 +42,7 @@ class Stream(enum.IntEnum):
   # Of a drawing.
   TOKENS = 64  # by place
   CHUNKS = 65  # by chunk
+  WORDS = 66  # of a text, by place
 
 
 def fold(key: Array, stream: Stream, index: int | Array | None = None) -> Array:

@@ -13,7 +13,7 @@ from omniimage import settings as settings_module
 from omniimage.data.sources import SOURCES
 from omniimage.data.sources.source import SourceSettings
 from omniimage.ranges import ranges_of
-from omniimage.sampling.generate import Generator, draw
+from omniimage.sampling.generate import Generator, draw_prompts
 from omniimage.settings import Settings, SettingsError, from_config, from_stored
 from omniimage.training import loop
 from omniimage.training.state import fresh_state
@@ -101,7 +101,7 @@ def test_every_field_has_a_reader(read, monkeypatch, tmp_path):
 
   generator = Generator(trainer.settings, params, small.text_tokenizer())
   generator._draw = lambda *args, sampling: jax.eval_shape(
-    functools.partial(draw, generator.omni, sampling=sampling), *args
+    functools.partial(draw_prompts, generator.omni, sampling=sampling), *args
   )
   generator(["a red star"])
 

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from omniimage.sampling.autoregressive import draw
+from omniimage.sampling.autoregressive import sample_ids
 from omniimage.sampling.generate import row_keys
 from omniimage.settings import SamplingSettings
 from omniimage.streams import Stream, fold, generator
@@ -41,7 +41,9 @@ def test_numbers_of_data_differ_by_stream_seed_and_every_index():
 def test_the_noise_of_a_chunk_does_not_lean_on_the_code_of_the_same_number(place):
   """Both from the same key, as they were, the noise had a mean of .2 where the first of two equal codes was drawn."""
   keys, sampling = row_keys(0, 2048), SamplingSettings(1.0, 0, 1.0, 1.0, 1, 0, 1.0, 1.0)
-  codes = draw(np.zeros((2048, 2), np.float32), jax.vmap(lambda key: fold(key, Stream.TOKENS, place))(keys), sampling)
+  codes = sample_ids(
+    np.zeros((2048, 2), np.float32), jax.vmap(lambda key: fold(key, Stream.TOKENS, place))(keys), sampling
+  )
   noise = jax.vmap(lambda key: jax.random.normal(fold(key, Stream.CHUNKS, place), (2,)))(keys)
   for lean in np.asarray(noise)[np.asarray(codes) == 0].mean(0):
     assert abs(lean) < 4 / 1024**0.5

@@ -16,7 +16,8 @@ from omniimage.data.tasks import Task, text_of
 from omniimage.data.text import TextTokenizer
 from omniimage.errors import UserError
 from omniimage.evaluation.sheets import to_uint8
-from omniimage.sampling.generate import Drawing, Generator, read_prompt
+from omniimage.sampling.generate import Drawing, Generator
+from omniimage.sampling.prompts import read_prompt
 from omniimage.settings import Settings
 from omniimage.streams import Stream
 

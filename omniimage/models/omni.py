@@ -1,4 +1,4 @@
-"""Omni: tokenizer, prior and decoder as one model under one parameter tree.
+"""Omni: image tokenizer, prior and diffusion decoder as one model under one parameter tree.
 
 Axes: B rows, L positions, I image slots a row, N visual tokens of an image, h × w their grid, Z channels of a token, C
 codes, D prior width, S text states a painter reads, H × W pixels.

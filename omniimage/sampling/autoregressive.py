@@ -80,30 +80,33 @@ def sample_tokens(
   params: Params,
   written: Written,
   start: int,
-  new_tokens: int,
+  numbers: Array,
   keys: Array,
   sampling: SamplingSettings,
   codes_only: bool = False,
-) -> Array:
-  """Draws tokens under the grammar.
+  stream: Stream = Stream.TOKENS,
+) -> tuple[Written, Array]:
+  """Draws the next n tokens under the grammar. Their numbers alone choose the randomness, so a sequence drawn in pieces
+  is the one drawn whole.
 
   Args:
     params: unstacked.
     written: of `prefill`. With guidance ≠ 1 it has 2B rows: the prompts, then the same without their text.
-    start: cache place of the first new token, P.
+    start: cache place of the first token behind the prompt, P.
+    numbers: (n,) of the tokens, counted from 0 behind the prompt.
     keys: (B,) random keys, one a row.
     codes_only: all new tokens are known to be image codes, so that only that table is read.
 
   Returns:
-    (B, new_tokens) int32; after a row's `<eos>`, padding.
+    The sequences, and (B, n) int32; after a row's `<eos>`, padding.
   """
 
-  def step(written, index):
-    fresh = jax.vmap(lambda key: fold(key, Stream.TOKENS, index))(keys)
-    return sample_token(omni, params, written, start + index, fresh, sampling, codes_only)
+  def step(written, number):
+    fresh = jax.vmap(lambda key: fold(key, stream, number))(keys)
+    return sample_token(omni, params, written, start + number, fresh, sampling, codes_only)
 
-  _, tokens = jax.lax.scan(step, written, jnp.arange(new_tokens))
-  return tokens.T
+  written, tokens = jax.lax.scan(step, written, numbers)
+  return written, tokens.T
 
 
 def sample_token(
@@ -118,7 +121,7 @@ def sample_token(
     logits = unconditional + sampling.guidance * (conditional - unconditional)
     grammar = jax.tree.map(lambda x: jnp.split(x, 2)[0], grammar)
   logits = jnp.where(grammar.allowed(omni.vocabulary)[:, first:], logits, -jnp.inf)
-  token = first + draw(logits, keys, sampling)
+  token = first + sample_ids(logits, keys, sampling)
   both = jnp.concatenate([token, token]) if guided else token
   return append(omni, params, written, both, index), token
 
@@ -129,7 +132,7 @@ def _logits(omni: Omni, params: Params, hidden: Array, codes_only: bool) -> Arra
   return jnp.concatenate(tables, axis=-1)
 
 
-def draw(logits: Array, keys: Array, sampling: SamplingSettings) -> Array:
+def sample_ids(logits: Array, keys: Array, sampling: SamplingSettings) -> Array:
   """One id a row from (B, V) logits, each row with its own key (B,). Temperature 0 takes the likeliest, and so
   does, in the limit, what float32 hardly tells from it."""
   if sampling.temperature == 0:

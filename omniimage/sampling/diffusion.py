@@ -1,14 +1,16 @@
 """Painting: each chunk from noise by Euler steps, finished chunks kept as keys and values.
 
 Axes: B images, K guidance branches, N patches of the canvas, T patches of a chunk, P pixels of a patch, h × w visual
-tokens, Z their channels, S text states.
+tokens, Z their channels, S text states, L tokens of a prompt, D prior width.
 """
 
+import flax
 import jax
 import jax.numpy as jnp
 from jax import Array
 
 from omniimage.models.attention import AttentionMask, Full
+from omniimage.models.diffusion_decoder import Memory
 from omniimage.models.flow import velocity
 from omniimage.models.layers import unpatchify
 from omniimage.models.omni import Omni, Params
@@ -25,6 +27,19 @@ def branches(sampling: SamplingSettings) -> list[tuple[bool, bool, float]]:
   return [branch for branch in every if branch[2] != 0]
 
 
+@flax.struct.dataclass
+class Canvas:
+  """A picture under way, K·B of each: one a guidance branch.
+
+  Attributes:
+    memory: what it is painted from.
+    caches: keys and values of the memory and of finished chunks.
+  """
+
+  memory: Memory
+  caches: tuple
+
+
 def paint(
   omni: Omni,
   params: Params,
@@ -34,57 +49,96 @@ def paint(
   keys: Array,
   sampling: SamplingSettings,
 ) -> Array:
-  """Images (B, H, W, 3) in [-1, 1] from visual tokens and text.
+  """Images (B, H, W, 3) in [-1, 1] from visual tokens and text, whole. Arguments as of `blank` and `paint_chunk`."""
+  canvas, layout = blank(omni, params, features, text_states, text_mask, sampling), omni.layout(sampling.chunk_rows)
+
+  def step(caches, chunk):
+    following, patches = paint_chunk(omni, params, canvas.replace(caches=caches), chunk, keys, sampling)
+    return following.caches, patches
+
+  _, patches = jax.lax.scan(step, canvas.caches, jnp.arange(layout.count))
+  patches = jnp.moveaxis(patches, 0, 1).reshape(features.shape[0], -1, patches.shape[-1])
+  return unpatchify(patches, omni.settings.decoder.patch_size, layout.columns)
+
+
+def blank(
+  omni: Omni,
+  params: Params,
+  features: Array,
+  text_states: Array,
+  text_mask: Array,
+  sampling: SamplingSettings,
+) -> Canvas:
+  """A canvas of which nothing is painted.
 
   Args:
     params: unstacked.
     features: (B, h, w, Z) quantized features.
     text_states, text_mask: (B, S, D) and (B, S), of `Omni.text_states`.
+  """
+  B, passes = features.shape[0], branches(sampling)
+  variables = {"params": params["decoder"]}
+  keep_tokens, keep_text = (jnp.repeat(jnp.asarray([branch[i] for branch in passes]), B) for i in (0, 1))
+  conditions = (_repeated(x, len(passes)) for x in (features, text_states, text_mask))
+  memory = omni.decoder.apply(variables, *conditions, keep_tokens, keep_text, method="remember")
+  columns = omni.layout(sampling.chunk_rows).columns
+  return Canvas(memory, omni.decoder.apply(variables, memory, columns, method="init_caches"))
+
+
+def paint_chunk(
+  omni: Omni, params: Params, canvas: Canvas, chunk: Array, keys: Array, sampling: SamplingSettings
+) -> tuple[Canvas, Array]:
+  """Paints the next chunk of a canvas, all before it being finished.
+
+  Args:
+    params: unstacked.
+    chunk: scalar int, its number.
     keys: (B,) random keys, one an image.
     sampling: `chunk_rows` patch rows are painted at a time, in `diffusion_steps` Euler steps.
+
+  Returns:
+    The canvas, and the chunk's finished patches (B, T, P).
   """
   s, layout = omni.settings.decoder, omni.layout(sampling.chunk_rows)
-  B, rows = features.shape[0], layout.rows // layout.count
+  B, rows = keys.shape[0], layout.rows // layout.count
   T, P = rows * layout.columns, 3 * s.patch_size**2
   passes = branches(sampling)
   K = len(passes)
-  variables = {"params": params["decoder"]}
-
-  def repeated(x):
-    return jnp.tile(x, (K,) + (1,) * (x.ndim - 1))
-
-  keep_tokens, keep_text = (jnp.repeat(jnp.asarray([branch[i] for branch in passes]), B) for i in (0, 1))
-  memory = omni.decoder.apply(
-    variables, *map(repeated, (features, text_states, text_mask)), keep_tokens, keep_text, method="remember"
-  )
-  caches = omni.decoder.apply(variables, memory, layout.columns, method="init_caches")
   first_visible = jnp.asarray([layout.first_visible_row(chunk, s.context_rows) for chunk in range(layout.count)])
   row_of_patch = jnp.arange(layout.rows * layout.columns) // layout.columns
 
-  def predict(chunk, x, t, caches):
-    """x̂ of each branch and the caches, the chunk's own keys and values in them."""
+  def predict(x, t, caches):
+    """x̂, guided, and the caches with the chunk's own keys and values in them."""
     visible = (row_of_patch >= first_visible[chunk]) & (row_of_patch < (chunk + 1) * rows)
     visible = jnp.broadcast_to(visible.astype(jnp.int32), (K * B, len(row_of_patch)))
     mask = AttentionMask(Full(), jnp.ones((K * B, T), jnp.int32), visible)
     predicted, caches = omni.decoder.apply(
-      variables, repeated(x), ((chunk * rows, rows),), jnp.full((K * B, rows), t), memory, mask, layout.columns,
-      caches, chunk * T,
+      {"params": params["decoder"]}, _repeated(x, K), ((chunk * rows, rows),), jnp.full((K * B, rows), t),
+      canvas.memory, mask, layout.columns, caches, chunk * T,
     )  # fmt: skip
     guided = sum(branch[2] * part for branch, part in zip(passes, jnp.split(predicted, K)))
     return guided, caches
 
-  def paint_chunk(caches, chunk):
-    def euler(carry, i):
-      x, caches = carry
-      t = i / sampling.diffusion_steps
-      predicted, caches = predict(chunk, x, t, caches)
-      following = x + velocity(predicted, x, t) / sampling.diffusion_steps
-      return (jnp.where(i == sampling.diffusion_steps - 1, predicted, following), caches), None
+  def euler(carry, i):
+    x, caches = carry
+    t = i / sampling.diffusion_steps
+    predicted, caches = predict(x, t, caches)
+    following = x + velocity(predicted, x, t) / sampling.diffusion_steps
+    return (jnp.where(i == sampling.diffusion_steps - 1, predicted, following), caches), None
 
-    noise = jax.vmap(lambda key: jax.random.normal(fold(key, Stream.CHUNKS, chunk), (T, P)))(keys)
-    (finished, caches), _ = jax.lax.scan(euler, (noise, caches), jnp.arange(sampling.diffusion_steps))
-    _, caches = predict(chunk, finished, 1.0, caches)
-    return caches, finished
+  noise = jax.vmap(lambda key: jax.random.normal(fold(key, Stream.CHUNKS, chunk), (T, P), jnp.float32))(keys)
+  (finished, caches), _ = jax.lax.scan(euler, (noise, canvas.caches), jnp.arange(sampling.diffusion_steps))
+  _, caches = predict(finished, 1.0, caches)
+  return canvas.replace(caches=caches), finished
 
-  _, patches = jax.lax.scan(paint_chunk, caches, jnp.arange(layout.count))
-  return unpatchify(jnp.moveaxis(patches, 0, 1).reshape(B, -1, P), s.patch_size, layout.columns)
+
+def text_conditions(omni: Omni, hidden: Array, tokens: Array, lengths: Array) -> tuple[Array, Array]:
+  """The text states, and which of them exist, of images that follow prompts (B, L) of these lengths (B,) at once, whose
+  states are `hidden` (B, L, D)."""
+  exists = (jnp.arange(tokens.shape[1]) < lengths[:, None]).astype(jnp.int32)
+  states, there = omni.text_states(hidden, tokens, exists, lengths[:, None] - 1)
+  return states[:, 0], there[:, 0]
+
+
+def _repeated(x: Array, K: int) -> Array:
+  return jnp.tile(x, (K,) + (1,) * (x.ndim - 1))

@@ -1,4 +1,4 @@
-"""From prompts to pictures with a trained model."""
+"""From prompts to pictures with a trained model: many at once, or one as it comes."""
 
 import dataclasses
 import functools
@@ -12,16 +12,18 @@ import numpy as np
 from jax import Array
 
 from omniimage import seeds
-from omniimage.data import conversation
-from omniimage.data.text import TextTokenizer, as_text
-from omniimage.errors import UserError
+from omniimage.data.text import TextTokenizer
+from omniimage.models.layers import patchify, unpatchify
 from omniimage.models.omni import Omni, Params
 from omniimage.sampling.autoregressive import prefill, sample_tokens
-from omniimage.sampling.diffusion import paint
+from omniimage.sampling.diffusion import paint, text_conditions
+from omniimage.sampling.prompts import pad, read_prompt, read_turns, to_float
+from omniimage.sampling.session import Answer, Pieces, Session
 from omniimage.settings import SamplingSettings, Settings
 from omniimage.streams import Stream, fold
+from omniimage.vocabulary import OPENING
 
-PROMPT_BUCKET = 16  # prompts are padded to a multiple of this, so that few lengths are compiled
+GRAY = 0.0  # what is still to come, in [-1, 1]
 
 
 @flax.struct.dataclass
@@ -40,17 +42,18 @@ class Drawing:
 
 
 class Generator:
-  """Draws prompts. Compiles once for each number of prompts and length of prompt."""
+  """Draws prompts. Compiles once for each number of prompts and length of prompt; `session` once for each length."""
 
   def __init__(self, settings: Settings, params: Params, text_tokenizer: TextTokenizer):
     """`params` as stored (stacked): {tokenizer, prior, decoder}."""
     self.omni = Omni(settings, text_tokenizer.size, scan=False)
     self.text_tokenizer = text_tokenizer
     self.load(params)
-    self._draw = jax.jit(functools.partial(draw, self.omni), static_argnames="sampling")
-    self._encode = jax.jit(lambda params, images: self.omni.encode(params, self.omni.shrink(images)).codes)
+    self._draw = jax.jit(functools.partial(draw_prompts, self.omni), static_argnames="sampling")
     self._reconstruct = jax.jit(functools.partial(reconstruct, self.omni))
     self._repaint = jax.jit(functools.partial(repaint, self.omni), static_argnames="sampling")
+    self._preview = jax.jit(functools.partial(render_written, self.omni))
+    self._pieces = Pieces(self.omni)
 
   def load(self, params: Params):
     """Draws with other parameters from here on, without compiling again."""
@@ -58,7 +61,7 @@ class Generator:
 
   def encode(self, images: Array) -> Array:
     """Codes (B, h, w) of images (B, H, W, 3), uint8 or float in [-1, 1]."""
-    return self._encode(self.params, to_float(images))
+    return self._pieces.encode(self.params, to_float(images))
 
   def reconstruct(self, images: Array) -> Array:
     """The tokenizer's rendering of images (B, H, W, 3), uint8 or float in [-1, 1], from their own codes."""
@@ -67,11 +70,8 @@ class Generator:
   def prompt_tokens(self, prompts: list[str]) -> tuple[np.ndarray, np.ndarray]:
     """Prompts as tokens up to where codes begin: (B, P) padded on the right, and lengths (B,). Raises UserError."""
     settings, v = self.omni.settings, self.omni.vocabulary
-    opening = [v.image, v.size(settings.token_grid), v.size(settings.token_grid)]
-    rows = [read_prompt(prompt, settings, self.text_tokenizer) + opening for prompt in prompts]
-    lengths = np.asarray([len(row) for row in rows], np.int32)
-    padded = -(-max(lengths) // PROMPT_BUCKET) * PROMPT_BUCKET
-    return np.asarray([row + [v.pad] * (padded - len(row)) for row in rows], np.int32), lengths
+    before_codes = v.opening(settings.token_grid, settings.token_grid)
+    return pad([read_prompt(prompt, settings, self.text_tokenizer) + before_codes for prompt in prompts], v)
 
   def __call__(self, prompts: list[str], seed: int = 0, **changes) -> Drawing:
     """Draws each prompt once. `changes` override `settings.sampling`, for example `guidance=2.0`. SettingsError where
@@ -88,6 +88,32 @@ class Generator:
     keys = row_keys(seed, len(prompts))
     return self._repaint(self.params, tokens, lengths, codes, keys, sampling=sampling)
 
+  def session(
+    self, turns: str | Sequence[str | np.ndarray], seed: int = 0, text_first: bool = False, **changes
+  ) -> Session:
+    """Opens a conversation, to be answered event by event (`omniimage.sampling.events`).
+
+    A prompt is answered with the image that `self([prompt], seed, **changes)` draws. Nothing is computed before the
+    first event is asked for.
+
+    Args:
+      turns: texts and images (H, W, 3) uint8, in order, or one text.
+      text_first: the answer begins with text, and only where that begins an image does the image follow.
+      changes: as above.
+
+    Raises UserError where the model cannot read the turns, SettingsError where changes cannot be.
+    """
+    sampling = self._sampling(changes)
+    encoded = read_turns(turns, self.omni.settings, self.text_tokenizer, self.omni.vocabulary)
+    answer = Answer(self.omni, self._pieces, self.params, self.text_tokenizer, row_keys(seed, 1), sampling)
+    return Session(answer.events(encoded, text_first))
+
+  def preview(self, codes: np.ndarray) -> np.ndarray:
+    """The tokenizer's rendering (H, W, 3) of the first n codes (n,) of an image; the places of the others are gray."""
+    grid = self.omni.settings.token_grid
+    padded = np.pad(codes, (0, grid**2 - len(codes))).reshape(grid, grid)
+    return np.asarray(self._preview(self.params, padded, np.int32(len(codes))))
+
   def _sampling(self, changes: dict[str, Any]) -> SamplingSettings:
     settings = self.omni.settings
     return dataclasses.replace(settings, sampling=dataclasses.replace(settings.sampling, **changes)).sampling
@@ -98,62 +124,36 @@ def row_keys(seed: int, rows: int) -> Array:
   return jax.random.split(fold(seeds.key(seed), Stream.DRAWINGS), rows)
 
 
-def read_prompt(prompt: str, settings: Settings, text_tokenizer: TextTokenizer) -> list[int]:
-  """The prompt's tokens. UserError if it is empty or longer than a row has room for beside the image."""
-  if not prompt.strip():
-    raise UserError("the prompt is empty; say what to draw, for example --prompt='a large red star'")
-  tokens = text_tokenizer.encode(prompt)
-  room = settings.data.sequence_length - conversation.length(0, 1, settings.token_grid)
-  if len(tokens) > room:
-    raise UserError(
-      f"the prompt has {len(tokens)} tokens and the model reads at most {room}; shorten it: {prompt[:60]!r}…"
-    )
-  return tokens
-
-
-def check_text(prompt: str):
-  """UserError where bytes of a prompt that a person typed are no text, which Python keeps as lone surrogates."""
-  if as_text(prompt) != prompt:
-    raise UserError(f"the prompt has bytes that are no text in UTF-8: {prompt[:60]!a}; type it again in UTF-8")
-
-
-def unseen(prompts: Sequence[str], settings: Settings, text_tokenizer: TextTokenizer) -> str:
-  """What the painter does not see of the first prompt that is longer than it reads, in words; empty if it sees all."""
-  reads = settings.decoder.text_length
-  longer = [tokens for tokens in map(text_tokenizer.encode, dict.fromkeys(prompts)) if len(tokens) > reads]
-  if not longer:
-    return ""
-  return (
-    f"the painter reads the last {reads} of the prompt's {len(longer[0])} tokens (decoder.text_length) and does not "
-    f"see {text_tokenizer.decode(longer[0][:-reads])!r}; only the visual tokens may show that"
-    f"{f'; so it is with {len(longer) - 1} more prompts' if len(longer) > 1 else ''}"
-  )
-
-
-def to_float(images: Array) -> Array:
-  """uint8 images as float32 in [-1, 1]; float images as they are."""
-  return images.astype(jnp.float32) / 127.5 - 1 if images.dtype == jnp.uint8 else images
-
-
 def reconstruct(omni: Omni, params: Params, images: Array) -> Array:
   """Images (B, H, W, 3) in [-1, 1] → codes → the tokenizer's rendering of them."""
   features = omni.encode(params, omni.shrink(images)).features
   return jnp.clip(omni.render(params, features), -1, 1)
 
 
-def draw(
+def render_written(omni: Omni, params: Params, codes: Array, written: Array) -> Array:
+  """The tokenizer's rendering (H, W, 3) of the first `written` of the codes (h, w), zeros given to it for the others,
+  whose places are gray."""
+  h, w = codes.shape
+  there = jnp.arange(h * w) < written
+  features = jnp.where(there.reshape(h, w, 1), omni.features(params, codes), 0.0)
+  patch_size = omni.settings.tokenizer.patch_size
+  patches = patchify(jnp.clip(omni.render(params, features), -1, 1), patch_size)
+  return unpatchify(jnp.where(there[:, None], patches, GRAY), patch_size, w)
+
+
+def draw_prompts(
   omni: Omni, params: Params, tokens: Array, lengths: Array, keys: Array, *, sampling: SamplingSettings
 ) -> Drawing:
   """Prompts (B, P), ending in `<image>` rows columns, → drawing. Pure; `params` unstacked."""
   (B, P), grid = tokens.shape, omni.settings.token_grid
-  # Without text the prompt is its last three tokens.
+  # Without text the prompt is what opens its image.
   prompt, prompt_lengths = tokens, lengths
   if sampling.guidance != 1:
-    opening = jnp.take_along_axis(tokens, lengths[:, None] - 3 + jnp.arange(3), axis=1)
-    opening = jnp.pad(opening, ((0, 0), (0, P - 3)), constant_values=omni.vocabulary.pad)
-    prompt, prompt_lengths = jnp.concatenate([tokens, opening]), jnp.concatenate([lengths, jnp.full((B,), 3)])
+    bare = jnp.take_along_axis(tokens, lengths[:, None] - OPENING + jnp.arange(OPENING), axis=1)
+    bare = jnp.pad(bare, ((0, 0), (0, P - OPENING)), constant_values=omni.vocabulary.pad)
+    prompt, prompt_lengths = jnp.concatenate([tokens, bare]), jnp.concatenate([lengths, jnp.full((B,), OPENING)])
   written, hidden = prefill(omni, params, prompt, prompt_lengths, grid**2)
-  drawn = sample_tokens(omni, params, written, P, grid**2, keys, sampling, codes_only=True)
+  _, drawn = sample_tokens(omni, params, written, P, jnp.arange(grid**2), keys, sampling, codes_only=True)
   codes = (drawn - omni.vocabulary.codes).reshape(B, grid, grid)
   return _finish(omni, params, tokens, lengths, hidden[:B], codes, keys, sampling)
 
@@ -161,14 +161,13 @@ def draw(
 def repaint(
   omni: Omni, params: Params, tokens: Array, lengths: Array, codes: Array, keys: Array, *, sampling: SamplingSettings
 ) -> Drawing:
-  """As `draw`, with the codes (B, h, w) given."""
+  """As `draw_prompts`, with the codes (B, h, w) given."""
   _, hidden = prefill(omni, params, tokens, lengths, 0)
   return _finish(omni, params, tokens, lengths, hidden, codes, keys, sampling)
 
 
 def _finish(omni, params, tokens, lengths, hidden, codes, keys, sampling) -> Drawing:
-  exists = (jnp.arange(tokens.shape[1]) < lengths[:, None]).astype(jnp.int32)
-  states, there = omni.text_states(hidden, tokens, exists, lengths[:, None] - 1)
+  conditions = text_conditions(omni, hidden, tokens, lengths)
   features = omni.features(params, codes)
-  images = paint(omni, params, features, states[:, 0], there[:, 0], keys, sampling)
+  images = paint(omni, params, features, *conditions, keys, sampling)
   return Drawing(codes, jnp.clip(omni.render(params, features), -1, 1), jnp.clip(images, -1, 1))

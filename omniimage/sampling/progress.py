@@ -1,44 +1,38 @@
-"""A drawing as it comes into being: after each visual token, and after each chunk.
+"""A drawing as it comes into being: what a viewer shows after each row of codes, and after each chunk.
 
-Nothing is ever revised, neither a code that the prior has written nor a chunk that the decoder has finished; so the
-steps of a drawing can be shown once it is done.
+Made of a session's events, while they come or of a list of them. Nothing is ever revised, neither a code that the prior
+has written nor a chunk that the decoder has finished; so a frame only adds to the one before. Axes: H × W pixels.
 """
 
-import jax
-import jax.numpy as jnp
-from jax import Array
+from collections.abc import Iterable, Iterator
 
-from omniimage.models.layers import patchify, unpatchify
-from omniimage.sampling.generate import Drawing, Generator
+import numpy as np
 
-GRAY = 0.0  # what is still to come, in [-1, 1]
-
-# Axes: N visual tokens, C chunks, h × w token grid, H × W pixels.
+from omniimage.sampling.events import Chunk, Codes, Event
+from omniimage.sampling.generate import GRAY, Generator
 
 
-def token_frames(generator: Generator, drawing: Drawing, index: int = 0) -> Array:
-  """(N + 1, H, W, 3): the tokenizer's rendering of the first 0, 1, … N codes of one drawing, in the order written.
+def token_frames(generator: Generator, events: Iterable[Event]) -> Iterator[np.ndarray]:
+  """The tokenizer's rendering (H, W, 3) of what is there of an image's codes: of none, and after each `Codes`.
 
   The tokenizer is given zeros for the codes that are missing, and their places are left gray.
   """
-  omni = generator.omni
-  patch_size = omni.settings.tokenizer.patch_size
-
-  @jax.jit
-  def render(params, codes):
-    h, w = codes.shape
-    written = jnp.arange(h * w) < jnp.arange(h * w + 1)[:, None]
-    features = jnp.where(written.reshape(-1, h, w, 1), omni.features(params, codes), 0.0)
-    patches = patchify(jnp.clip(omni.render(params, features), -1, 1), patch_size)
-    return unpatchify(jnp.where(written[..., None], patches, GRAY), patch_size, w)
-
-  return render(generator.params, drawing.codes[index])
+  codes = np.empty(0, np.int32)
+  yield generator.preview(codes)
+  for event in events:
+    if isinstance(event, Codes):
+      codes = np.concatenate([codes, event.codes])
+      yield generator.preview(codes)
 
 
-def chunk_frames(generator: Generator, drawing: Drawing, index: int = 0) -> Array:
-  """(C + 1, H, W, 3): the canvas of one drawing after 0, 1, … C chunks."""
-  settings, image = generator.omni.settings, drawing.images[index]
-  layout = generator.omni.layout(settings.sampling.chunk_rows)
-  rows = jnp.repeat(layout.chunk_of_row, settings.decoder.patch_size)
-  finished = rows < jnp.arange(layout.count + 1)[:, None]
-  return jnp.where(finished[:, :, None, None], image, GRAY)
+def chunk_frames(events: Iterable[Event]) -> Iterator[np.ndarray]:
+  """The canvas (H, W, 3) of an image, gray where nothing is painted: before its first `Chunk`, and after each."""
+  canvas = None
+  for event in events:
+    if isinstance(event, Chunk):
+      if canvas is None:
+        canvas = np.full((*event.size, 3), GRAY, np.float32)
+        yield canvas.copy()
+      (top, left), (rows, columns, _) = event.place, event.pixels.shape
+      canvas[top : top + rows, left : left + columns] = event.pixels
+      yield canvas.copy()

@@ -45,7 +45,7 @@ def test_a_learnt_codebook_is_trained_by_what_its_features_are_used_for(monkeypa
   s = small.settings(**small.SHALLOW)
   s = dataclasses.replace(s, tokenizer=NearestSettings(**vars(s.tokenizer)))
   model, batch = small.omni(s), small.batch(s)
-  params = jax.jit(model.init)(jax.random.key(0))
+  params = small.params(model)
   before, seen = params["tokenizer"]["quantizer"]["codebook"], model.view(params)
   assert param_specs(TOKENIZER_RULES, "tokenizer", params["tokenizer"])["quantizer"]["codebook"] == P()
   features, codes, auxiliary = jax.jit(model.encode)(seen, batch["images"].astype(jnp.float32) / 127.5 - 1)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from omniimage.sampling.autoregressive import draw, keep_likely, prefill, sample_tokens
+from omniimage.sampling.autoregressive import keep_likely, prefill, sample_ids, sample_tokens
 from omniimage.sampling.grammar import Grammar
 from tests import small
 
@@ -51,9 +51,8 @@ def test_cached_sampling_equals_uncached(guidance, codes_only):
   if guidance != 1:
     both, both_lengths = np.concatenate([prompts, bare]), np.concatenate([lengths, [3] * B])
   written, _ = prefill(model, params, both, both_lengths, new)
-  drawn = np.asarray(
-    sample_tokens(model, params, written, P, new, jax.random.split(jax.random.key(0), B), sampling, codes_only)
-  )
+  keys = jax.random.split(jax.random.key(0), B)
+  drawn = np.asarray(sample_tokens(model, params, written, P, jnp.arange(new), keys, sampling, codes_only)[1])
 
   forward = jax.jit(lambda rows, lengths: _logits_uncached(model, params, rows, lengths))
   space = np.full((B, new), v.pad)
@@ -91,7 +90,8 @@ def test_a_row_draws_the_same_whoever_is_beside_it():
 
   def drawn(rows):
     written, _ = prefill(model, params, prompts[rows], lengths[rows], 4)
-    return sample_tokens(model, params, written, prompts.shape[1], 4, keys[np.asarray(rows)], s.sampling, True)
+    own = keys[np.asarray(rows)]
+    return sample_tokens(model, params, written, prompts.shape[1], jnp.arange(4), own, s.sampling, True)[1]
 
   np.testing.assert_array_equal(drawn([0, 1, 2])[1:2], drawn([1]))
 
@@ -111,10 +111,10 @@ def test_draws_follow_the_probabilities_and_the_temperature():
   s = small.settings().sampling
   logits = jnp.tile(jnp.log(jnp.asarray([0.2, 0.8])), (4000, 1))
   keys = jax.random.split(jax.random.key(0), 4000)
-  assert abs(float(draw(logits, keys, s).mean()) - 0.8) < 0.03
+  assert abs(float(sample_ids(logits, keys, s).mean()) - 0.8) < 0.03
   sharper = dataclasses.replace(s, temperature=0.5)
-  assert abs(float(draw(logits, keys, sharper).mean()) - 0.64 / 0.68) < 0.03
-  assert np.all(draw(logits, keys, dataclasses.replace(s, temperature=0.0)) == 1)
+  assert abs(float(sample_ids(logits, keys, sharper).mean()) - 0.64 / 0.68) < 0.03
+  assert np.all(sample_ids(logits, keys, dataclasses.replace(s, temperature=0.0)) == 1)
 
 
 @pytest.mark.parametrize("temperature", [1e-320, 1e-45, 1e-38, 1e-30, 1e-6])
@@ -126,7 +126,7 @@ def test_the_limit_of_small_temperatures_is_the_likeliest(temperature, top_k, to
     [[-np.inf, -3.0, 7.5, 7.0, 0.1], [80.0, -np.inf, 0.0, 79.9, -1e4], [-9.0, -1e30, -8.9, -90.0, -np.inf]]
   )
   keys = jax.random.split(jax.random.key(0), 3)
-  np.testing.assert_array_equal(draw(jnp.asarray(logits, jnp.float32), keys, s), [2, 0, 2])
+  np.testing.assert_array_equal(sample_ids(jnp.asarray(logits, jnp.float32), keys, s), [2, 0, 2])
 
 
 def test_the_likeliest_stays_however_small_top_p():

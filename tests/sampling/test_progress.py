@@ -1,27 +1,27 @@
-import jax
-import jax.numpy as jnp
 import numpy as np
 
-from omniimage.sampling.generate import Drawing, Generator
-from omniimage.sampling.progress import GRAY, chunk_frames, token_frames
+from omniimage.sampling.events import Image
+from omniimage.sampling.generate import GRAY, Generator
+from omniimage.sampling.progress import chunk_frames, token_frames
 from tests import small
 
 
-def test_tokens_and_chunks_appear_one_by_one_and_end_in_the_drawing():
-  s = small.settings(**{"decoder.chunk_rows": (1,), "decoder.patch_size": 8})
-  model = small.omni(s, scan=False)
-  generator = Generator(s, small.params(model), small.text_tokenizer())
-  codes = jnp.arange(8).reshape(2, 2, 2)
-  rendering = jax.jit(model.render)(generator.params, model.features(generator.params, codes)).clip(-1, 1)
-  drawing = Drawing(codes, rendering, jax.random.uniform(jax.random.key(1), (2, 16, 16, 3)))
+def test_tokens_and_chunks_appear_in_the_drawings_own_order_and_end_in_it():
+  """It is painted in other chunks than the run's settings have."""
+  s = small.settings(**small.SHALLOW)
+  generator = Generator(s, small.params(small.omni(s)), small.text_tokenizer())
+  assert s.sampling.chunk_rows == 2
+  events = list(generator.session("a red star", chunk_rows=1))
+  image = events[-1]
+  assert isinstance(image, Image)
 
-  tokens = np.asarray(token_frames(generator, drawing, index=1))
-  assert tokens.shape == (5, 16, 16, 3)
-  np.testing.assert_allclose(tokens[-1], drawing.rendering[1], atol=1e-5)
-  assert (tokens[2][:8] != GRAY).mean() > 0.9 and (tokens[2][8:] == GRAY).all()  # the upper two of four codes
+  tokens = list(token_frames(generator, events))
+  assert len(tokens) == 3 and (tokens[0] == GRAY).all()
+  assert (tokens[1][:8] != GRAY).mean() > 0.9 and (tokens[1][8:] == GRAY).all()  # the upper two of four codes
+  np.testing.assert_allclose(tokens[-1], image.rendering, atol=1e-5)
 
-  chunks = np.asarray(chunk_frames(generator, drawing, index=1))
-  assert chunks.shape == (3, 16, 16, 3) and (chunks[0] == GRAY).all()
-  np.testing.assert_array_equal(chunks[1][:8], drawing.images[1][:8])
-  assert (chunks[1][8:] == GRAY).all()
-  np.testing.assert_array_equal(chunks[-1], drawing.images[1])
+  chunks = list(chunk_frames(events))
+  assert len(chunks) == 5 and (chunks[0] == GRAY).all()
+  np.testing.assert_array_equal(chunks[1][:4], image.pixels[:4])
+  assert (chunks[1][4:] == GRAY).all()
+  np.testing.assert_array_equal(chunks[-1], image.pixels)

@@ -3,7 +3,7 @@
 import pytest
 
 from omniimage.errors import UserError
-from omniimage.sampling.generate import check_text, read_prompt, unseen
+from omniimage.sampling.prompts import check_text, read_prompt, unseen
 from tests import small
 
 LONG = "a large red star in the top left, " + "and a small blue circle in the bottom right " * 3

@@ -6,7 +6,7 @@ import functools
 import jax
 import numpy as np
 
-from omniimage.sampling.generate import draw, reconstruct
+from omniimage.sampling.generate import draw_prompts, reconstruct
 from omniimage.training.optimizer import make_optimizer
 from omniimage.training.state import TrainState, enter_stage, fresh_state, leave_stage
 from omniimage.training.step import make_train_step
@@ -72,7 +72,7 @@ def _drawn():
   params, lengths = model.view(_trained("decoder")[0].params), batch["image_start"][:, 0]
   prompts = batch["tokens"][:, : lengths.max()]
   keys = jax.random.split(jax.random.key(0), len(lengths))
-  return jax.jit(functools.partial(draw, model, sampling=_settings().sampling))(params, prompts, lengths, keys)
+  return jax.jit(functools.partial(draw_prompts, model, sampling=_settings().sampling))(params, prompts, lengths, keys)
 
 
 @functools.cache

@@ -10,7 +10,8 @@ from omniimage.evaluation.held_out import Examples, held_out, in_batches
 from omniimage.evaluation.markup import table
 from omniimage.evaluation.sheets import to_uint8
 from omniimage.evaluation.suites.suite import KINDS, Pictures, Result, Suite, counted, percent
-from omniimage.sampling.generate import Generator, to_float
+from omniimage.sampling.generate import Generator
+from omniimage.sampling.prompts import to_float
 
 # Axes: n images, H and W pixels as the tokenizer reads them, h × w codes.
 

@@ -1,0 +1,63 @@
+"""What comes of a session, as it comes.
+
+Nothing that was given is revised: texts, codes and chunks only follow on one another. An image is all of its codes, in
+raster order, then all of its chunks, from the top, then itself. Arrays are NumPy's, and the receiver's to keep.
+
+Axes: h × w visual tokens, H × W pixels.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Text:
+  """The next words; whole characters."""
+
+  text: str
+
+
+@dataclass(frozen=True)
+class TextEnd:
+  """The text is finished: all of it, and whether the model ended there, began an image, or had no more room."""
+
+  text: str
+  reason: Literal["eos", "image", "length"]
+
+
+@dataclass(frozen=True, eq=False)
+class Codes:
+  """The next codes, (n,) int32, of which the first is number `first` of the `grid` = (h, w)."""
+
+  first: int
+  codes: np.ndarray
+  grid: tuple[int, int]
+
+
+@dataclass(frozen=True, eq=False)
+class Chunk:
+  """The next finished pixels, float32 in [-1, 1]; `place` = (top, left) of a canvas of `size` = (H, W)."""
+
+  pixels: np.ndarray
+  place: tuple[int, int]
+  size: tuple[int, int]
+
+
+@dataclass(frozen=True, eq=False)
+class Image:
+  """An image is finished.
+
+  Attributes:
+    codes: (h, w) int32.
+    rendering: (H', W', 3) of the tokenizer's own decoder, in the size it reads, in [-1, 1].
+    pixels: (H, W, 3) of the diffusion decoder, in [-1, 1].
+  """
+
+  codes: np.ndarray
+  rendering: np.ndarray
+  pixels: np.ndarray
+
+
+Event = Text | TextEnd | Codes | Chunk | Image
