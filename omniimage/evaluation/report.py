@@ -130,7 +130,7 @@ def _conditions(figures: Mapping) -> str:
 
 
 def _pictures(results: Results) -> str:
-  """The gallery of this evaluation, of each set of examples."""
+  """The galleries of this evaluation, one for each set of examples; empty if there is nothing to look at."""
   galleries = [_gallery(same) for same in _by_examples(results)]
   return "".join([f"<h2>Pictures</h2>{_conditions(results.conditions.figures())}", *galleries]) if galleries else ""
 
@@ -143,7 +143,7 @@ def _by_examples(results: Results) -> list[list[Pictures]]:
       continue
     pictures = results.found[name].pictures()
     if pictures is not None:
-      groups.setdefault(pictures.captions, []).append(pictures)
+      groups.setdefault((pictures.captions, pictures.true.tobytes()), []).append(pictures)
   return list(groups.values())
 
 
