@@ -53,7 +53,7 @@ def _is_reader(frame) -> bool:
     if frame.f_code.co_name == "__post_init__":
       return False
     frame = frame.f_back
-  if frame.f_code.co_name == "__post_init__":  # of a source's settings, beside the source
+  if frame.f_code.co_name == "__post_init__" and isinstance(frame.f_locals["self"], SourceSettings):
     return False
   return frame.f_code.co_filename.startswith(OURS)
 
