@@ -36,7 +36,10 @@ def rules_of(system: System | type[System]) -> dict[str, Rules]:
 
 
 def jitted_step(system: System, stage: str, start: int, mesh: Mesh, state: TrainState):
-  """The step of a stage that began at update `start`, its state donated. Call or lower it under `jax.set_mesh`."""
+  """The step of a stage that began at update `start`, its state donated. Call or lower it under `jax.set_mesh`.
+
+  It is compiled once for each size of images that batches have.
+  """
   shardings = state_shardings(mesh, rules_of(system), state)
   return jax.jit(
     make_train_step(system, system.settings.stages[stage], start),

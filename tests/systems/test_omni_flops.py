@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import pytest
 
 from omniimage.models.chunks import ChunkLayout, DoubledChunks
+from omniimage.size import Size
 from omniimage.systems.omni_flops import decoder_flops, seen_pairs, step_flops, token_flops
 from tests import small
 
@@ -59,10 +60,10 @@ def products(jaxpr) -> int:
   return total
 
 
-@pytest.mark.parametrize("chunk_rows", [0, 2])
-def test_a_joint_step_needs_three_times_the_products_of_the_traced_loss(chunk_rows):
+@pytest.mark.parametrize("chunk_rows, size", [(0, Size(2, 2, 8)), (2, Size(2, 2, 8)), (2, Size(2, 3, 8))])
+def test_a_joint_step_needs_three_times_the_products_of_the_traced_loss(chunk_rows, size):
   s = small.settings(**{"decoder.chunk_rows": (chunk_rows,), "stages.joint.sampled_codes": 0.0})
-  system, stage, batch = small.system(s), s.stages["joint"], small.batch(s)
+  system, stage, batch = small.system(s), s.stages["joint"], small.noise(s, size)
 
   def loss(params):
     keys = jax.random.split(jax.random.key(0), stage.rows)
@@ -70,12 +71,13 @@ def test_a_joint_step_needs_three_times_the_products_of_the_traced_loss(chunk_ro
 
   traced = products(jax.make_jaxpr(loss)(jax.eval_shape(system.init, jax.random.key(0))).jaxpr)
   # The plain attention that is traced computes the pairs that masks hide, and x̂ of the finished copy.
-  images, layout, d = stage.rows * s.data.images_per_row, system.omni.layout(2, 2, chunk_rows), s.decoder
+  images, d = stage.rows * s.data.images_per_row, s.decoder
+  layout = system.omni.layout(size.rows, size.columns, chunk_rows)
   half = 2 * s.prior.depth * s.data.sequence_length**2 * s.prior.heads * s.prior.head_width
-  hidden = (layout.finished + 16) ** 2 - seen_pairs(layout, d)
+  hidden = (layout.finished + layout.rows * layout.columns) ** 2 - seen_pairs(layout, d)
   finished = 2 * layout.finished * d.width * 3 * d.patch_size**2
   expected = traced - stage.rows * half - images * (4 * d.depth * d.width * hidden + finished)
-  assert step_flops(s, stage, TEXT, s.buckets[0]) == 3 * expected
+  assert step_flops(s, stage, TEXT, size) == 3 * expected
 
 
 def test_pairs_are_those_of_the_mask():
