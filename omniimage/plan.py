@@ -180,7 +180,8 @@ class Planner:
   def _model_flops(self, rows: int) -> float:
     if self.stage == SAMPLE:
       return rows * self._system.sampler_flops(self.settings.data.sequence_length)
-    return self._system.step_flops(dataclasses.replace(self.settings.stages[self.stage], rows=rows))
+    stage = dataclasses.replace(self.settings.stages[self.stage], rows=rows)
+    return self._system.step_flops(stage, self.settings.buckets[0])  # that of the batch which is compiled for
 
   def _compile(self, rows: int) -> tuple[jax.stages.Compiled, float]:
     """The compiled program and the seconds that took. Raises DoesNotFit."""

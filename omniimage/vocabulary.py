@@ -7,13 +7,15 @@ the grammar puts around codes is counted here, for all that must know how long a
 
 import dataclasses
 
+from omniimage.size import Size
+
 MAX_GRID = 128  # largest number of token rows or columns a size token can name
 OPENING = 3  # tokens of an image before its first code: <image> rows columns
 
 
-def image_length(rows: int, columns: int) -> int:
+def image_length(size: Size) -> int:
   """Tokens of an image, from `<image>` to `</image>`."""
-  return OPENING + rows * columns + 1
+  return OPENING + size.tokens + 1
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,11 +7,15 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from configs import scenes
+from omniimage.data import conversation
 from omniimage.data.batches import Batches
+from omniimage.data.conversation import ImageTurn, TextTurn
 from omniimage.data.sources import open_source
+from omniimage.data.tasks import TextToImage
 from omniimage.data.text import TextTokenizer
 from omniimage.models.omni import Omni
 from omniimage.settings import Settings, from_config
+from omniimage.size import Size
 from omniimage.systems.omni import OmniSystem
 
 SHALLOW = {"prior.depth": 1, "decoder.depth": 1}  # quicker to compile, where depth does not matter
@@ -73,6 +77,35 @@ def params(model: Omni | OmniSystem, seed: int = 0):
 
 def batch(s: Settings, rows: int = 8, index: int = 0) -> dict[str, np.ndarray]:
   model = omni(s)
-  source = open_source(s.data, "train", s.token_grid, text_tokenizer(), model.vocabulary)
-  batches = Batches(source, s.data, model.vocabulary, text_tokenizer(), s.token_grid, s.seed)
+  source = open_source(s.data, "train", s.buckets[0], text_tokenizer(), model.vocabulary)
+  batches = Batches(source, s.data, model.vocabulary, text_tokenizer(), s.buckets[0], s.seed)
   return batches.batch(index, rows)
+
+
+class Noise:
+  """Images of random pixels, of any size, after a caption."""
+
+  def __init__(self, size: Size):
+    self.size, self.tasks = size, (TextToImage(),)
+
+  def __len__(self) -> int:
+    return 64
+
+  def lengths(self) -> tuple[np.ndarray, np.ndarray]:
+    images = np.ones(len(self), int)
+    return conversation.length(8 * images, images, self.size), images
+
+  def record(self, index: int, rng: np.random.Generator):
+    image = rng.integers(0, 256, (*self.size.pixels, 3)).astype(np.uint8)
+    return [TextTurn("a large red star", False), ImageTurn(image, True)]
+
+  def task(self, index: int) -> TextToImage:
+    return self.tasks[0]
+
+  def distinct(self) -> range:
+    return range(len(self))
+
+
+def noise(s: Settings, size: Size, rows: int = 8) -> dict[str, np.ndarray]:
+  """A batch of random images of a size, which need not be that of the settings."""
+  return Batches(Noise(size), s.data, omni(s).vocabulary, text_tokenizer(), size, s.seed).batch(0, rows)

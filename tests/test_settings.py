@@ -49,7 +49,8 @@ def _is_reader(frame) -> bool:
   """Whether it is code of ours that reads: not a check, nor what dataclasses generate (copies, hashes, comparisons)."""
   if frame.f_code.co_name == "_astuple_inner":  # the sizes of the mesh are read all at once
     return True
-  while frame.f_code.co_filename.startswith(str(SETTINGS)):  # a property reads for whoever asks for it
+  # A property, seen through the recorder below, reads for whoever asks for it.
+  while frame.f_code.co_filename.startswith(str(SETTINGS)) or frame.f_code.co_name == "getattribute":
     if frame.f_code.co_name == "__post_init__":
       return False
     frame = frame.f_back

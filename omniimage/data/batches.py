@@ -17,6 +17,7 @@ from omniimage.data.packing import RowStream
 from omniimage.data.readings import Readings
 from omniimage.data.sources.source import Source
 from omniimage.settings import DataSettings, SettingsError
+from omniimage.size import Size
 from omniimage.streams import Stream, generator
 from omniimage.vocabulary import Vocabulary
 
@@ -32,10 +33,9 @@ class Batch(TypedDict):
   positions: np.ndarray  # (B,L,3) int32: time, row, column, from 0 in every segment
   segments: np.ndarray  # (B,L) int32: 1, 2, …
   loss_weights: np.ndarray  # (B,L) float32: weight of token i as what position i−1 should predict
-  images: np.ndarray  # (B,I,H,W,3) uint8; the step maps them to [-1, 1]
+  images: np.ndarray  # (B,I,H,W,3) uint8, all of one size; the step maps them to [-1, 1]
   image_mask: np.ndarray  # (B,I) bool: the slot holds an image; all else of an unused slot is zero
   image_start: np.ndarray  # (B,I) int32: index in the row of the image's first code
-  image_grid: np.ndarray  # (B,I,2) int32: rows and columns of codes
   image_is_target: np.ndarray  # (B,I) bool
 
 
@@ -48,11 +48,12 @@ class Batches:
     data: DataSettings,
     vocabulary: Vocabulary,
     text_tokenizer: Tokenizer,
-    token_grid: int,
+    size: Size,
     seed: int,
   ):
+    """`size`: that of the source's images."""
     self._source, self._data, self._seed = source, data, seed
-    self._vocabulary, self._text_tokenizer, self._token_grid = vocabulary, text_tokenizer, token_grid
+    self._vocabulary, self._text_tokenizer, self._size = vocabulary, text_tokenizer, size
     self._tokens, self._images = source.lengths()
     if not len(self._tokens):
       raise ValueError("the data source has no records; a source needs at least one")
@@ -69,14 +70,20 @@ class Batches:
       seed=seed,
     )
 
+  def size_of(self, batch_index: int) -> Size:
+    """The size of all images of a batch, by its index alone: every process takes part in the same compiled step. As yet
+    there is one bucket."""
+    return self._size
+
   def batch(self, batch_index: int, rows: int, own: Sequence[int] | None = None) -> Batch:
     """Batch `batch_index`, which has `rows` rows over all processes: those of a process, or all."""
     own = range(rows) if own is None else own
-    batch = empty_batch(len(own), self._data, self._vocabulary)
+    size = self.size_of(batch_index)
+    batch = empty_batch(len(own), self._data, self._vocabulary, size)
     for row, place in enumerate(own):
       start = slot = 0
       for segment, (epoch, record) in enumerate(self._stream.row(batch_index * rows + int(place)), start=1):
-        encoded = self._read_or_skip(epoch, record)
+        encoded = self._read_or_skip(epoch, record, size)
         if encoded is not None:
           _write(batch, encoded, row, segment, start, slot)
           start += len(encoded.tokens)
@@ -117,15 +124,15 @@ class Batches:
     """Raises UserError where more of the last records than `data.max_bad_records` could not be read."""
     self._readings.check(self._data.max_bad_records)
 
-  def _read(self, epoch: int, record: int) -> Encoded:
+  def _read(self, epoch: int, record: int, size: Size) -> Encoded:
     """One conversation as it is in this epoch. ValueError if it is larger than the source had promised."""
     rng = generator(Stream.RECORDS, self._seed, epoch, record)
     without_text = rng.random() < self._data.drop_text
     turns = self._source.record(record, rng)
     if without_text:
       turns = self._source.task(record).without_condition(turns)
-    encoded = conversation.encode(turns, self._text_tokenizer, self._vocabulary, self._token_grid)
-    shape = (self._data.image_size, self._data.image_size, 3)
+    encoded = conversation.encode(turns, self._text_tokenizer, self._vocabulary, size)
+    shape = (*size.pixels, 3)
     for image in encoded.images:
       if image.shape != shape:
         raise ValueError(f"record {record} has an image of {image.shape}, data.image_size asks for {shape}")
@@ -137,9 +144,9 @@ class Batches:
         raise ValueError(f"record {record} has {found} {name}, but its source's lengths() promised at most {bound}")
     return encoded
 
-  def _read_or_skip(self, epoch: int, record: int) -> Encoded | None:
+  def _read_or_skip(self, epoch: int, record: int, size: Size) -> Encoded | None:
     try:
-      encoded = self._read(epoch, record)
+      encoded = self._read(epoch, record, size)
     except Exception as error:  # one broken file among millions must not end a run
       problem = f"record {record}: {type(error).__name__}: {error}"
       self._readings.note(problem)
@@ -166,24 +173,23 @@ class Batches:
     """Raises the error of the first records if none of them can be read: then it is not the records."""
     for record in range(min(FIRST_RECORDS, len(self._source))):
       try:
-        return self._read(0, record)
+        return self._read(0, record, self.size_of(0))
       except Exception as raised:
         error = raised
     raise error
 
 
-def empty_batch(rows: int, data: DataSettings, vocabulary: Vocabulary) -> Batch:
-  """A batch of padding: every field, its shape and type."""
-  B, L, I, S = rows, data.sequence_length, data.images_per_row, data.image_size
+def empty_batch(rows: int, data: DataSettings, vocabulary: Vocabulary, size: Size) -> Batch:
+  """A batch of padding, of a bucket: every field, its shape and type."""
+  B, L, I = rows, data.sequence_length, data.images_per_row
   return Batch(
     tokens=np.full((B, L), vocabulary.pad, np.int32),
     positions=np.zeros((B, L, 3), np.int32),
     segments=np.zeros((B, L), np.int32),
     loss_weights=np.zeros((B, L), np.float32),
-    images=np.zeros((B, I, S, S, 3), np.uint8),
+    images=np.zeros((B, I, *size.pixels, 3), np.uint8),
     image_mask=np.zeros((B, I), bool),
     image_start=np.zeros((B, I), np.int32),
-    image_grid=np.zeros((B, I, 2), np.int32),
     image_is_target=np.zeros((B, I), bool),
   )
 
@@ -200,5 +206,4 @@ def _write(batch: Batch, encoded: Encoded, row: int, segment: int, start: int, s
     batch["images"][row, slot + offset] = image
   batch["image_mask"][images] = True
   batch["image_start"][images] = encoded.image_starts + start
-  batch["image_grid"][images] = encoded.image_grids
   batch["image_is_target"][images] = encoded.image_is_target

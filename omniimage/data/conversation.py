@@ -14,6 +14,7 @@ from typing import Protocol
 
 import numpy as np
 
+from omniimage.size import Size
 from omniimage.vocabulary import OPENING, Vocabulary, image_length
 
 # Axes: N tokens, I images, H and W pixels.
@@ -55,17 +56,16 @@ class Encoded:
   loss_weights: np.ndarray  # (N,) float32
   images: tuple[np.ndarray, ...]  # (H,W,3) uint8 each
   image_starts: np.ndarray  # (I,) int32: index of the first code
-  image_grids: np.ndarray  # (I,2) int32: rows and columns of codes
   image_is_target: np.ndarray  # (I,) bool
 
 
-def length(text_tokens, num_images, token_grid: int):
-  """Tokens of a conversation with so much text and so many images of token_grid² codes; of numbers or arrays."""
-  return text_tokens + num_images * image_length(token_grid, token_grid) + 1
+def length(text_tokens, num_images, size: Size):
+  """Tokens of a conversation with so much text and so many images of a size; of numbers or arrays."""
+  return text_tokens + num_images * image_length(size) + 1
 
 
-def encode(turns: Sequence[Turn], text_tokenizer: Tokenizer, vocabulary: Vocabulary, token_grid: int) -> Encoded:
-  """The tokens of a conversation, with positions and weights. ValueError if there are no turns.
+def encode(turns: Sequence[Turn], text_tokenizer: Tokenizer, vocabulary: Vocabulary, size: Size) -> Encoded:
+  """The tokens of a conversation with images of a size, positions and weights. ValueError if there are no turns.
 
   Tokens of target turns weigh 1 and all others 0; `<eos>` weighs 1 and the first token 0, for nothing precedes it.
   """
@@ -75,7 +75,7 @@ def encode(turns: Sequence[Turn], text_tokenizer: Tokenizer, vocabulary: Vocabul
   start = time = 0
   for turn in turns:
     if isinstance(turn, ImageTurn):
-      turn_tokens, turn_positions = image_tokens(token_grid, token_grid, vocabulary)
+      turn_tokens, turn_positions = image_tokens(size.rows, size.columns, vocabulary)
       image_starts.append(start + OPENING)
     else:
       turn_tokens = _text_tokens(turn.text, text_tokenizer, vocabulary)
@@ -97,7 +97,6 @@ def encode(turns: Sequence[Turn], text_tokenizer: Tokenizer, vocabulary: Vocabul
     loss_weights=loss_weights,
     images=tuple(turn.image for turn in images),
     image_starts=np.array(image_starts, np.int32),
-    image_grids=np.full((len(images), 2), token_grid, np.int32),
     image_is_target=np.array([turn.is_target for turn in images], bool),
   )
 

@@ -20,7 +20,7 @@ def evaluate(run: Run, workdir: Path, suite: str, out: Path, prompts: int, seed:
   Raises UserError, before anything is compiled, where the suite does not fit the run or nothing can be written.
   """
   data, system = run.settings.data, open_system(run.settings, run.text_tokenizer.size)
-  source = open_source(data, "test", run.settings.token_grid, run.text_tokenizer, system.vocabulary)
+  source = open_source(data, "test", run.settings.buckets[0], run.text_tokenizer, system.vocabulary)
   names = suites_of(suite, source, data.source.name)
   _check_out(out)
   generator, found, seconds = open_generator(run.settings, run.params, run.text_tokenizer), {}, dict(run.seconds)
@@ -50,12 +50,13 @@ def _check_out(out: Path):
 def facts_of(run: Run, workdir: Path) -> dict[str, str]:
   """What the report says about the run, whichever evaluation its figures are of."""
   settings = run.settings
-  size, grid, codes = settings.data.image_size, settings.token_grid, settings.tokenizer.codes
+  size, codes = settings.buckets[0], settings.tokenizer.codes
+  pixels, tokens = ("×".join(map(str, counts)) for counts in (size.pixels, (size.rows, size.columns)))
   millions = {part: sum(x.size for x in jax.tree.leaves(run.params[part])) / 1e6 for part in run.params}
   return {
     "run": workdir.absolute().name,
     "schedule": f"{settings.total_steps:,} steps: {', '.join(settings.schedule)}",
-    "data": f"{settings.data.source.name}, {size}×{size} pixels, {grid}×{grid} tokens of {codes:,} codes",
+    "data": f"{settings.data.source.name}, {pixels} pixels, {tokens} tokens of {codes:,} codes",
     "parameters": ", ".join(f"{part} {count:.2f} M" for part, count in millions.items()),
   }
 

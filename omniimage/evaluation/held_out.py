@@ -62,7 +62,7 @@ def open_split(generator: Generator, split: str) -> Source:
   """The "train" or "test" records of what a generator has learnt."""
   omni = generator.omni
   return open_source(
-    omni.settings.data, split, omni.settings.token_grid, generator.text_tokenizer, omni.vocabulary
+    omni.settings.data, split, omni.settings.buckets[0], generator.text_tokenizer, omni.vocabulary
   )  # fmt: skip
 
 

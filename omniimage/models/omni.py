@@ -20,6 +20,7 @@ from omniimage.models.prior import Prior
 from omniimage.models.quantizers import Quantized, quantizer_for
 from omniimage.models.tokenizer import ImageTokenizer
 from omniimage.settings import Settings
+from omniimage.size import Size
 from omniimage.vocabulary import Vocabulary
 
 Params = dict
@@ -75,12 +76,13 @@ class Omni:
     if self.gather_params is not None or self.attention_fn is not dot_product_attention:  # neither makes parameters
       return dataclasses.replace(self, gather_params=None, attention_fn=dot_product_attention).init(rng)
     s, (first, second, third) = self.settings, jax.random.split(rng, 3)
-    side, grid = s.data.image_size // self.reduction, s.token_grid
+    # One visual token: parameters are the same whatever the size of images.
+    image = jnp.zeros((1, s.tokenizer.patch_size, s.tokenizer.patch_size, 3))
     tokens, positions = jnp.zeros((1, 8), jnp.int32), jnp.zeros((1, 8, 3), jnp.int32)
     channels = self.tokenizer.quantizer.channels
-    features, states = jnp.zeros((1, grid, grid, channels)), jnp.zeros((1, 1, s.prior.width))
+    features, states = jnp.zeros((1, 1, 1, channels)), jnp.zeros((1, 1, s.prior.width))
     variables = {
-      "tokenizer": self.tokenizer.init(first, jnp.zeros((1, side, side, 3))),
+      "tokenizer": self.tokenizer.init(first, image),
       "prior": self.prior.init(second, tokens, positions, method="init_parameters"),
       "decoder": self.decoder.init(third, features, states, method="init_parameters"),
     }
@@ -97,8 +99,10 @@ class Omni:
     """Painted pixels a pixel that the tokenizer reads, along one side."""
     return self.settings.decoder.pixels_per_token // self.settings.tokenizer.patch_size
 
-  def layout(self, chunk_rows: int, offset: int = 0) -> ChunkLayout:
-    return ChunkLayout(self.settings.patch_grid, self.settings.patch_grid, chunk_rows, offset)
+  def layout(self, rows: int, columns: int, chunk_rows: int, offset: int = 0) -> ChunkLayout:
+    """Of the patches that are painted from rows × columns visual tokens."""
+    d = self.settings.decoder
+    return ChunkLayout(*Size(rows, columns, d.pixels_per_token).patches(d.patch_size), chunk_rows, offset)
 
   def shrink(self, images: Array) -> Array:
     """Images (..., H, W, 3) as the tokenizer reads them: averaged down where the decoder paints more pixels."""

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from omniimage.models.attention import AttentionMask, Full
+from omniimage.models.chunks import ChunkLayout
 from omniimage.models.diffusion_decoder import Memory
 from omniimage.models.flow import velocity
 from omniimage.models.layers import unpatchify
@@ -34,10 +35,12 @@ class Canvas:
   Attributes:
     memory: what it is painted from.
     caches: keys and values of the memory and of finished chunks.
+    layout: how it is divided into chunks.
   """
 
   memory: Memory
   caches: tuple
+  layout: ChunkLayout = flax.struct.field(pytree_node=False)
 
 
 def paint(
@@ -50,15 +53,15 @@ def paint(
   sampling: SamplingSettings,
 ) -> Array:
   """Images (B, H, W, 3) in [-1, 1] from visual tokens and text, whole. Arguments as of `blank` and `paint_chunk`."""
-  canvas, layout = blank(omni, params, features, text_states, text_mask, sampling), omni.layout(sampling.chunk_rows)
+  canvas = blank(omni, params, features, text_states, text_mask, sampling)
 
   def step(caches, chunk):
     following, patches = paint_chunk(omni, params, canvas.replace(caches=caches), chunk, keys, sampling)
     return following.caches, patches
 
-  _, patches = jax.lax.scan(step, canvas.caches, jnp.arange(layout.count))
+  _, patches = jax.lax.scan(step, canvas.caches, jnp.arange(canvas.layout.count))
   patches = jnp.moveaxis(patches, 0, 1).reshape(features.shape[0], -1, patches.shape[-1])
-  return unpatchify(patches, omni.settings.decoder.patch_size, layout.columns)
+  return unpatchify(patches, omni.settings.decoder.patch_size, canvas.layout.columns)
 
 
 def blank(
@@ -81,8 +84,8 @@ def blank(
   keep_tokens, keep_text = (jnp.repeat(jnp.asarray([branch[i] for branch in passes]), B) for i in (0, 1))
   conditions = (_repeated(x, len(passes)) for x in (features, text_states, text_mask))
   memory = omni.decoder.apply(variables, *conditions, keep_tokens, keep_text, method="remember")
-  columns = omni.layout(sampling.chunk_rows).columns
-  return Canvas(memory, omni.decoder.apply(variables, memory, columns, method="init_caches"))
+  layout = omni.layout(*features.shape[1:3], sampling.chunk_rows)
+  return Canvas(memory, omni.decoder.apply(variables, memory, layout.columns, method="init_caches"), layout)
 
 
 def paint_chunk(
@@ -99,7 +102,7 @@ def paint_chunk(
   Returns:
     The canvas, and the chunk's finished patches (B, T, P).
   """
-  s, layout = omni.settings.decoder, omni.layout(sampling.chunk_rows)
+  s, layout = omni.settings.decoder, canvas.layout
   B, rows = keys.shape[0], layout.rows // layout.count
   T, P = rows * layout.columns, 3 * s.patch_size**2
   passes = branches(sampling)

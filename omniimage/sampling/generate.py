@@ -70,7 +70,7 @@ class Generator:
   def prompt_tokens(self, prompts: list[str]) -> tuple[np.ndarray, np.ndarray]:
     """Prompts as tokens up to where codes begin: (B, P) padded on the right, and lengths (B,). Raises UserError."""
     settings, v = self.omni.settings, self.omni.vocabulary
-    before_codes = v.opening(settings.token_grid, settings.token_grid)
+    before_codes = v.opening(settings.buckets[0].rows, settings.buckets[0].columns)
     return pad([read_prompt(prompt, settings, self.text_tokenizer) + before_codes for prompt in prompts], v)
 
   def __call__(self, prompts: list[str], seed: int = 0, **changes) -> Drawing:
@@ -110,8 +110,8 @@ class Generator:
 
   def preview(self, codes: np.ndarray) -> np.ndarray:
     """The tokenizer's rendering (H, W, 3) of the first n codes (n,) of an image; the places of the others are gray."""
-    grid = self.omni.settings.token_grid
-    padded = np.pad(codes, (0, grid**2 - len(codes))).reshape(grid, grid)
+    size = self.omni.settings.buckets[0]
+    padded = np.pad(codes, (0, size.tokens - len(codes))).reshape(size.rows, size.columns)
     return np.asarray(self._preview(self.params, padded, np.int32(len(codes))))
 
   def _sampling(self, changes: dict[str, Any]) -> SamplingSettings:
@@ -145,16 +145,16 @@ def draw_prompts(
   omni: Omni, params: Params, tokens: Array, lengths: Array, keys: Array, *, sampling: SamplingSettings
 ) -> Drawing:
   """Prompts (B, P), ending in `<image>` rows columns, → drawing. Pure; `params` unstacked."""
-  (B, P), grid = tokens.shape, omni.settings.token_grid
+  (B, P), size = tokens.shape, omni.settings.buckets[0]
   # Without text the prompt is what opens its image.
   prompt, prompt_lengths = tokens, lengths
   if sampling.guidance != 1:
     bare = jnp.take_along_axis(tokens, lengths[:, None] - OPENING + jnp.arange(OPENING), axis=1)
     bare = jnp.pad(bare, ((0, 0), (0, P - OPENING)), constant_values=omni.vocabulary.pad)
     prompt, prompt_lengths = jnp.concatenate([tokens, bare]), jnp.concatenate([lengths, jnp.full((B,), OPENING)])
-  written, hidden = prefill(omni, params, prompt, prompt_lengths, grid**2)
-  _, drawn = sample_tokens(omni, params, written, P, jnp.arange(grid**2), keys, sampling, codes_only=True)
-  codes = (drawn - omni.vocabulary.codes).reshape(B, grid, grid)
+  written, hidden = prefill(omni, params, prompt, prompt_lengths, size.tokens)
+  _, drawn = sample_tokens(omni, params, written, P, jnp.arange(size.tokens), keys, sampling, codes_only=True)
+  codes = (drawn - omni.vocabulary.codes).reshape(B, size.rows, size.columns)
   return _finish(omni, params, tokens, lengths, hidden[:B], codes, keys, sampling)
 
 

@@ -14,6 +14,7 @@ from omniimage.data.conversation import Encoded, ImageTurn, TextTurn
 from omniimage.data.text import TextTokenizer, as_text
 from omniimage.errors import UserError
 from omniimage.settings import Settings
+from omniimage.size import Size
 from omniimage.vocabulary import Vocabulary
 
 BUCKET = 16  # prompts are padded to a multiple of this, so that few lengths are compiled
@@ -28,7 +29,7 @@ def pad(rows: Sequence[Sequence[int]], vocabulary: Vocabulary) -> tuple[np.ndarr
 
 def room_before_image(settings: Settings) -> int:
   """Tokens that a row has room for beside an image."""
-  return settings.data.sequence_length - conversation.length(0, 1, settings.token_grid)
+  return settings.data.sequence_length - conversation.length(0, 1, settings.buckets[0])
 
 
 def read_prompt(prompt: str, settings: Settings, text_tokenizer: TextTokenizer) -> list[int]:
@@ -56,9 +57,9 @@ def read_turns(
     if isinstance(turn, str):
       _check_words(turn)
     else:
-      _check_image(turn, settings.data.image_size)
+      _check_image(turn, settings.buckets[0])
   as_data = [TextTurn(turn, False) if isinstance(turn, str) else ImageTurn(turn, False) for turn in turns]
-  encoded = conversation.encode(as_data, text_tokenizer, vocabulary, settings.token_grid)
+  encoded = conversation.encode(as_data, text_tokenizer, vocabulary, settings.buckets[0])
   length, room = len(encoded.tokens) - 1, room_before_image(settings)
   if length > room:
     raise UserError(
@@ -96,9 +97,10 @@ def _check_words(prompt: str):
     raise UserError("the prompt is empty; say what to draw, for example --prompt='a large red star'")
 
 
-def _check_image(image: np.ndarray, size: int):
-  if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.shape != (size, size, 3):
+def _check_image(image: np.ndarray, size: Size):
+  shape = (*size.pixels, 3)
+  if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.shape != shape:
     given = f"{image.shape} of {image.dtype}" if isinstance(image, np.ndarray) else f"a {type(image).__name__}"
     raise UserError(
-      f"a turn is a text or an image of {(size, size, 3)} in uint8 (data.image_size), got {given}; resize the image"
+      f"a turn is a text or an image of {shape} in uint8 (data.image_size), got {given}; resize the image"
     )

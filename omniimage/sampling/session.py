@@ -73,8 +73,8 @@ def next_codes(
   omni: Omni, params: Params, written: Written, row: Array, keys: Array, *, sampling: SamplingSettings
 ) -> tuple[Written, Array]:
   """A row of codes (B, w)."""
-  grid = omni.settings.token_grid
-  start, numbers = written.seen.shape[1] - grid**2, row * grid + jnp.arange(grid)
+  size = omni.settings.buckets[0]
+  start, numbers = written.seen.shape[1] - size.tokens, row * size.columns + jnp.arange(size.columns)
   written, tokens = sample_tokens(omni, params, written, start, numbers, keys, sampling, codes_only=True)
   return written, tokens - omni.vocabulary.codes
 
@@ -102,8 +102,7 @@ def next_chunk(
 ) -> tuple[Canvas, Array]:
   """The pixels (B, rows, W, 3) of a chunk."""
   canvas, patches = paint_chunk(omni, params, canvas, chunk, keys, sampling)
-  columns = omni.layout(sampling.chunk_rows).columns
-  return canvas, jnp.clip(unpatchify(patches, omni.settings.decoder.patch_size, columns), -1, 1)
+  return canvas, jnp.clip(unpatchify(patches, omni.settings.decoder.patch_size, canvas.layout.columns), -1, 1)
 
 
 class Session:
@@ -194,24 +193,23 @@ class Answer:
     """Draws the image that follows the tokens (N,). They are read anew even where text was written behind them: that
     is one pass, gives the painter its text states, and makes it the drawing of a prompt that ended so."""
     omni, pieces, params, sampling = self.omni, self.pieces, self.params, self.sampling
-    v, grid = omni.vocabulary, omni.settings.token_grid
+    v, size = omni.vocabulary, omni.settings.buckets[0]
     # Guidance of the prior compares with the conversation without its text; its images stay.
     forms = [tokens] if sampling.guidance == 1 else [tokens, tokens[tokens >= v.text_size]]
-    prompts, lengths = pad([[*form, *v.opening(grid, grid)] for form in forms], v)
-    written, hidden = pieces.read(params, prompts, lengths, new_tokens=grid**2)
-    codes = np.empty((grid, grid), np.int32)
-    for row in range(grid):
+    prompts, lengths = pad([[*form, *v.opening(size.rows, size.columns)] for form in forms], v)
+    written, hidden = pieces.read(params, prompts, lengths, new_tokens=size.tokens)
+    codes = np.empty((size.rows, size.columns), np.int32)
+    for row in range(size.rows):
       written, drawn = pieces.next_codes(params, written, np.int32(row), self.keys, sampling=sampling)
       codes[row] = np.asarray(drawn)[0]
-      yield Codes(row * grid, codes[row].copy(), codes.shape)
+      yield Codes(row * size.columns, codes[row].copy(), codes.shape)
     del written
     canvas, rendering = pieces.begin_canvas(params, prompts, lengths, hidden, codes[None], sampling=sampling)
-    layout, size = omni.layout(sampling.chunk_rows), (omni.settings.data.image_size,) * 2
-    pixels = np.empty((*size, 3), np.float32)
-    for chunk in range(layout.count):
+    pixels = np.empty((*size.pixels, 3), np.float32)
+    for chunk in range(canvas.layout.count):
       canvas, painted = pieces.next_chunk(params, canvas, np.int32(chunk), self.keys, sampling=sampling)
       own = np.asarray(painted)[0]
       top = chunk * len(own)
       pixels[top : top + len(own)] = own
-      yield Chunk(own, (top, 0), size)
+      yield Chunk(own, (top, 0), size.pixels)
     yield Image(codes, np.asarray(rendering)[0], pixels)

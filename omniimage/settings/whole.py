@@ -11,6 +11,7 @@ from omniimage.settings.parts import DecoderSettings, PriorSettings, TokenizerSe
 from omniimage.settings.run import MeshSettings, RunSettings
 from omniimage.settings.sampling import AS_TRAINED, SamplingSettings
 from omniimage.settings.training import FaultSettings, OptimizerSettings, StageSettings
+from omniimage.size import Size
 from omniimage.vocabulary import MAX_GRID, image_length
 
 REMAT = ("none", "projections", "mlp", "attention", "full", "offload")  # from all saved to nothing, or on the host
@@ -54,20 +55,26 @@ class Settings(Ranged):
     divides(tokenizer.patch_size, decoder.pixels_per_token, "tokenizer.patch_size", "decoder.pixels_per_token")
     divides(decoder.patch_size, decoder.pixels_per_token, "decoder.patch_size", "decoder.pixels_per_token")
     divides(decoder.pixels_per_token, self.data.image_size, "decoder.pixels_per_token", "data.image_size")
+    for size in self.buckets:
+      self._check_size(size)
+    self._choose_sampled_rows()
+
+  def _check_size(self, size: Size):
+    """SettingsError where the model cannot read or paint images of a size."""
+    patches = size.patches(self.decoder.patch_size)
     for what, key, count, most in (
-      ("tokens", "pixels_per_token", self.token_grid, MAX_GRID),
-      ("patches", "patch_size", self.patch_grid, MOST_PATCH_ROWS),
+      ("tokens", "pixels_per_token", max(size.rows, size.columns), MAX_GRID),
+      ("patches", "patch_size", max(patches), MOST_PATCH_ROWS),
     ):
-      given = f"data.image_size={self.data.image_size} by decoder.{key}={getattr(decoder, key)}"
+      given = f"data.image_size={self.data.image_size} by decoder.{key}={getattr(self.decoder, key)}"
       require(count <= most, f"{given} has {count} {what} a side; at most {most}")
-    longest = image_length(self.token_grid, self.token_grid)
+    longest = image_length(size)
     require(
       self.data.sequence_length >= longest,
       f"data.sequence_length={self.data.sequence_length} cannot hold one image of {longest} tokens",
     )
-    for rows in decoder.chunk_rows:
-      require(0 <= rows <= self.patch_grid, f"chunk_rows={rows}: the canvas has {self.patch_grid} patch rows")
-    self._choose_sampled_rows()
+    for rows in self.decoder.chunk_rows:
+      require(0 <= rows <= patches[0], f"chunk_rows={rows}: the canvas has {patches[0]} patch rows")
 
   def _choose_sampled_rows(self):
     """Puts the number of rows that AS_TRAINED stands for in its place."""
@@ -75,40 +82,41 @@ class Settings(Ranged):
       require(
         bool(self.trained_rows),
         f"decoder.chunk_rows={self.decoder.chunk_rows} with decoder.chunk_offsets={self.decoder.chunk_offsets}: chunks "
-        f"are sampled all as high; train a layout with offset 0 whose rows divide the canvas's {self.patch_grid}",
+        f"are sampled all as high; train a layout with offset 0 whose rows divide the canvas's {self.canvas_rows}",
       )
       as_trained = dataclasses.replace(self.sampling, chunk_rows=self.trained_rows[0])
       object.__setattr__(self, "sampling", as_trained)  # frozen, but only now being made
     sampled = self.sampling.chunk_rows
     require(
-      0 <= sampled <= self.patch_grid,
-      f"sampling.chunk_rows={sampled}: the canvas has {self.patch_grid} patch rows; {AS_TRAINED} is as trained",
+      0 <= sampled <= self.canvas_rows,
+      f"sampling.chunk_rows={sampled}: the canvas has {self.canvas_rows} patch rows; {AS_TRAINED} is as trained",
     )
     require(
-      sampled == 0 or self.patch_grid % sampled == 0,
-      f"sampling.chunk_rows={sampled} must divide the canvas's {self.patch_grid} patch rows",
+      sampled == 0 or self.canvas_rows % sampled == 0,
+      f"sampling.chunk_rows={sampled} must divide the canvas's {self.canvas_rows} patch rows",
     )
 
   @property
-  def token_grid(self) -> int:
-    """Visual tokens along one side of an image."""
-    return self.data.image_size // self.decoder.pixels_per_token
+  def buckets(self) -> tuple[Size, ...]:
+    """The sizes that batches have: as yet one, the square of `data.image_size`. The first is that which is drawn."""
+    side = self.data.image_size // self.decoder.pixels_per_token
+    return (Size(side, side, self.decoder.pixels_per_token),)
 
   @property
-  def patch_grid(self) -> int:
-    """Decoder patches along one side of an image."""
-    return self.data.image_size // self.decoder.patch_size
+  def canvas_rows(self) -> int:
+    """Patch rows of what is drawn."""
+    return self.buckets[0].patches(self.decoder.patch_size)[0]
 
   @property
   def trained_rows(self) -> tuple[int, ...]:
     """Heights of the chunks, in patch rows, that are trained and that sampling, all chunks as high, can paint."""
-    grid, layouts = self.patch_grid, zip(self.decoder.chunk_rows, self.decoder.chunk_offsets)
-    heights = [(rows or grid, offset) for rows, offset in layouts]
-    return tuple(height for height, offset in heights if grid % height == 0 and offset % height == 0)
+    canvas, layouts = self.canvas_rows, zip(self.decoder.chunk_rows, self.decoder.chunk_offsets)
+    heights = [(rows or canvas, offset) for rows, offset in layouts]
+    return tuple(height for height, offset in heights if canvas % height == 0 and offset % height == 0)
 
   @property
   def paints_as_trained(self) -> bool:
-    return (self.sampling.chunk_rows or self.patch_grid) in self.trained_rows
+    return (self.sampling.chunk_rows or self.canvas_rows) in self.trained_rows
 
   @property
   def total_steps(self) -> int:

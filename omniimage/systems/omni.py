@@ -24,6 +24,7 @@ from omniimage.sampling.autoregressive import Written, sample_token
 from omniimage.sampling.generate import Generator
 from omniimage.sampling.grammar import Grammar
 from omniimage.settings import Settings, StageSettings, require
+from omniimage.size import Size
 from omniimage.streams import Stream, fold
 from omniimage.systems import omni_flops
 from omniimage.systems.omni_losses import TERMS, Pass, weighted_sum
@@ -83,8 +84,8 @@ class OmniSystem(System):
   def init(self, key: Array) -> Params:
     return self.omni.init(key)
 
-  def empty_batch(self, rows: int) -> Mapping[str, np.ndarray]:
-    return empty_batch(rows, self.settings.data, self.vocabulary)
+  def empty_batch(self, rows: int, size: Size) -> Mapping[str, np.ndarray]:
+    return empty_batch(rows, self.settings.data, self.vocabulary, size)
 
   def sums(self, batch: Batch) -> Totals:
     is_code = batch["tokens"] >= self.vocabulary.codes
@@ -111,8 +112,8 @@ class OmniSystem(System):
     changed = jnp.mean(before != after, axis=(-2, -1))
     return {"codes_changed": jnp.sum(changed * batch["image_mask"]) / totals["pixel"]}
 
-  def step_flops(self, stage: StageSettings) -> float:
-    return omni_flops.step_flops(self.settings, stage, self.vocabulary.text_size)
+  def step_flops(self, stage: StageSettings, size: Size) -> float:
+    return omni_flops.step_flops(self.settings, stage, self.vocabulary.text_size, size)
 
   def sampler_flops(self, length: int) -> float:
     return omni_flops.token_flops(self.settings, self.vocabulary.text_size, length, kinds=("image",))

@@ -11,35 +11,35 @@ from omniimage.models.chunks import ChunkLayout, DoubledChunks
 from omniimage.models.diffusion_decoder import TIME_FREQUENCIES
 from omniimage.models.prior import padded
 from omniimage.settings import DecoderSettings, PriorSettings, Settings, StageSettings
+from omniimage.size import Size
 from omniimage.vocabulary import Vocabulary
 
 FORWARD, THROUGH, LEARNS = 1, 2, 3  # forward alone; with the gradient of what came in; with that of parameters too
 
 
-def step_flops(settings: Settings, stage: StageSettings, text_size: int) -> float:
-  """One update on the stage's global batch. Of several chunk layouts, the dearest."""
+def step_flops(settings: Settings, stage: StageSettings, text_size: int, size: Size) -> float:
+  """One update on the stage's global batch of images of a size. Of several chunk layouts, the dearest."""
   s = settings
   images = stage.rows * s.data.images_per_row
 
   def pays(part: str) -> int:
     return LEARNS if part in stage.moves else FORWARD
 
-  flops = images * tokenizer_flops(s, s.tokenizer.encoder_depth) * pays("tokenizer")
+  flops = images * tokenizer_flops(s, s.tokenizer.encoder_depth, size) * pays("tokenizer")
   if stage.weight("pixel"):
-    flops += images * tokenizer_flops(s, s.tokenizer.decoder_depth) * pays("tokenizer")
+    flops += images * tokenizer_flops(s, s.tokenizer.decoder_depth, size) * pays("tokenizer")
   if stage.weight("text") or stage.weight("image") or stage.weight("diffusion"):
     tokens = s.data.sequence_length
     row = tokens * prior_token_flops(s.prior) + 2 * s.prior.depth * tokens**2 * s.prior.heads * s.prior.head_width
     if stage.weight("text"):
       row += tokens * head_flops(s, text_size, "text")
     if stage.weight("image") or stage.sampled_codes:
-      row += s.data.images_per_row * s.token_grid**2 * head_flops(s, text_size, "image")
+      row += s.data.images_per_row * size.tokens * head_flops(s, text_size, "image")
     flops += stage.rows * row * pays("prior")
   if stage.weight("diffusion"):
-    layouts = (
-      ChunkLayout(s.patch_grid, s.patch_grid, *row) for row in zip(s.decoder.chunk_rows, s.decoder.chunk_offsets)
-    )
-    dearest = max(decoder_flops(s, layout) for layout in layouts)
+    canvas = size.patches(s.decoder.patch_size)
+    layouts = (ChunkLayout(*canvas, *row) for row in zip(s.decoder.chunk_rows, s.decoder.chunk_offsets))
+    dearest = max(decoder_flops(s, layout, size) for layout in layouts)
     flops += images * dearest * (LEARNS if "decoder" in stage.moves else THROUGH)
   return float(flops)
 
@@ -67,17 +67,17 @@ def head_flops(settings: Settings, text_size: int, kind: str) -> int:
   return 2 * settings.prior.width * padded(ids)
 
 
-def tokenizer_flops(settings: Settings, depth: int) -> int:
+def tokenizer_flops(settings: Settings, depth: int, size: Size) -> int:
   """The tokenizer's encoder or its own decoder, of a depth, on one image."""
-  t, places = settings.tokenizer, settings.token_grid**2
+  t, places = settings.tokenizer, size.tokens
   ends = t.width * (3 * t.patch_size**2 + len(t.levels))
   layer = 4 * t.width**2 + 3 * t.width * t.mlp_width
   return 2 * places * (ends + depth * layer) + 4 * depth * t.width * places**2
 
 
-def decoder_flops(settings: Settings, layout: ChunkLayout) -> int:
+def decoder_flops(settings: Settings, layout: ChunkLayout, size: Size) -> int:
   """The diffusion decoder on the doubled sequence of one image."""
-  d, visual = settings.decoder, settings.token_grid**2
+  d, visual = settings.decoder, size.tokens
   text = min(d.text_length, settings.data.sequence_length)
   rows = layout.finished_rows + layout.rows
   patches, memory = rows * layout.columns, visual + text + 1

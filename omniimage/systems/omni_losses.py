@@ -163,7 +163,7 @@ def diffusion(rows: Pass, total: Array) -> Value:
   images, text = rows.images_BIHW3, rows.text_states  # before any branch: what one has traced, no other may use
   branches = [
     functools.partial(paint_error, rows.omni, rows.params, images, features_BIhwZ, text, rows.keys, layout)
-    for layout in trained_layouts(rows.omni)
+    for layout in trained_layouts(rows.omni, *features_BIhwZ.shape[2:4])
   ]
   error_BI = branches[0]() if len(branches) == 1 else jax.lax.switch(rows.layout_index, branches)
   painted = rows.batch["image_mask"] & rows.batch["image_is_target"]
@@ -186,9 +186,10 @@ def weighted_sum(rows: Pass, totals: Totals) -> tuple[Array, Metrics]:
   return loss, {name: value.term for name, value in values.items()}
 
 
-def trained_layouts(omni: Omni) -> list[ChunkLayout]:
-  """The painter's chunk layouts, one of which every update uses."""
-  return [omni.layout(*entry) for entry in zip(omni.settings.decoder.chunk_rows, omni.settings.decoder.chunk_offsets)]
+def trained_layouts(omni: Omni, rows: int, columns: int) -> list[ChunkLayout]:
+  """The painter's chunk layouts of images of rows × columns visual tokens, one of which every update uses."""
+  d = omni.settings.decoder
+  return [omni.layout(rows, columns, *entry) for entry in zip(d.chunk_rows, d.chunk_offsets)]
 
 
 def paint_error(

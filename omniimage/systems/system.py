@@ -23,6 +23,7 @@ from omniimage.distributed.sharding import Rules
 from omniimage.models.attention import AttentionFn, dot_product_attention
 from omniimage.models.omni import GatherParams
 from omniimage.settings import Settings, StageSettings, require
+from omniimage.size import Size
 from omniimage.vocabulary import Vocabulary
 
 Params = dict[str, Any]  # by part
@@ -101,8 +102,8 @@ class System(ABC):
     """Fresh parameters of every part."""
 
   @abstractmethod
-  def empty_batch(self, rows: int) -> Mapping[str, np.ndarray]:
-    """A batch of padding: every field, its shape and type."""
+  def empty_batch(self, rows: int, size: Size) -> Mapping[str, np.ndarray]:
+    """A batch of padding, of a bucket: every field, its shape and type."""
 
   @abstractmethod
   def sums(self, batch: Batch) -> Totals:
@@ -132,8 +133,8 @@ class System(ABC):
     """What an update did to the watched parts; adds up over rows."""
     return {}
 
-  def step_flops(self, stage: StageSettings) -> float:
-    """FLOPs that an update needs, whatever a program does."""
+  def step_flops(self, stage: StageSettings, size: Size) -> float:
+    """FLOPs that an update on a batch of a bucket needs, whatever a program does."""
     return 0.0
 
   def generator(self, params: Params, text_tokenizer: TextTokenizer) -> Any:

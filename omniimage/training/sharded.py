@@ -36,7 +36,10 @@ def rules_of(system: System | type[System]) -> dict[str, Rules]:
 
 
 def jitted_step(system: System, stage: str, start: int, mesh: Mesh, state: TrainState):
-  """The step of a stage that began at update `start`, its state donated. Call or lower it under `jax.set_mesh`."""
+  """The step of a stage that began at update `start`, its state donated. Call or lower it under `jax.set_mesh`.
+
+  It is compiled once for each size of images that batches have.
+  """
   shardings = state_shardings(mesh, rules_of(system), state)
   return jax.jit(
     make_train_step(system, system.settings.stages[stage], start),
@@ -59,11 +62,11 @@ def abstract_state(system: System, stage: str, mesh: Mesh) -> TrainState:
 
 
 def abstract_batch(system: System, rows: int, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
-  """Shapes, types and places of a batch of `rows` rows."""
+  """Shapes, types and places of a batch of `rows` rows, of the first bucket: a plan is of one compiled step."""
   sharding = batch_sharding(mesh)
   return {
     name: jax.ShapeDtypeStruct((rows, *value.shape[1:]), value.dtype, sharding=sharding)
-    for name, value in system.empty_batch(1).items()
+    for name, value in system.empty_batch(1, system.settings.buckets[0]).items()
   }
 
 

@@ -28,11 +28,11 @@ class GraySettings(SourceSettings):
 class Gray:
   """Flat gray pictures, each with the name of its level."""
 
-  def __init__(self, settings, split, image_size, token_grid, text_tokenizer):
+  def __init__(self, settings, split, size, text_tokenizer):
     self.tasks = (TextToImage(),)
     first = 0 if split == "train" else 1  # every other one is held out
     self._levels = np.linspace(0, 255, settings.levels).astype(np.uint8)[first::2]
-    self._image_size, self._token_grid = image_size, token_grid
+    self._size = size
     self._text = np.array([len(text_tokenizer.encode(self._caption(level))) for level in self._levels])
 
   def _caption(self, level: int) -> str:
@@ -42,10 +42,10 @@ class Gray:
     return len(self._levels)
 
   def lengths(self):
-    return conversation.length(self._text, 1, self._token_grid), np.ones(len(self), int)
+    return conversation.length(self._text, 1, self._size), np.ones(len(self), int)
 
   def record(self, index, rng):
-    image = np.full((self._image_size, self._image_size, 3), self._levels[index])
+    image = np.full((*self._size.pixels, 3), self._levels[index])
     return self.tasks[0].turns((self._caption(self._levels[index]), image), rng)
 
   def task(self, index):
@@ -71,8 +71,8 @@ def test_a_config_names_it_and_its_batches_hold_its_records():
   s = from_config(config(levels=32))
   assert s.data.source == GraySettings("gray", levels=32)
   text_tokenizer, vocabulary = small.text_tokenizer(), small.omni(s).vocabulary
-  train, test = (open_source(s.data, split, s.token_grid, text_tokenizer, vocabulary) for split in ("train", "test"))
-  batches = Batches(train, s.data, vocabulary, text_tokenizer, s.token_grid, s.seed)
+  train, test = (open_source(s.data, split, s.buckets[0], text_tokenizer, vocabulary) for split in ("train", "test"))
+  batches = Batches(train, s.data, vocabulary, text_tokenizer, s.buckets[0], s.seed)
   batch = batches.batch(0, rows=8)
   shown = set(batch["images"][batch["image_mask"]][:, 0, 0, 0].tolist())
   held_out = {test.record(i, np.random.default_rng(0))[1].image[0, 0, 0] for i in test.distinct()}

@@ -14,10 +14,11 @@ from omniimage.data.sources.source import SourceSettings
 from omniimage.data.tasks import TextToImage
 from omniimage.errors import UserError
 from omniimage.settings import DataSettings, SettingsError
+from omniimage.size import Size
 from omniimage.streams import Stream, generator
 from omniimage.vocabulary import Vocabulary
 
-GRID = 2  # codes along one side of the images of `Sketches`
+SIZE = Size(rows=2, columns=2, pixels_per_token=4)  # of the images of `Sketches`
 ROWS = 6
 DATA = DataSettings(
   source=SourceSettings("sketches"),
@@ -42,22 +43,24 @@ class Bytes:
 class Sketches:
   """Records of 0 to 3 images and texts between them, another text in every epoch. `broken` ones cannot be read."""
 
-  def __init__(self, n: int = 200, broken: tuple[int, ...] = ()):
-    self.n, self.broken = n, broken
+  def __init__(self, n: int = 200, broken: tuple[int, ...] = (), size: Size = SIZE):
+    self.n, self.broken, self.size = n, broken, size
 
   def __len__(self) -> int:
     return self.n
 
   def lengths(self):
     images = np.arange(self.n) % 4
-    return conversation.length(np.full(self.n, 25), images, GRID), images
+    return conversation.length(np.full(self.n, 25), images, self.size), images
 
   def record(self, index: int, rng: np.random.Generator):
     if index in self.broken:
       raise OSError(f"file {index} is truncated")
     turns = [TextTurn("a" + "x" * rng.integers(15), is_target=False)]
     for number in range(index % 4):
-      turns.append(ImageTurn(np.full((8, 8, 3), rng.integers(1, 256), np.uint8), is_target=number % 2 == 0))
+      turns.append(
+        ImageTurn(np.full((*self.size.pixels, 3), rng.integers(1, 256), np.uint8), is_target=number % 2 == 0)
+      )
     return [*turns, TextTurn(f"{index:05d}", is_target=True)]
 
   def task(self, index: int) -> TextToImage:
@@ -66,7 +69,7 @@ class Sketches:
 
 def batches_of(source=None, seed=0, **changes) -> Batches:
   data = dataclasses.replace(DATA, **changes)
-  return Batches(source or Sketches(), data, VOCABULARY, Bytes(), GRID, seed)
+  return Batches(source or Sketches(), data, VOCABULARY, Bytes(), SIZE, seed)
 
 
 def assert_equal(batch, other):
@@ -87,7 +90,7 @@ def conversations(batches: Batches, batch_index: int):
       (where,) = np.nonzero(batch["segments"][row] == segment)
       slots = batch["image_mask"][row] & np.isin(batch["image_start"][row], where)
       fields = {name: batch[name][row, where] for name in ("tokens", "positions", "loss_weights")}
-      fields |= {name: batch[name][row, slots] for name in ("images", "image_grid", "image_is_target")}
+      fields |= {name: batch[name][row, slots] for name in ("images", "image_is_target")}
       fields["image_start"] = batch["image_start"][row, slots] - (where[0] if len(where) else 0)
       yield record, where, fields
 
@@ -105,7 +108,6 @@ def test_shapes_and_types_are_those_of_the_contract():
     "images": ((6, 5, 8, 8, 3), "uint8"),
     "image_mask": ((6, 5), "bool"),
     "image_start": ((6, 5), "int32"),
-    "image_grid": ((6, 5, 2), "int32"),
     "image_is_target": ((6, 5), "bool"),
   }
 
@@ -116,7 +118,7 @@ def test_every_conversation_of_a_packed_row_equals_its_own_unpacked_encoding():
     for record, where, fields in conversations(batches, batch_index):
       rng = generator(Stream.RECORDS, 0, 0, record)  # batches 0 … 3 lie in epoch 0
       rng.random()  # is its text dropped?
-      alone = conversation.encode(source.record(record, rng), Bytes(), VOCABULARY, GRID)
+      alone = conversation.encode(source.record(record, rng), Bytes(), VOCABULARY, SIZE)
       assert np.array_equal(where, np.arange(where[0], where[-1] + 1))
       for name, expected in (
         ("tokens", alone.tokens),
@@ -124,7 +126,6 @@ def test_every_conversation_of_a_packed_row_equals_its_own_unpacked_encoding():
         ("loss_weights", alone.loss_weights),
         ("images", np.array(alone.images).reshape(-1, 8, 8, 3)),
         ("image_start", alone.image_starts),
-        ("image_grid", alone.image_grids),
         ("image_is_target", alone.image_is_target),
       ):
         np.testing.assert_array_equal(fields[name], expected, err_msg=name)
@@ -154,10 +155,24 @@ def test_image_starts_point_at_the_first_code_and_unused_slots_are_zero():
   starts = batch["image_start"][used]
   assert (batch["tokens"][rows, starts] == VOCABULARY.codes).all()
   assert (batch["tokens"][rows, starts - 3] == VOCABULARY.image).all()
-  assert (batch["tokens"][rows, starts + GRID**2] == VOCABULARY.end_image).all()
+  assert (batch["tokens"][rows, starts + SIZE.tokens] == VOCABULARY.end_image).all()
   assert (batch["tokens"] == VOCABULARY.image).sum() == used.sum() > 0
-  for name in ("images", "image_start", "image_grid", "image_is_target"):
+  for name in ("images", "image_start", "image_is_target"):
     assert not batch[name][~used].any()
+
+
+@pytest.mark.parametrize("size", [SIZE, Size(rows=2, columns=3, pixels_per_token=4)])
+def test_a_batch_has_the_size_that_its_index_says_in_its_images_and_in_its_tokens(size):
+  batches = Batches(Sketches(size=size), DATA, VOCABULARY, Bytes(), size, seed=0)
+  for batch_index in (0, 7):
+    assert batches.size_of(batch_index) == size
+    batch = batches.batch(batch_index, ROWS)
+    assert batch["images"].shape[2:] == (*size.pixels, 3) and batch["image_mask"].any() and not batches.bad_records
+    for row, slot in zip(*np.nonzero(batch["image_mask"])):
+      first = batch["image_start"][row, slot]
+      opening = [VOCABULARY.image, VOCABULARY.size(size.rows), VOCABULARY.size(size.columns)]
+      expected = [*opening, *[VOCABULARY.codes] * size.tokens, VOCABULARY.end_image]
+      assert batch["tokens"][row, first - 3 : first + size.tokens + 1].tolist() == expected
 
 
 # ------------------------------------------------------------------------------------- a function of (seed, index)

@@ -5,9 +5,11 @@ import pytest
 
 from omniimage.data import conversation
 from omniimage.data.conversation import ImageTurn, TextTurn
+from omniimage.size import Size
 from omniimage.vocabulary import MAX_GRID, Vocabulary
 
 VOCABULARY = Vocabulary(text_size=256, image_codes=10)
+SIZE = Size(rows=2, columns=2, pixels_per_token=2)  # of `picture`
 
 
 class Bytes:
@@ -21,8 +23,8 @@ def picture(value: int, size: int = 4) -> np.ndarray:
   return np.full((size, size, 3), value, np.uint8)
 
 
-def encode(*turns, token_grid=2):
-  return conversation.encode(turns, Bytes(), VOCABULARY, token_grid)
+def encode(*turns, size=SIZE):
+  return conversation.encode(turns, Bytes(), VOCABULARY, size)
 
 
 def test_tokens_positions_and_weights_of_an_edit_are_those_worked_out_by_hand():
@@ -42,7 +44,6 @@ def test_tokens_positions_and_weights_of_an_edit_are_those_worked_out_by_hand():
   ]
   assert encoded.loss_weights.tolist() == [0] * 10 + [1] * 8 + [1]
   assert encoded.image_starts.tolist() == [3, 13]
-  assert encoded.image_grids.tolist() == [[2, 2], [2, 2]]
   assert encoded.image_is_target.tolist() == [False, True]
   assert [image[0, 0, 0] for image in encoded.images] == [1, 2]
   assert encoded.tokens.dtype == encoded.positions.dtype == np.int32 and encoded.loss_weights.dtype == np.float32
@@ -67,7 +68,7 @@ def test_text_alone_has_no_images_and_three_equal_positions():
   encoded = encode(TextTurn("abc", False), TextTurn("de", True))
   assert encoded.positions.tolist() == [[t, t, t] for t in range(6)]
   assert encoded.loss_weights.tolist() == [0, 0, 0, 1, 1, 1]
-  assert encoded.images == () and encoded.image_starts.shape == (0,) and encoded.image_grids.shape == (0, 2)
+  assert encoded.images == () and encoded.image_starts.shape == (0,)
 
 
 def test_an_empty_text_turn_takes_no_place():
@@ -77,10 +78,10 @@ def test_an_empty_text_turn_takes_no_place():
     np.testing.assert_array_equal(getattr(with_empty, name), getattr(without, name))
 
 
-@pytest.mark.parametrize("token_grid", [1, 2, 5])
-def test_length_counts_the_tokens(token_grid):
-  encoded = encode(TextTurn("abc", False), *[ImageTurn(picture(0), True)] * 3, token_grid=token_grid)
-  assert conversation.length(3, 3, token_grid) == len(encoded.tokens)
+@pytest.mark.parametrize("size", [Size(1, 1, 4), SIZE, Size(5, 3, 2)])
+def test_length_counts_the_tokens(size):
+  encoded = encode(TextTurn("abc", False), *[ImageTurn(picture(0), True)] * 3, size=size)
+  assert conversation.length(3, 3, size) == len(encoded.tokens)
 
 
 def test_what_is_encoded_once_does_not_change_what_is_encoded_next():
@@ -98,6 +99,6 @@ def test_errors_say_what_was_given_and_what_to_do():
   with pytest.raises(ValueError, match=r"got \(4, 4\) of uint8"):
     ImageTurn(np.zeros((4, 4), np.uint8), True)
   with pytest.raises(ValueError, match=r"id 122, but the vocabulary has 100 text ids"):
-    conversation.encode([TextTurn("az", False)], Bytes(), Vocabulary(100, 10), 2)
+    conversation.encode([TextTurn("az", False)], Bytes(), Vocabulary(100, 10), SIZE)
   with pytest.raises(ValueError, match=f"1 to {MAX_GRID} token rows and columns, got {MAX_GRID + 1}"):
-    encode(ImageTurn(picture(0), True), token_grid=MAX_GRID + 1)
+    encode(ImageTurn(picture(0), True), size=Size(MAX_GRID + 1, 1, 4))

@@ -14,8 +14,10 @@ from omniimage.data.sources.emoji import EmojiSettings, EmojiSource
 from omniimage.data.sources.scenes import ScenesSettings, ScenesSource
 from omniimage.data.text import TextTokenizer
 from omniimage.settings import DataSettings, SettingsError
+from omniimage.size import Size
 from omniimage.vocabulary import Vocabulary
 
+SIZE = Size(rows=4, columns=4, pixels_per_token=8)
 SCENES = ScenesSettings("scenes", grid=2, min_objects=1, max_objects=4)
 
 
@@ -24,10 +26,10 @@ def text_tokenizer():
   return TextTokenizer.load()
 
 
-def open_(text_tokenizer, source=SCENES, split="train", image_size=32, token_grid=4, text_size=None):
-  data = DataSettings(source, image_size, 96, 5, 16, 0.1, "builtin", 1.0)
+def open_(text_tokenizer, source=SCENES, split="train", size=SIZE, text_size=None):
+  data = DataSettings(source, size.side, 96, 5, 16, 0.1, "builtin", 1.0)
   vocabulary = Vocabulary(text_size or text_tokenizer.size, image_codes=10)
-  return open_source(data, split, token_grid, text_tokenizer, vocabulary), vocabulary
+  return open_source(data, split, size, text_tokenizer, vocabulary), vocabulary
 
 
 @pytest.mark.parametrize(
@@ -40,7 +42,7 @@ def test_no_record_is_longer_than_its_bound_and_the_bound_is_not_idle(text_token
   assert len(tokens) == len(images) == len(opened)
   rng = np.random.default_rng(0)
   drawn = rng.integers(len(opened), size=300).tolist()
-  found = [len(conversation.encode(opened.record(i, rng), text_tokenizer, vocabulary, 4).tokens) for i in drawn]
+  found = [len(conversation.encode(opened.record(i, rng), text_tokenizer, vocabulary, SIZE).tokens) for i in drawn]
   assert (found <= tokens[drawn]).all() and (images == 1).all()
   assert np.mean(found) > 0.75 * tokens[drawn].mean()
 
@@ -55,8 +57,8 @@ def test_scenes_are_a_caption_and_a_target_picture(text_tokenizer):
 
 
 def test_emoji_are_resized_and_never_enlarged(text_tokenizer):
-  small, _ = open_(text_tokenizer, EmojiSettings("emoji"), image_size=32)
-  full, _ = open_(text_tokenizer, EmojiSettings("emoji"), image_size=64)
+  small, _ = open_(text_tokenizer, EmojiSettings("emoji"), size=SIZE)
+  full, _ = open_(text_tokenizer, EmojiSettings("emoji"), size=Size(8, 8, 8))
   assert isinstance(small, EmojiSource) and len(small) == len(emoji.indices("train"))
   rng = np.random.default_rng(0)
   for index in (0, 1000):
@@ -64,7 +66,7 @@ def test_emoji_are_resized_and_never_enlarged(text_tokenizer):
     blocks = full.record(index, rng)[1].image.reshape(32, 2, 32, 2, 3).mean((1, 3))
     assert halved.shape == (32, 32, 3) and abs(halved - blocks).mean() < 6
   with pytest.raises(SettingsError, match=r"data.image_size=128.*64 or less"):
-    open_(text_tokenizer, EmojiSettings("emoji"), image_size=128)
+    open_(text_tokenizer, EmojiSettings("emoji"), size=Size(16, 16, 8))
 
 
 def test_what_is_evaluated_first_is_not_shown_twice(text_tokenizer):
@@ -94,15 +96,13 @@ def test_sources_of_an_unknown_split_or_a_vocabulary_too_small_are_errors(text_t
 
 
 @pytest.mark.parametrize(
-  ("source", "image_size", "token_grid", "sequence_length", "images_per_row"),
-  [(SCENES, 32, 4, 256, 6), (EmojiSettings("emoji"), 64, 8, 512, 6)],
+  ("source", "size", "sequence_length", "images_per_row"),
+  [(SCENES, SIZE, 256, 6), (EmojiSettings("emoji"), Size(8, 8, 8), 512, 6)],
 )
-def test_the_shipped_sources_fill_their_rows(
-  text_tokenizer, source, image_size, token_grid, sequence_length, images_per_row
-):
-  opened, vocabulary = open_(text_tokenizer, source, image_size=image_size, token_grid=token_grid)
-  data = DataSettings(source, image_size, sequence_length, images_per_row, 256, 0.1, "builtin", 1.0)
-  batches = Batches(opened, data, vocabulary, text_tokenizer, token_grid, seed=0)
+def test_the_shipped_sources_fill_their_rows(text_tokenizer, source, size, sequence_length, images_per_row):
+  opened, vocabulary = open_(text_tokenizer, source, size=size)
+  data = DataSettings(source, size.side, sequence_length, images_per_row, 256, 0.1, "builtin", 1.0)
+  batches = Batches(opened, data, vocabulary, text_tokenizer, size, seed=0)
   assert batches.statistics(0, 24)["packing_fill"] > 0.9 and batches.statistics(0, 24)["packing_dropped"] < 0.02
   batch = batches.batch(0, 24)
   assert (batch["segments"] > 0).mean() > 0.75 and not batches.bad_records

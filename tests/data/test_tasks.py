@@ -7,6 +7,7 @@ from omniimage.data.conversation import ImageTurn, TextTurn
 from omniimage.data.scenes.tasks.text_to_image import TextToImage as ScenesTextToImage
 from omniimage.data.scenes.world import Scene, SceneObject, render, scene_of
 from omniimage.data.tasks import TextToImage, text_of
+from omniimage.size import Size
 from omniimage.vocabulary import Vocabulary
 
 
@@ -26,7 +27,7 @@ def test_dropping_the_text_leaves_an_image_first():
   assert TASK.without_condition([CAPTION, IMAGE]) == (IMAGE,)
   assert TASK.without_condition([SKETCH, CAPTION, IMAGE, ANSWER]) == (SKETCH, IMAGE, ANSWER)
   vocabulary = Vocabulary(text_size=256, image_codes=10)
-  tokens = conversation.encode(TASK.without_condition([CAPTION, IMAGE]), Bytes(), vocabulary, 2).tokens
+  tokens = conversation.encode(TASK.without_condition([CAPTION, IMAGE]), Bytes(), vocabulary, Size(2, 2, 4)).tokens
   assert tokens[0] == vocabulary.image
 
 

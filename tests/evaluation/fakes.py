@@ -43,8 +43,9 @@ class FakeGenerator:
 
   def encode(self, images: np.ndarray) -> np.ndarray:
     """Codes that tell pictures apart: the mean brightness of each token's pixels."""
-    n, size, grid = len(images), self.omni.settings.data.image_size, self.omni.settings.token_grid
-    return images.reshape(n, grid, size // grid, grid, size // grid, 3).mean((2, 4, 5)).astype(np.int32)
+    n, size = len(images), self.omni.settings.buckets[0]
+    side = size.pixels_per_token
+    return images.reshape(n, size.rows, side, size.columns, side, 3).mean((2, 4, 5)).astype(np.int32)
 
   def reconstruct(self, images: np.ndarray) -> np.ndarray:
     return images / 127.5 - 1

@@ -2,6 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from omniimage.models.chunks import ChunkLayout
 from omniimage.models.omni import place_codes
 from tests import small
 
@@ -42,3 +43,12 @@ def test_init_gives_stacked_layers_whatever_the_model_runs_with():
   shapes = [jax.eval_shape(small.omni(s, scan=scan).init, jax.random.key(0)) for scan in (True, False)]
   assert jax.tree.map(lambda x: x.shape, shapes[0]) == jax.tree.map(lambda x: x.shape, shapes[1])
   assert shapes[0]["prior"]["layers"]["mlp"]["down"]["kernel"].shape == (2, 64, 32)
+
+
+def test_fresh_parameters_do_not_depend_on_the_size_of_images():
+  models = [small.omni(small.settings(**small.SHALLOW, **{"data.image_size": size})) for size in (16, 24)]
+  jax.tree.map(np.testing.assert_array_equal, *(jax.jit(model.init)(jax.random.key(0)) for model in models))
+
+
+def test_the_layout_of_a_rectangle_has_its_rows_above_each_other():
+  assert small.omni(small.settings()).layout(2, 3, 2, 1) == ChunkLayout(rows=4, columns=6, chunk_rows=2, offset=1)

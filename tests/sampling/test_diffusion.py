@@ -16,15 +16,15 @@ from tests import small
 B, S = 2, 5
 
 
-def _conditions(s):
+def _conditions(s, rows=2, columns=2):
   keys = jax.random.split(jax.random.key(0), 3)
-  features = jax.random.uniform(keys[0], (B, s.token_grid, s.token_grid, len(s.tokenizer.levels)), minval=-1)
+  features = jax.random.uniform(keys[0], (B, rows, columns, len(s.tokenizer.levels)), minval=-1)
   return features, jax.random.normal(keys[1], (B, S, s.prior.width)), jnp.arange(S) >= jnp.asarray([[0], [3]])
 
 
 def _uncached(model, params, conditions, keys, sampling):
   """Paints by the doubled forward pass of training, on a canvas of what is finished so far; nothing is kept."""
-  s, layout = model.settings.decoder, model.layout(sampling.chunk_rows)
+  s, layout = model.settings.decoder, model.layout(*conditions[0].shape[1:3], sampling.chunk_rows)
   rows, C = layout.rows // layout.count, layout.columns
   clean = jnp.zeros((B, layout.rows * C, 3 * s.patch_size**2))
   variables = {"params": params["decoder"]}
@@ -52,17 +52,19 @@ def _uncached(model, params, conditions, keys, sampling):
 
 
 @pytest.mark.parametrize(
-  "chunk_rows, context_rows, guidance",
+  "tokens, chunk_rows, context_rows, guidance",
   [
-    (1, 0, (1.0, 1.0)),
-    (2, 0, (1.0, 1.0)),
-    (2, 0, (2.0, 1.0)),
-    (2, 0, (1.5, 3.0)),
-    (1, 2, (1.0, 1.0)),
-    (0, 0, (1.0, 1.0)),
+    ((2, 2), 1, 0, (1.0, 1.0)),
+    ((2, 2), 2, 0, (1.0, 1.0)),
+    ((2, 2), 2, 0, (2.0, 1.0)),
+    ((2, 2), 2, 0, (1.5, 3.0)),
+    ((2, 2), 1, 2, (1.0, 1.0)),
+    ((2, 2), 0, 0, (1.0, 1.0)),
+    ((2, 3), 1, 2, (1.0, 1.0)),
+    ((3, 1), 2, 0, (1.5, 1.0)),
   ],
 )
-def test_cached_sampling_equals_uncached(chunk_rows, context_rows, guidance):
+def test_cached_sampling_equals_uncached(tokens, chunk_rows, context_rows, guidance):
   s = small.settings(**{"decoder.context_rows": context_rows})
   model = small.omni(s, scan=False)
   params = model.view(small.params(model))
@@ -70,8 +72,9 @@ def test_cached_sampling_equals_uncached(chunk_rows, context_rows, guidance):
     s.sampling, chunk_rows=chunk_rows, token_guidance=guidance[0], text_guidance=guidance[1]
   )
   keys = jax.random.split(jax.random.key(1), B)
-  conditions = _conditions(s)
+  conditions = _conditions(s, *tokens)
   cached = jax.jit(lambda *args: paint(model, params, *args, sampling))(*conditions, keys)
+  assert cached.shape == (B, 8 * tokens[0], 8 * tokens[1], 3)
   np.testing.assert_allclose(
     cached, _uncached(model, params, conditions, keys, sampling), rtol=2e-3, atol=2e-3 * float(jnp.abs(cached).max())
   )
@@ -80,7 +83,7 @@ def test_cached_sampling_equals_uncached(chunk_rows, context_rows, guidance):
 def test_a_noisy_chunk_is_painted_without_its_own_clean_copy_or_anything_below():
   s = small.settings()
   model = small.omni(s, scan=False)
-  params, layout = model.view(small.params(model)), model.layout(1)
+  params, layout = model.view(small.params(model)), model.layout(2, 2, 1)
   variables = {"params": params["decoder"]}
   keep = jnp.ones((B,), bool)
   memory = model.decoder.apply(variables, *_conditions(s), keep, keep, method="remember")
@@ -121,4 +124,4 @@ def test_every_condition_changes_the_picture():
   assert np.abs(apply(features, -states, mask) - image).max() > 1e-3
   # A state that the mask leaves out does not matter.
   np.testing.assert_allclose(apply(features, states.at[1, 0].add(9.0), mask), image, atol=1e-5)
-  assert patchify(image, s.decoder.patch_size).shape == (B, s.patch_grid**2, 48)
+  assert patchify(image, s.decoder.patch_size).shape == (B, 4 * 4, 48)

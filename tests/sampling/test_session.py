@@ -52,7 +52,7 @@ def test_a_session_draws_what_the_batch_draws(changes):
   np.testing.assert_array_equal(image.codes, drawing.codes[0])
   np.testing.assert_allclose(image.pixels, drawing.images[0], atol=1e-5)
   np.testing.assert_allclose(image.rendering, drawing.rendering[0], atol=1e-5)
-  assert len(pieces) == 2 + generator.omni.layout(changes.get("chunk_rows", 2)).count
+  assert len(pieces) == 2 + generator.omni.layout(2, 2, changes.get("chunk_rows", 2)).count
 
 
 def test_codes_come_row_by_row_and_chunks_from_the_top_and_make_up_the_image():

@@ -41,4 +41,4 @@ def test_a_step_of_every_stage_of_every_config_is_traced(config, stage):
   assert jax.tree.map(lambda x: (x.shape, x.dtype), after) == jax.tree.map(lambda x: (x.shape, x.dtype), state)
   terms = {name for name in system.terms if row.weight(name)}
   assert {"loss", *terms, *(f"grad_norm/{part}" for part in row.moves)} <= set(metrics)
-  assert system.step_flops(row) > 0
+  assert system.step_flops(row, settings.buckets[0]) > 0

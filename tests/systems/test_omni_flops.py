@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import pytest
 
 from omniimage.models.chunks import ChunkLayout, DoubledChunks
+from omniimage.size import Size
 from omniimage.systems.omni_flops import decoder_flops, seen_pairs, step_flops, token_flops
 from tests import small
 
@@ -31,8 +32,8 @@ def test_a_prior_of_a_billion_on_text_alone_needs_122_tflop_for_eight_rows():
   s = small.settings(**TEXT_ALONE)
   parameters = 20 * (4 * 2048**2 + 3 * 2048 * 5632) + 2048 * 65536  # embeddings multiply nothing
   attention = 6 * 8 * 20 * 2048**2 * 2048  # causal: half of the pairs
-  assert step_flops(s, s.stages["prior"], TEXT) == 6 * parameters * 8 * 2048 + attention
-  assert step_flops(s, s.stages["prior"], TEXT) == pytest.approx(122.46e12, rel=1e-4)
+  assert step_flops(s, s.stages["prior"], TEXT, s.buckets[0]) == 6 * parameters * 8 * 2048 + attention
+  assert step_flops(s, s.stages["prior"], TEXT, s.buckets[0]) == pytest.approx(122.46e12, rel=1e-4)
 
 
 def test_grouped_keys_cost_their_own_heads_alone():
@@ -40,8 +41,8 @@ def test_grouped_keys_cost_their_own_heads_alone():
     small.settings(**TEXT_ALONE | {"prior.kv_heads": heads, "stages.prior.rows": 1}) for heads in (16, 4)
   )
   saved = 20 * 2 * 2048 * (16 - 4) * 128  # of keys and values
-  difference = step_flops(whole, whole.stages["prior"], TEXT) - step_flops(grouped, grouped.stages["prior"], TEXT)
-  assert difference == 6 * saved * 2048
+  dear, cheap = (step_flops(s, s.stages["prior"], TEXT, s.buckets[0]) for s in (whole, grouped))
+  assert dear - cheap == 6 * saved * 2048
 
 
 def products(jaxpr) -> int:
@@ -59,10 +60,10 @@ def products(jaxpr) -> int:
   return total
 
 
-@pytest.mark.parametrize("chunk_rows", [0, 2])
-def test_a_joint_step_needs_three_times_the_products_of_the_traced_loss(chunk_rows):
+@pytest.mark.parametrize("chunk_rows, size", [(0, Size(2, 2, 8)), (2, Size(2, 2, 8)), (2, Size(2, 3, 8))])
+def test_a_joint_step_needs_three_times_the_products_of_the_traced_loss(chunk_rows, size):
   s = small.settings(**{"decoder.chunk_rows": (chunk_rows,), "stages.joint.sampled_codes": 0.0})
-  system, stage, batch = small.system(s), s.stages["joint"], small.batch(s)
+  system, stage, batch = small.system(s), s.stages["joint"], small.noise(s, size)
 
   def loss(params):
     keys = jax.random.split(jax.random.key(0), stage.rows)
@@ -70,12 +71,13 @@ def test_a_joint_step_needs_three_times_the_products_of_the_traced_loss(chunk_ro
 
   traced = products(jax.make_jaxpr(loss)(jax.eval_shape(system.init, jax.random.key(0))).jaxpr)
   # The plain attention that is traced computes the pairs that masks hide, and x̂ of the finished copy.
-  images, layout, d = stage.rows * s.data.images_per_row, system.omni.layout(chunk_rows), s.decoder
+  images, d = stage.rows * s.data.images_per_row, s.decoder
+  layout = system.omni.layout(size.rows, size.columns, chunk_rows)
   half = 2 * s.prior.depth * s.data.sequence_length**2 * s.prior.heads * s.prior.head_width
-  hidden = (layout.finished + 16) ** 2 - seen_pairs(layout, d)
+  hidden = (layout.finished + layout.rows * layout.columns) ** 2 - seen_pairs(layout, d)
   finished = 2 * layout.finished * d.width * 3 * d.patch_size**2
   expected = traced - stage.rows * half - images * (4 * d.depth * d.width * hidden + finished)
-  assert step_flops(s, stage, TEXT) == 3 * expected
+  assert step_flops(s, stage, TEXT, size) == 3 * expected
 
 
 def test_pairs_are_those_of_the_mask():
@@ -92,11 +94,11 @@ def test_parts_that_do_not_move_cost_a_forward_pass_and_a_frozen_decoder_passes_
   stage = dataclasses.replace(stage, weights={"diffusion": 1.0})
   moved = (("decoder",), ("prior", "decoder"), ("tokenizer",))
   decoder_moves, both_move, tokenizer_moves = (
-    step_flops(s, dataclasses.replace(stage, rates=dict.fromkeys(parts, 1e-3)), TEXT) for parts in moved
+    step_flops(s, dataclasses.replace(stage, rates=dict.fromkeys(parts, 1e-3)), TEXT, s.buckets[0]) for parts in moved
   )
   images, layouts = stage.rows * s.data.images_per_row, zip(s.decoder.chunk_rows, s.decoder.chunk_offsets)
-  layout = ChunkLayout(s.patch_grid, s.patch_grid, *next(layouts))
-  painting = images * decoder_flops(s, layout)
+  layout = ChunkLayout(4, 4, *next(layouts))
+  painting = images * decoder_flops(s, layout, s.buckets[0])
   encoder = images * encoder_by_hand(s)
   prior = (both_move - decoder_moves) / 2
   assert decoder_moves == 3 * painting + encoder + prior

@@ -11,6 +11,7 @@ from omniimage.models.chunks import DoubledChunks
 from omniimage.models.layers import patchify
 from omniimage.models.omni import place_codes
 from omniimage.settings import Settings, StageSettings
+from omniimage.size import Size
 from omniimage.systems.omni import OmniSystem
 from omniimage.systems.omni_losses import paint_error
 from omniimage.training.step import accumulated
@@ -82,7 +83,7 @@ def _one_conversation_a_row(batch):
     alone["segments"][row, : len(places)] = 1
     inside = batch["image_mask"][b] & np.isin(batch["image_start"][b], places)
     for slot, i in enumerate(np.flatnonzero(inside)):
-      for name in ("images", "image_mask", "image_start", "image_grid", "image_is_target"):
+      for name in ("images", "image_mask", "image_start", "image_is_target"):
         alone[name][row, slot] = batch[name][b, i]
       alone["image_start"][row, slot] -= places[0]
   return alone
@@ -114,9 +115,10 @@ def test_packed_loss_equals_unpacked():
     np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-4 * (np.abs(one).max() + 1e-6), err_msg=str(path))
 
 
-def test_the_terms_of_text_and_codes_are_their_cross_entropies_given_all_that_stands_before():
+@pytest.mark.parametrize("size", [Size(2, 2, 8), Size(2, 3, 8)])
+def test_the_terms_of_text_and_codes_are_their_cross_entropies_given_all_that_stands_before(size):
   s = _settings()
-  model, batch, params = small.omni(s), _batch(), _params()
+  model, batch, params = small.omni(s), small.noise(s, size, ROWS), _params()
   v = model.vocabulary
 
   @jax.jit
@@ -191,8 +193,7 @@ def test_what_lies_in_unused_image_slots_does_not_matter():
   assert unused.any()
   filled = dict(batch, images=batch["images"].copy(), image_is_target=batch["image_is_target"] | unused)
   filled["images"][unused] = np.random.default_rng(0).integers(0, 256, batch["images"][unused].shape)
-  for name in ("image_start", "image_grid"):
-    filled[name] = np.where(unused.reshape(ROWS, -1, *[1] * (batch[name].ndim - 2)), 5, batch[name])
+  filled["image_start"] = np.where(unused, 5, batch["image_start"])
   _, terms = loss_fn(_params(), batch, _keys(), jnp.int32(0), _total(batch))
   _, filled_terms = loss_fn(_params(), filled, _keys(), jnp.int32(0), _total(filled))
   assert terms == filled_terms
@@ -276,7 +277,7 @@ def _asked():
   drops = {"decoder.drop_tokens": 0.3, "decoder.drop_text": 0.6}
   s = _settings(**drops, **{"decoder.time_mean": -0.5, "decoder.time_std": 0.8, "decoder.context_rows": 2})
   model, rows = small.omni(s), 400
-  layout = model.layout(1)
+  layout = model.layout(2, 2, 1)
   images = jnp.asarray(np.random.default_rng(0).uniform(-1, 1, (rows, 2, 16, 16, 3)), jnp.float32)
 
   @jax.jit

@@ -9,6 +9,7 @@ from omniimage.data.sources.emoji import EmojiSettings, EmojiSource
 from omniimage.data.sources.scenes import ScenesSettings, ScenesSource
 from omniimage.data.sources.source import SPLITS, Row, Source
 from omniimage.errors import SettingsError
+from omniimage.size import Size
 from omniimage.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ SOURCES = {
 
 
 def open_source(
-  data: "DataSettings", split: str, token_grid: int, text_tokenizer: "TextTokenizer", vocabulary: Vocabulary
+  data: "DataSettings", split: str, size: Size, text_tokenizer: "TextTokenizer", vocabulary: Vocabulary
 ) -> Source:
   """The source that `data.source` names, of "train" or "test". ValueError if split, sizes or vocabulary do not fit."""
   if text_tokenizer.size > vocabulary.text_size:
@@ -32,4 +33,4 @@ def open_source(
     )
   if split not in SPLITS:
     raise ValueError(f"there is no split {split!r}; give one of {', '.join(SPLITS)}")
-  return SOURCES[data.source.name].open(data.source, split, data.image_size, token_grid, text_tokenizer)
+  return SOURCES[data.source.name].open(data.source, split, size, text_tokenizer)

@@ -11,6 +11,7 @@ from omniimage.data.conversation import Tokenizer, Turn
 from omniimage.data.sources.source import SourceSettings
 from omniimage.data.tasks import Task, TextToImage
 from omniimage.errors import SettingsError
+from omniimage.size import Size
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,8 @@ class EmojiSettings(SourceSettings):
 
 
 class EmojiSource:
-  def __init__(self, settings: EmojiSettings, split: str, image_size: int, token_grid: int, text_tokenizer: Tokenizer):
+  def __init__(self, settings: EmojiSettings, split: str, size: Size, text_tokenizer: Tokenizer):
+    image_size = size.side
     if image_size > emoji.SIZE:
       raise SettingsError(
         f"data.image_size={image_size}: the emoji are drawn at {emoji.SIZE} pixels, larger they would only blur; "
@@ -28,7 +30,7 @@ class EmojiSource:
     everything, chosen = emoji.load(), emoji.indices(split)
     self._concepts = [everything.concepts[i] for i in chosen]
     self._images = _resize(everything.images[chosen], image_size)
-    self._text_tokenizer, self._token_grid = text_tokenizer, token_grid
+    self._text_tokenizer, self._size = text_tokenizer, size
     self.tasks = (TextToImage(),)
 
   def __len__(self) -> int:
@@ -36,7 +38,7 @@ class EmojiSource:
 
   def lengths(self) -> tuple[np.ndarray, np.ndarray]:
     text = [emoji.caption_bound(c, lambda text: len(self._text_tokenizer.encode(text))) for c in self._concepts]
-    return conversation.length(np.array(text), 1, self._token_grid), np.ones(len(self), int)
+    return conversation.length(np.array(text), 1, self._size), np.ones(len(self), int)
 
   def record(self, index: int, rng: np.random.Generator) -> list[Turn]:
     return self.task(index).turns((emoji.caption(self._concepts[index], rng), self._images[index]), rng)

@@ -15,6 +15,7 @@ from omniimage.data.scenes.world import MIN_CELL, draw_scene, scene_of
 from omniimage.data.sources.source import SourceSettings
 from omniimage.errors import SettingsError
 from omniimage.ranges import Range
+from omniimage.size import Size
 
 RECORDS = {"train": 2**20, "test": 2**14}  # the world is endless, an epoch is not
 SAMPLED_CONVERSATIONS = 512  # from which the words of the scenes are collected
@@ -39,19 +40,19 @@ class ScenesSource:
     self,
     settings: ScenesSettings,
     split: str,
-    image_size: int,
-    token_grid: int,
+    size: Size,
     text_tokenizer: Tokenizer,
     task: str = "text_to_image",
   ):
     """`task`: a name in `scenes.tasks.TASKS`."""
+    image_size = size.side
     if image_size < MIN_CELL * settings.grid:
       raise SettingsError(
         f"data.image_size={image_size} is too small for data.source.grid={settings.grid}: a cell needs "
         f"{MIN_CELL} pixels; enlarge the images, or give the grid fewer cells"
       )
     self._world = {"grid": settings.grid, "min_objects": settings.min_objects, "max_objects": settings.max_objects}
-    self._split, self._token_grid = split, token_grid
+    self._split, self._size = split, size
     self._task = TASKS[task](settings.grid, image_size)
     self.tasks = (self._task,)
     objects = range(settings.min_objects, settings.max_objects + 1)
@@ -64,7 +65,7 @@ class ScenesSource:
   def lengths(self) -> tuple[np.ndarray, np.ndarray]:
     text = np.resize(self._text_bounds, len(self))  # record i has min_objects + i % (max − min + 1) objects
     images = np.full(len(self), self._task.images)
-    return conversation.length(text, images, self._token_grid), images
+    return conversation.length(text, images, self._size), images
 
   def record(self, index: int, rng: np.random.Generator) -> list[Turn]:
     return self._task.turns(scene_of(index, self._split, **self._world), rng)

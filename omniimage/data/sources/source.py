@@ -53,7 +53,7 @@ class Row:
 
   Attributes:
     settings: its dataclass, a group `data.source` of configs.
-    open: (settings, split, image_size, token_grid, text_tokenizer) → source. SettingsError where they do not fit.
+    open: (settings, split, size of its images, text_tokenizer) → source. SettingsError where they do not fit.
   """
 
   settings: type[SourceSettings]
