@@ -5,6 +5,7 @@ import pytest
 
 from omniimage.data.conversation import ImageTurn, TextTurn, encode
 from omniimage.sampling.grammar import DONE, Grammar
+from omniimage.size import Size
 from omniimage.vocabulary import Vocabulary
 from tests import small
 
@@ -41,9 +42,9 @@ def test_the_grammar_allows_exactly_what_may_follow():
 def test_positions_of_the_grammar_are_those_of_the_data():
   s = small.settings()
   v = small.omni(s).vocabulary
-  image = np.zeros((24, 24, 3), np.uint8)
+  image = np.zeros((24, 16, 3), np.uint8)
   turns = [TextTurn("a red star", False), ImageTurn(image, True), TextTurn("now larger", False), ImageTurn(image, True)]
-  encoded = encode(turns, small.text_tokenizer(), v, 3)
+  encoded = encode(turns, small.text_tokenizer(), v, Size(3, 2, 8))
 
   def step(grammar, token):
     return grammar.advance(token[None], v), grammar.position()[0]

@@ -12,7 +12,7 @@ from omniimage.errors import UserError
 from omniimage.sampling.autoregressive import prefill, sample_tokens
 from omniimage.sampling.events import Chunk, Codes, Image, Text, TextEnd
 from omniimage.sampling.generate import Generator, draw_prompts, row_keys
-from omniimage.sampling.prompts import opening, pad, read_turns
+from omniimage.sampling.prompts import pad, read_turns
 from omniimage.sampling.session import WORDS
 from omniimage.streams import Stream
 from tests import small
@@ -174,7 +174,7 @@ def test_images_that_were_said_stand_in_the_conversation_as_their_codes(guidance
     row = encoded.tokens[:-1].copy()
     (start,) = encoded.image_starts
     row[start : start + 4] = v.codes + codes
-    return [*row, *opening(s, v)]
+    return [*row, *v.opening(2, 2)]
 
   @jax.jit
   def draw(params, prompts, lengths, keys):
@@ -251,7 +251,7 @@ def test_text_comes_as_it_is_written_until_it_ends_or_an_image_begins(liked):
   if reason != "image":
     assert len(events) == ended + 1
     return
-  prompts, lengths = pad([[*small.text_tokenizer().encode(PROMPT), *ids, *opening(_settings(), v)]], v)
+  prompts, lengths = pad([[*small.text_tokenizer().encode(PROMPT), *ids, *v.opening(2, 2)]], v)
   draw = jax.jit(functools.partial(draw_prompts, generator.omni, sampling=_settings().sampling))
   drawing = draw(generator.params, prompts, lengths, row_keys(seed, 1))
   np.testing.assert_array_equal(events[-1].codes, drawing.codes[0])
@@ -296,4 +296,4 @@ def test_what_the_model_cannot_read_is_refused_when_the_session_is_opened(turns,
 def test_a_prompt_is_to_a_session_what_it_is_to_the_batch():
   s, tokenizer, v = _settings(), small.text_tokenizer(), _generator().omni.vocabulary
   tokens, lengths = _generator().prompt_tokens([PROMPT])
-  assert [*read_turns(PROMPT, s, tokenizer, v).tokens[:-1], *opening(s, v)] == tokens[0, : lengths[0]].tolist()
+  assert [*read_turns(PROMPT, s, tokenizer, v).tokens[:-1], *v.opening(2, 2)] == tokens[0, : lengths[0]].tolist()
