@@ -14,7 +14,7 @@ from jax import Array
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from omniimage.data.batches import empty_batch
+from omniimage.data.batches import Batch, empty_batch
 from omniimage.data.text import TextTokenizer
 from omniimage.distributed.mesh import batch_axes, batch_sharding
 from omniimage.distributed.sharding import LAYER_RULES, Rules, unstacked_shardings
@@ -28,7 +28,7 @@ from omniimage.size import Size
 from omniimage.streams import Stream, fold
 from omniimage.systems import omni_flops
 from omniimage.systems.omni_losses import TERMS, Pass, weighted_sum
-from omniimage.systems.system import Batch, GathersByHand, Metrics, Params, Part, Sampler, System, Totals
+from omniimage.systems.system import GathersByHand, Metrics, Params, Part, Sampler, System, Totals
 from omniimage.vocabulary import Vocabulary
 
 # D width, V text table, C codebook, P pixels of a patch, Z quantizer channels, T time features. P, Z and T are small

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from omniimage.data.batches import Batch
 from omniimage.models.attention import AttentionMask
 from omniimage.models.chunks import ChunkLayout, DoubledChunks
 from omniimage.models.cross_entropy import cross_entropy
@@ -25,7 +26,7 @@ from omniimage.models.omni import Omni, Params, place_codes
 from omniimage.models.quantizers import Quantized
 from omniimage.settings import StageSettings
 from omniimage.streams import Stream, fold
-from omniimage.systems.system import Batch, Metrics, Totals
+from omniimage.systems.system import Metrics, Totals
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,6 +18,7 @@ import numpy as np
 from jax import Array
 from jax.sharding import Mesh
 
+from omniimage.data.batches import Batch
 from omniimage.data.text import TextTokenizer
 from omniimage.distributed.sharding import Rules
 from omniimage.models.attention import AttentionFn, dot_product_attention
@@ -27,7 +28,6 @@ from omniimage.size import Size
 from omniimage.vocabulary import Vocabulary
 
 Params = dict[str, Any]  # by part
-Batch = Mapping[str, Array]  # arrays of B rows each, `omniimage.data.batches`
 Totals = Mapping[str, Array]  # by term, what it is divided by: sums over the whole global batch, never zero
 Metrics = dict[str, Array]
 

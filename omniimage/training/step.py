@@ -7,9 +7,10 @@ import jax.numpy as jnp
 import optax
 
 from omniimage import seeds
+from omniimage.data.batches import Batch
 from omniimage.settings import Settings, StageSettings
 from omniimage.streams import Stream, fold
-from omniimage.systems.system import Batch, Metrics, Params, System
+from omniimage.systems.system import Metrics, Params, System
 from omniimage.training.health import judge
 from omniimage.training.optimizer import make_optimizer
 from omniimage.training.state import TrainState
