@@ -22,13 +22,14 @@ time.sleep(60)
 LENDS = """
 import os, signal, time
 from omniimage import signals
+signals.SOON = 1.0
 signals.begin()
 ours = signal.signal(signal.SIGTERM, lambda *_: print("theirs", flush=True))
 print("now", flush=True)
 os.kill(os.getpid(), signal.SIGTERM)
-time.sleep(0.05)
+time.sleep(0.5)
 signal.signal(signal.SIGTERM, ours)
-time.sleep(0.3)
+time.sleep(1.0)
 """
 TRAINS = """
 import contextlib, time
