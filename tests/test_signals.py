@@ -24,12 +24,14 @@ import os, signal, time
 from omniimage import signals
 signals.SOON = 1.0
 signals.begin()
-ours = signal.signal(signal.SIGTERM, lambda *_: print("theirs", flush=True))
+theirs = []
+ours = signal.signal(signal.SIGTERM, lambda *_: theirs.append("theirs"))
 print("now", flush=True)
 os.kill(os.getpid(), signal.SIGTERM)
 time.sleep(0.5)
 signal.signal(signal.SIGTERM, ours)
 time.sleep(1.0)
+print(*theirs)
 """
 TRAINS = """
 import contextlib, time
