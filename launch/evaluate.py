@@ -2,7 +2,8 @@
 
   python -m launch.evaluate --workdir=runs/scenes --suite=all
 
-A suite is a row of `omniimage.evaluation.suites.SUITES`; `all` are those that fit the run. Figures of other suites in
+Suites, the rows of `omniimage.evaluation.suites.SUITES`: `binding` (do pictures of scenes show what was asked),
+`reconstruction` (the image tokenizer), `seams` (between chunks), or `all` that fit the run. Figures of other suites in
 an earlier report stay in it.
 """
 
@@ -15,7 +16,7 @@ from omniimage.errors import UserError
 from omniimage.ranges import SEEDS, Range
 
 WORKDIR = cli.path_flag("workdir", "The run to evaluate.")
-SUITE = flags.DEFINE_string("suite", "all", "A suite by its name, or all that fit the run; any other word lists them.")
+SUITE = flags.DEFINE_string("suite", "all", "A suite, as binding, reconstruction or seams; or all that fit the run.")
 OUT = cli.path_flag("out", "Folder for report.json and report.html. Default: the workdir.")
 PROMPTS = number_flags.whole("prompts", 256, "Held-out prompts, or images.", Range(1, 2**20))
 INSTALL_SECONDS = number_flags.real(
