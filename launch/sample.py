@@ -42,7 +42,7 @@ def main(argv: list[str]):
   from omniimage.evaluation.sheets import DISPLAYED, sheet, to_uint8
   from omniimage.files import write_whole
   from omniimage.sampling.prompts import check_text, read_prompt
-  from omniimage.systems import open_generator
+  from omniimage.systems import open_generator, open_system
   from omniimage.workdir import load_run
 
   if PROMPT.value is not None:
@@ -53,7 +53,8 @@ def main(argv: list[str]):
   if PROMPT.value is not None:
     read_prompt(PROMPT.value, run.settings, run.text_tokenizer)  # nor a wrong prompt for the compiler
     _warn_of_unseen([PROMPT.value], run)
-  generator = open_generator(sampling_flags.overridden(run.settings), run.params, run.text_tokenizer)
+  system = open_system(sampling_flags.overridden(run.settings), run.text_tokenizer.size)
+  generator = open_generator(system, run.params, run.text_tokenizer)
   if PROMPT.value is not None:
     drawing = generator([PROMPT.value] * NUM_IMAGES.value, seed=SEED.value)
     picture = Image.fromarray(np.concatenate(list(to_uint8(drawing.images)), axis=1))

@@ -1,6 +1,8 @@
 """A model small enough to learn in a test, and a batch to learn."""
 
 import functools
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 import numpy as np
@@ -19,6 +21,20 @@ from omniimage.size import Size
 from omniimage.systems.omni import OmniSystem
 
 SHALLOW = {"prior.depth": 1, "decoder.depth": 1}  # quicker to compile, where depth does not matter
+WITHOUT_NOISE = {  # t = 1 to float32, nothing dropped: the painter's loss is a function of the batch alone
+  "decoder.time_mean": 30.0,
+  "decoder.time_std": 0.0,
+  "decoder.finished_noise": 0.0,
+  "decoder.drop_tokens": 0.0,
+  "decoder.drop_text": 0.0,
+}
+
+
+def put(config, changes: Mapping[str, Any]):
+  """Sets values of a config, or of a plain dict, by dotted key."""
+  for key, value in changes.items():
+    *groups, name = key.split(".")
+    functools.reduce(lambda group, part: group[part], groups, config)[name] = value
 
 
 def config(**changes) -> ConfigDict:
@@ -41,9 +57,7 @@ def config(**changes) -> ConfigDict:
   for stage in result.stages.values():
     stage.rows, stage.steps, stage.warmup_steps = 8, 10, 0
   with result.unlocked():
-    for key, value in changes.items():
-      *groups, name = key.split(".")
-      functools.reduce(lambda group, part: group[part], groups, result)[name] = value
+    put(result, changes)
   return result
 
 

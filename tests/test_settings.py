@@ -115,9 +115,7 @@ def test_every_field_has_a_reader(read, monkeypatch, tmp_path):
 def _changed(changes: dict) -> dict:
   """A config with some keys, dotted, set to other values: a plain dict, for a ConfigDict itself refuses some types."""
   config = small.config().to_dict()
-  for key, value in changes.items():
-    *groups, name = key.split(".")
-    functools.reduce(lambda group, part: group[part], groups, config)[name] = value
+  small.put(config, changes)
   return config
 
 

@@ -23,7 +23,7 @@ def evaluate(run: Run, workdir: Path, suite: str, out: Path, prompts: int, seed:
   source = open_source(data, "test", run.settings.buckets[0], run.text_tokenizer, system.vocabulary)
   names = suites_of(suite, source, data.source.name)
   _check_out(out)
-  generator, found, seconds = open_generator(run.settings, run.params, run.text_tokenizer), {}, dict(run.seconds)
+  generator, found, seconds = open_generator(system, run.params, run.text_tokenizer), {}, dict(run.seconds)
   for name in names:
     began = time.perf_counter()
     found[name] = SUITES[name].run(generator, prompts, seed, batch, found)

@@ -8,7 +8,7 @@ file a group. An unknown key, a wrong type, a number out of its range or an impo
 from omniimage.errors import SettingsError
 from omniimage.settings.conversion import from_config, from_stored
 from omniimage.settings.data import DataSettings
-from omniimage.settings.kinds import MOST_STEPS, divides, require
+from omniimage.settings.kinds import MOST_STEPS, divides, require, require_key
 from omniimage.settings.parts import DecoderSettings, PriorSettings, TokenizerSettings
 from omniimage.settings.run import MeshSettings, RunSettings
 from omniimage.settings.sampling import AS_TRAINED, SamplingSettings
@@ -19,4 +19,5 @@ __all__ = [
   "AS_TRAINED", "MOST_STEPS", "REMAT", "DataSettings", "DecoderSettings", "FaultSettings",
   "MeshSettings", "OptimizerSettings", "PriorSettings", "RunSettings", "SamplingSettings", "Settings",
   "SettingsError", "StageSettings", "TokenizerSettings", "divides", "from_config", "from_stored", "require",
+  "require_key",
 ]  # fmt: skip

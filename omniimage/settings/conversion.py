@@ -1,7 +1,6 @@
 """From a config to settings: `from_config`."""
 
 import dataclasses
-import difflib
 import types
 import typing
 from collections.abc import Mapping
@@ -13,7 +12,7 @@ from omniimage.data.sources import SOURCES
 from omniimage.data.sources.source import SourceSettings
 from omniimage.errors import SettingsError
 from omniimage.ranges import OutOfRange, shown
-from omniimage.settings.kinds import require
+from omniimage.settings.kinds import require, require_key
 from omniimage.settings.sampling import AS_TRAINED
 from omniimage.settings.whole import Settings
 
@@ -53,10 +52,7 @@ def _build(cls: type, values: Any, path: str):
   require(isinstance(values, Mapping), f"{path}={values!r} must be a group of keys")
   hints = typing.get_type_hints(cls)
   for key in values:
-    if key not in hints:
-      close = difflib.get_close_matches(key, hints, n=1)
-      hint = f"did you mean {path}.{close[0]}?" if close else f"the keys are {', '.join(hints)}"
-      raise SettingsError(f"{path}.{key} is not a setting; {hint}")
+    require_key(key, hints, path)
   missing = [key for key in hints if key not in values]
   require(not missing, f"{path}.{missing[0] if missing else ''} is missing; add it, as the files in configs/ have it")
   built = {key: _convert(hints[key], values[key], f"{path}.{key}") for key in hints}

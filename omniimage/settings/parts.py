@@ -90,3 +90,8 @@ class DecoderSettings(Ranged):
       len(self.chunk_rows) == len(self.chunk_offsets) > 0,
       f"decoder.chunk_rows={self.chunk_rows} and decoder.chunk_offsets={self.chunk_offsets} need one entry a layout",
     )
+
+  @property
+  def layouts(self) -> tuple[tuple[int, int], ...]:
+    """(rows a chunk, offset) of each layout."""
+    return tuple(zip(self.chunk_rows, self.chunk_offsets))

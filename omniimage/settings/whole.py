@@ -110,8 +110,8 @@ class Settings(Ranged):
   @property
   def trained_rows(self) -> tuple[int, ...]:
     """Heights of the chunks, in patch rows, that are trained and that sampling, all chunks as high, can paint."""
-    canvas, layouts = self.canvas_rows, zip(self.decoder.chunk_rows, self.decoder.chunk_offsets)
-    heights = [(rows or canvas, offset) for rows, offset in layouts]
+    canvas = self.canvas_rows
+    heights = [(rows or canvas, offset) for rows, offset in self.decoder.layouts]
     return tuple(height for height, offset in heights if canvas % height == 0 and offset % height == 0)
 
   @property

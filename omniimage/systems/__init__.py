@@ -29,9 +29,11 @@ def open_system(settings: Settings, text_size: int, **execution) -> System:
   return system
 
 
-def open_generator(settings: Settings, params: Params, text_tokenizer: TextTokenizer) -> Any:
+def open_generator(system: System, params: Params, text_tokenizer: TextTokenizer) -> Any:
   """What draws with a run's parameters, as its system does. UserError if that cannot draw."""
-  generator = open_system(settings, text_tokenizer.size).generator(params, text_tokenizer)
+  generator = system.generator(params, text_tokenizer)
   if generator is None:
-    raise UserError(f"a run of config.system={settings.system!r} cannot draw, and only what draws can be looked at")
+    raise UserError(
+      f"a run of config.system={system.settings.system!r} cannot draw, and only what draws can be looked at"
+    )
   return generator

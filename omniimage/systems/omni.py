@@ -4,6 +4,7 @@ Axes: B rows, L positions, I image slots a row.
 """
 
 import dataclasses
+import functools
 from collections.abc import Collection, Mapping, Sequence
 from typing import ClassVar
 
@@ -18,17 +19,17 @@ from omniimage.data.batches import Batch, empty_batch
 from omniimage.data.text import TextTokenizer
 from omniimage.distributed.mesh import batch_axes, batch_sharding
 from omniimage.distributed.sharding import LAYER_RULES, Rules, unstacked_shardings
-from omniimage.models.attention import AttentionFn, dot_product_attention
 from omniimage.models.omni import Omni
 from omniimage.sampling.autoregressive import Written, sample_token
 from omniimage.sampling.generate import Generator
 from omniimage.sampling.grammar import Grammar
-from omniimage.settings import Settings, StageSettings, require
+from omniimage.sampling.prompts import to_float
+from omniimage.settings import StageSettings, require
 from omniimage.size import Size
 from omniimage.streams import Stream, fold
 from omniimage.systems import omni_flops
 from omniimage.systems.omni_losses import TERMS, Pass, weighted_sum
-from omniimage.systems.system import GathersByHand, Metrics, Params, Part, Sampler, System, Totals
+from omniimage.systems.system import Metrics, Params, Part, Sampler, System, Totals
 from omniimage.vocabulary import Vocabulary
 
 # D width, V text table, C codebook, P pixels of a patch, Z quantizer channels, T time features. P, Z and T are small
@@ -67,15 +68,9 @@ class OmniSystem(System):
   modifiers = ("z",)  # weight of log² Z beside each cross-entropy
   identity = ("tokenizer", "prior", "decoder", "data.image_size")
 
-  def __init__(
-    self,
-    settings: Settings,
-    text_size: int,
-    attention_fn: AttentionFn = dot_product_attention,
-    gather_params: GathersByHand | None = None,
-  ):
-    self.settings, self.gather_params = settings, gather_params
-    self.omni = Omni(settings, text_size, settings.scan_layers, attention_fn, gather_params)
+  @functools.cached_property
+  def omni(self) -> Omni:
+    return Omni(self.settings, self.text_size, self.settings.scan_layers, self.attention_fn, self.gather_params)
 
   @property
   def vocabulary(self) -> Vocabulary:
@@ -107,16 +102,16 @@ class OmniSystem(System):
 
   def observed(self, old: Params, new: Params, batch: Batch, totals: Totals) -> Metrics:
     """`codes_changed`: share of the image codes that an update of the tokenizer has changed."""
-    images = self.omni.shrink(batch["images"].astype(jnp.float32) / 127.5 - 1)
+    images = self.omni.shrink(to_float(batch["images"]))
     before, after = (self.omni.encode(self.omni.view(params), images).codes for params in (old, new))
     changed = jnp.mean(before != after, axis=(-2, -1))
     return {"codes_changed": jnp.sum(changed * batch["image_mask"]) / totals["pixel"]}
 
   def step_flops(self, stage: StageSettings, size: Size) -> float:
-    return omni_flops.step_flops(self.settings, stage, self.vocabulary.text_size, size)
+    return omni_flops.step_flops(self.settings, stage, self.text_size, size)
 
   def sampler_flops(self, length: int) -> float:
-    return omni_flops.token_flops(self.settings, self.vocabulary.text_size, length, kinds=("image",))
+    return omni_flops.token_flops(self.settings, self.text_size, length, kinds=("image",))
 
   def generator(self, params: Params, text_tokenizer: TextTokenizer) -> Generator:
     return Generator(self.settings, params, text_tokenizer)

@@ -38,7 +38,7 @@ def step_flops(settings: Settings, stage: StageSettings, text_size: int, size: S
     flops += stage.rows * row * pays("prior")
   if stage.weight("diffusion"):
     canvas = size.patches(s.decoder.patch_size)
-    layouts = (ChunkLayout(*canvas, *row) for row in zip(s.decoder.chunk_rows, s.decoder.chunk_offsets))
+    layouts = (ChunkLayout(*canvas, *row) for row in s.decoder.layouts)
     dearest = max(decoder_flops(s, layout, size) for layout in layouts)
     flops += images * dearest * (LEARNS if "decoder" in stage.moves else THROUGH)
   return float(flops)

@@ -24,6 +24,7 @@ from omniimage.models.flow import flow_error, interpolate
 from omniimage.models.layers import patchify
 from omniimage.models.omni import Omni, Params, place_codes
 from omniimage.models.quantizers import Quantized
+from omniimage.sampling.prompts import to_float
 from omniimage.settings import StageSettings
 from omniimage.streams import Stream, fold
 from omniimage.systems.system import Metrics, Totals
@@ -49,7 +50,7 @@ class Pass:
   @functools.cached_property
   def images_BIHW3(self) -> Array:
     """In [-1, 1]."""
-    return self.batch["images"].astype(jnp.float32) / 127.5 - 1
+    return to_float(self.batch["images"])
 
   @functools.cached_property
   def read_BIHW3(self) -> Array:
@@ -189,8 +190,7 @@ def weighted_sum(rows: Pass, totals: Totals) -> tuple[Array, Metrics]:
 
 def trained_layouts(omni: Omni, rows: int, columns: int) -> list[ChunkLayout]:
   """The painter's chunk layouts of images of rows × columns visual tokens, one of which every update uses."""
-  d = omni.settings.decoder
-  return [omni.layout(rows, columns, *entry) for entry in zip(d.chunk_rows, d.chunk_offsets)]
+  return [omni.layout(rows, columns, *entry) for entry in omni.settings.decoder.layouts]
 
 
 def paint_error(

@@ -6,7 +6,6 @@ A system names its parts, makes their parameters, gives the losses of a stage an
 Axes: B rows of a batch.
 """
 
-import difflib
 import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -23,7 +22,7 @@ from omniimage.data.text import TextTokenizer
 from omniimage.distributed.sharding import Rules
 from omniimage.models.attention import AttentionFn, dot_product_attention
 from omniimage.models.omni import GatherParams
-from omniimage.settings import Settings, StageSettings, require
+from omniimage.settings import Settings, StageSettings, require, require_key
 from omniimage.size import Size
 from omniimage.vocabulary import Vocabulary
 
@@ -83,11 +82,6 @@ class System(ABC):
   modifiers: ClassVar[tuple[str, ...]] = ()  # other names that a stage's weights may have
   identity: ClassVar[tuple[str, ...]]  # settings, dotted, or groups of them, that say what the parameters mean
 
-  settings: Settings
-  vocabulary: Vocabulary
-  gather_params: GathersByHand | None = None
-
-  @abstractmethod
   def __init__(
     self,
     settings: Settings,
@@ -96,6 +90,13 @@ class System(ABC):
     gather_params: GathersByHand | None = None,
   ):
     """With a text vocabulary of `text_size` ids; the rest is how a mesh runs it."""
+    self.settings, self.text_size = settings, text_size
+    self.attention_fn, self.gather_params = attention_fn, gather_params
+
+  @property
+  @abstractmethod
+  def vocabulary(self) -> Vocabulary:
+    """Of the sequences that it reads."""
 
   @abstractmethod
   def init(self, key: Array) -> Params:
@@ -166,14 +167,10 @@ class System(ABC):
   def check(self, stage: str):
     """SettingsError if a stage cannot be trained."""
     row, place = self.settings.stages[stage], f"config.stages.{stage}"
-    for group, given, known in (
-      ("rates", row.rates, tuple(self.parts)),
-      ("weights", row.weights, (*self.terms, *self.modifiers)),
-    ):
-      for name in given:
-        close = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean {place}.{group}.{close[0]}?" if close else f"there are {', '.join(known)}"
-        require(name in known, f"{place}.{group}.{name} is not a setting; {hint}")
+    for name in row.rates:
+      require_key(name, self.parts, f"{place}.rates", listed="there are")
+    for name in row.weights:
+      require_key(name, (*self.terms, *self.modifiers), f"{place}.weights", listed="there are")
     require(
       any(row.weight(term) for term in self.terms),
       f"{place}: a stage needs a loss weight above zero, of {', '.join(self.terms)}",

@@ -10,7 +10,7 @@ from jax.sharding import PartitionSpec as P
 from omniimage.data.batches import empty_batch
 from omniimage.errors import UserError
 from omniimage.settings import SettingsError, from_config
-from omniimage.systems import SYSTEMS, open_generator
+from omniimage.systems import SYSTEMS, open_generator, open_system
 from omniimage.systems.system import Part, System
 from omniimage.training.loop import train
 from omniimage.vocabulary import Vocabulary
@@ -24,8 +24,9 @@ class MeanColor(System):
   terms = ("square",)
   identity = ("data.image_size",)
 
-  def __init__(self, settings, text_size, attention_fn=None, gather_params=None):
-    self.settings, self.vocabulary = settings, Vocabulary(text_size, image_codes=4)
+  @property
+  def vocabulary(self):
+    return Vocabulary(self.text_size, image_codes=4)
 
   def init(self, key):
     return {"palette": {"mean": 0.1 * jax.random.normal(key, (3,))}}
@@ -73,4 +74,4 @@ def test_what_it_cannot_train_is_refused(config, tmp_path):
 
 def test_what_draws_nothing_cannot_be_looked_at(config):
   with pytest.raises(UserError, match=r"config\.system='mean_color' cannot draw"):
-    open_generator(from_config(config), {}, small.text_tokenizer())
+    open_generator(open_system(from_config(config), small.text_tokenizer().size), {}, small.text_tokenizer())

@@ -20,13 +20,6 @@ from tests import small
 ROWS = 8
 EVERYTHING = dict(text=0.5, image=1.0, diffusion=2.0, pixel=3.0, z=0.01)
 LAYOUTS = ((2, 0), (0, 0), (2, 1))  # chunk rows and offset: two stripes, the whole canvas, stripes of 1, 2 and 1 rows
-WITHOUT_NOISE = {  # t = 1 to float32, nothing dropped: the painter's loss is a function of the batch alone
-  "decoder.time_mean": 30.0,
-  "decoder.time_std": 0.0,
-  "decoder.finished_noise": 0.0,
-  "decoder.drop_tokens": 0.0,
-  "decoder.drop_text": 0.0,
-}
 
 
 def _settings(**changes) -> Settings:
@@ -99,7 +92,7 @@ def _half_empty():
 
 def test_packed_loss_equals_unpacked():
   """The same conversations, several a row or each alone: every term and every gradient is the same."""
-  s = _settings(**WITHOUT_NOISE)
+  s = _settings(**small.WITHOUT_NOISE)
   packed = _half_empty()
   alone = _one_conversation_a_row(packed)
   assert 4 < len(_conversations(packed)) == len(_conversations(alone)) <= ROWS

@@ -1,7 +1,5 @@
 """What Omni takes for a stage, and what it refuses before anything is compiled."""
 
-import functools
-
 import pytest
 
 from omniimage.settings import SettingsError, from_config
@@ -12,9 +10,7 @@ from tests import small
 def _open(changes: dict):
   """The system of a config with some keys, dotted, set to other values or added."""
   config = small.config().to_dict()
-  for key, value in changes.items():
-    *groups, name = key.split(".")
-    functools.reduce(lambda group, part: group[part], groups, config)[name] = value
+  small.put(config, changes)
   return open_system(from_config(config), small.text_tokenizer().size)
 
 

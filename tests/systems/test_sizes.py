@@ -19,13 +19,6 @@ from tests import small
 
 SQUARE, WIDE, TALL = Size(2, 2, 8), Size(2, 3, 8), Size(3, 1, 8)
 ROWS = 4
-WITHOUT_NOISE = {  # t = 1 to float32, nothing dropped: the painter's loss is a function of the batch alone
-  "decoder.time_mean": 30.0,
-  "decoder.time_std": 0.0,
-  "decoder.finished_noise": 0.0,
-  "decoder.drop_tokens": 0.0,
-  "decoder.drop_text": 0.0,
-}
 
 
 def _without_attention(params):
@@ -51,7 +44,7 @@ def _cut(batch, size: Size):
 @pytest.mark.parametrize("size", [WIDE, TALL])
 def test_without_attention_a_rectangle_is_the_mean_of_its_places(size):
   """The loss of images of any shape against that of the squares they are made of."""
-  s = small.settings(**small.SHALLOW, **WITHOUT_NOISE)
+  s = small.settings(**small.SHALLOW, **small.WITHOUT_NOISE)
   system, batch = small.system(s), small.noise(s, size, ROWS)
   stage = dataclasses.replace(s.stages["joint"], weights={"pixel": 1.0, "diffusion": 1.0}, sampled_codes=0.0)
   params, keys = _without_attention(small.params(system)), jax.random.split(jax.random.key(0), ROWS)

@@ -8,12 +8,12 @@ from typing import Annotated
 import numpy as np
 
 from omniimage.data import conversation
-from omniimage.data.conversation import TextTurn, Tokenizer, Turn
+from omniimage.data.conversation import Tokenizer, Turn
 from omniimage.data.scenes.distinct import distinct_scenes
 from omniimage.data.scenes.tasks import TASKS, SceneTask
 from omniimage.data.scenes.world import MIN_CELL, draw_scene, scene_of
 from omniimage.data.sources.source import SourceSettings
-from omniimage.errors import SettingsError
+from omniimage.errors import SettingsError, require
 from omniimage.ranges import Range
 from omniimage.size import Size
 
@@ -29,10 +29,10 @@ class ScenesSettings(SourceSettings):
 
   def __post_init__(self):
     super().__post_init__()
-    if not self.min_objects <= self.max_objects <= self.grid**2:
-      raise SettingsError(
-        f"data.source: min_objects={self.min_objects} <= max_objects={self.max_objects} <= grid² must hold"
-      )
+    require(
+      self.min_objects <= self.max_objects <= self.grid**2,
+      f"data.source: min_objects={self.min_objects} <= max_objects={self.max_objects} <= grid² must hold",
+    )
 
 
 class ScenesSource:
@@ -80,8 +80,7 @@ class ScenesSource:
 def _tokens_a_word(settings: ScenesSettings, task: SceneTask, text_tokenizer: Tokenizer) -> int:
   """The most tokens that a word or punctuation mark of these scenes' texts takes: 1 in the vocabulary we ship."""
   rng, grid, objects = np.random.default_rng(0), settings.grid, settings.max_objects
-  conversations = (task.turns(draw_scene(rng, grid, objects), rng) for _ in range(SAMPLED_CONVERSATIONS))
-  spoken = [[turn.text for turn in turns if isinstance(turn, TextTurn)] for turns in conversations]
+  spoken = [task.texts(draw_scene(rng, grid, objects), rng) for _ in range(SAMPLED_CONVERSATIONS)]
   words = {word for texts in spoken for text in texts for word in re.findall(r"\w+|[^\w\s]", text)}
 
   def tokens(*texts: str) -> int:

@@ -34,9 +34,12 @@ class PaintRed:
     before, after = (render(scene, self._image_size) for scene in (record, red))
     return [
       ImageTurn(before, False),
-      TextTurn(f"{rng.choice(['paint', 'color'])} all red", False),
+      TextTurn(*self.texts(record, rng), False),
       ImageTurn(after, True),
     ]
+
+  def texts(self, record, rng):
+    return [f"{rng.choice(['paint', 'color'])} all red"]
 
   def words(self, num_objects):
     return 3

@@ -3,7 +3,10 @@
 from collections.abc import Callable
 from typing import Protocol
 
+import numpy as np
+
 from omniimage.data.scenes.tasks.text_to_image import TextToImage
+from omniimage.data.scenes.world import Scene
 from omniimage.data.tasks import Task
 
 
@@ -15,6 +18,9 @@ class SceneTask(Task, Protocol):
   """
 
   images: int
+
+  def texts(self, record: Scene, rng: np.random.Generator) -> list[str]:
+    """What `turns` says of a scene, of the same draws, without its pictures."""
 
   def words(self, num_objects: int) -> int:
     """At most so many words and punctuation marks has a conversation about so many objects."""

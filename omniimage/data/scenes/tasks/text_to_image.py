@@ -21,7 +21,10 @@ class TextToImage(tasks.TextToImage):
     self._grid, self._image_size, self.grader = grid, image_size, BindingGrader(grid)
 
   def turns(self, record: Scene, rng: np.random.Generator) -> list[Turn]:
-    return super().turns((caption(record, rng), render(record, self._image_size)), rng)
+    return super().turns((*self.texts(record, rng), render(record, self._image_size)), rng)
+
+  def texts(self, record: Scene, rng: np.random.Generator) -> list[str]:
+    return [caption(record, rng)]
 
   def words(self, num_objects: int) -> int:
     return caption_words(num_objects, self._grid)
