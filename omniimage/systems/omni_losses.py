@@ -103,10 +103,10 @@ class Pass:
 
 
 class Value(NamedTuple):
-  """What a term is, and what is added to it that is weighted with it but not logged with it (zero for none)."""
+  """What a term is, and what is added to the loss with the same weight but not logged, if anything."""
 
   term: Array
-  regularizer: Array | float = 0.0
+  regularizer: Array | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,7 +130,7 @@ def pixel(rows: Pass, total: Array) -> Value:
   def mean(values_BI: Array) -> Array:
     return jnp.sum(values_BI * rows.batch["image_mask"]) / total
 
-  return Value(mean(error_BI), 0.0 if auxiliary_BIhw is None else mean(jnp.mean(auxiliary_BIhw, axis=(-2, -1))))
+  return Value(mean(error_BI), None if auxiliary_BIhw is None else mean(jnp.mean(auxiliary_BIhw, axis=(-2, -1))))
 
 
 def text(rows: Pass, total: Array) -> Value:
@@ -184,7 +184,8 @@ def weighted_sum(rows: Pass, totals: Totals) -> tuple[Array, Metrics]:
   """The loss of a pass, and each term that its stage gives a weight."""
   values = {name: term.value(rows, totals[name]) for name, term in TERMS.items() if rows.stage.weight(name)}
   loss = sum(rows.stage.weight(name) * value.term for name, value in values.items())
-  loss += sum(rows.stage.weight(name) * value.regularizer for name, value in values.items())
+  added = {name: value.regularizer for name, value in values.items() if value.regularizer is not None}
+  loss += sum((rows.stage.weight(name) * regularizer for name, regularizer in added.items()), 0.0)
   return loss, {name: value.term for name, value in values.items()}
 
 
