@@ -38,8 +38,8 @@ def _begin(**given):
 
 WORK = {  # of the commands: the first thing that would take long, or need a trained run
   "omniimage.workdir.load_run": lambda workdir: RUN,
-  "omniimage.systems.open_generator": lambda s, *_: (
-    lambda prompts, seed, **_: _begin(settings=s, images=len(prompts), seed=seed)
+  "omniimage.systems.open_generator": lambda system, *_: (
+    lambda prompts, seed, **_: _begin(settings=system.settings, images=len(prompts), seed=seed)
   ),
   "omniimage.evaluation.evaluate.evaluate": lambda run, workdir, suite, out, prompts, seed, *_, **__: _begin(
     settings=run.settings, prompts=prompts, seed=seed, **run.seconds
