@@ -3,6 +3,7 @@
 These files know nothing of `omniimage.settings`, which reads this table.
 """
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from omniimage.data.sources.emoji import EmojiSettings, EmojiSource
@@ -23,7 +24,7 @@ SOURCES = {
 
 
 def open_source(
-  data: "DataSettings", split: str, size: Size, text_tokenizer: "TextTokenizer", vocabulary: Vocabulary
+  data: "DataSettings", split: str, sizes: Sequence[Size], text_tokenizer: "TextTokenizer", vocabulary: Vocabulary
 ) -> Source:
   """The source that `data.source` names, of "train" or "test". ValueError if split, sizes or vocabulary do not fit."""
   if text_tokenizer.size > vocabulary.text_size:
@@ -33,4 +34,4 @@ def open_source(
     )
   if split not in SPLITS:
     raise ValueError(f"there is no split {split!r}; give one of {', '.join(SPLITS)}")
-  return SOURCES[data.source.name].open(data.source, split, size, text_tokenizer)
+  return SOURCES[data.source.name].open(data.source, split, sizes, text_tokenizer)
