@@ -60,6 +60,7 @@ CHANGES = (
     settings={"system": "omni"},
     renamed_settings={f"stages.*.{part}_rate": f"stages.*.rates.{part}" for part in ("tokenizer", "prior", "decoder")},
   ),
+  Change(settings={"prior.norm_epsilon": 1e-6, "prior.rope_scaling": (), "prior.init": ""}),
 )
 FORMAT = len(CHANGES)
 

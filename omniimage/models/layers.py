@@ -3,6 +3,7 @@
 Axes: B batch, L positions, D width, H heads, K head width, A position axes, N patches, P pixels of a patch.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -48,7 +49,7 @@ class GatedMLP(nn.Module):
     return down(nn.silu(gate) * up)
 
 
-def rotary(positions: Array, head_width: int, theta: float) -> tuple[Array, Array]:
+def rotary(positions: Array, head_width: int, theta: float, scaling: Sequence[float] = ()) -> tuple[Array, Array]:
   """Cosines and sines of rotary positions (Su et al. 2021) over several axes.
 
   One ladder of frequencies θ^(−2i/K); pair i turns by the position on axis i mod A. Where all axes agree, as on text,
@@ -58,14 +59,27 @@ def rotary(positions: Array, head_width: int, theta: float) -> tuple[Array, Arra
     positions: (..., A), integer or fractional.
     head_width: K, even.
     theta: base of the ladder.
+    scaling: of `scaled_frequencies`; () leaves the ladder as it is.
 
   Returns:
     cos and sin, each (..., K/2), float32.
   """
   pairs = np.arange(head_width // 2)
-  frequencies = (theta ** (-2.0 * pairs / head_width)).astype(np.float32)
+  frequencies = theta ** (-2.0 * pairs / head_width)
+  frequencies = (scaled_frequencies(frequencies, *scaling) if scaling else frequencies).astype(np.float32)
   angles = jnp.asarray(positions, jnp.float32)[..., pairs % positions.shape[-1]] * frequencies
   return jnp.cos(angles), jnp.sin(angles)
+
+
+def scaled_frequencies(frequencies: np.ndarray, factor: float, low: float, high: float, trained: float) -> np.ndarray:
+  """Llama 3's frequencies for sequences `factor` times as long as the `trained` positions (Grattafiori et al. 2024).
+
+  A pair that turns more than `high` times over these stays, one that turns less than `low` times is slowed down by the
+  factor, and between the two it goes from one to the other.
+  """
+  turns = trained * frequencies / (2 * np.pi)
+  kept = np.clip((turns - low) / (high - low), 0, 1)
+  return frequencies * (kept + (1 - kept) / factor)
 
 
 def rotate(x_BLHK: Array, cos_sin: tuple[Array, Array]) -> Array:

@@ -47,12 +47,21 @@ class PriorBlock(nn.Module):
   def __call__(self, x_BLD: Array, cos_sin, mask: AttentionMask, cache_index=0, cache=None):
     s, run = self.settings, self.execution
     attention = Attention(
-      s.width, s.heads, s.kv_heads, s.head_width, s.qk_norm, s.qkv_bias, run.dtype, run.attention_fn, name="attention"
+      s.width,
+      s.heads,
+      s.kv_heads,
+      s.head_width,
+      s.qk_norm,
+      s.qkv_bias,
+      s.norm_epsilon,
+      run.dtype,
+      run.attention_fn,
+      name="attention",
     )
-    y_BLD = RMSNorm(name="attention_norm")(x_BLD)
+    y_BLD = RMSNorm(s.norm_epsilon, name="attention_norm")(x_BLD)
     attended_BLD, cache = attention(y_BLD, cos_sin, mask, cache=cache, cache_index=cache_index)
     x_BLD = tag(x_BLD + attended_BLD, "residual")
-    y_BLD = RMSNorm(name="mlp_norm")(x_BLD)
+    y_BLD = RMSNorm(s.norm_epsilon, name="mlp_norm")(x_BLD)
     return x_BLD + GatedMLP(s.width, s.mlp_width, run.dtype, name="mlp")(y_BLD), cache
 
 
@@ -68,7 +77,7 @@ class Prior(nn.Module):
     scale = s.width**-0.5 if s.tied_head else 1.0
     self.embed = Tables((text, s.width), (image, s.width), nn.initializers.normal(scale))
     self.layers = layer_stack(PriorBlock, s.depth, self.execution, settings=s)
-    self.norm = RMSNorm()
+    self.norm = RMSNorm(s.norm_epsilon)
     if not s.tied_head:
       self.head = Tables((s.width, text), (s.width, image), nn.initializers.lecun_normal())
 
@@ -92,7 +101,8 @@ class Prior(nn.Module):
     image_BLD = jnp.take(self.embed.image, jnp.maximum(codes_BL, 0), axis=0)
     x_BLD = jnp.where(codes_BL[..., None] >= 0, image_BLD, text_BLD).astype(dtype)
     x_BLD = x_BLD if features_BLD is None else x_BLD + features_BLD.astype(dtype)
-    cos_sin = rotary(positions_BL3, self.settings.head_width, self.settings.rope_theta)
+    s = self.settings
+    cos_sin = rotary(positions_BL3, s.head_width, s.rope_theta, s.rope_scaling)
     x_BLD, caches = apply_layers(self.layers, x_BLD, cos_sin, mask, cache_index, caches=caches)
     return self.norm(x_BLD), caches
 

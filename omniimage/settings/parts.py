@@ -52,14 +52,29 @@ class PriorSettings(Ranged):
   qk_norm: bool
   qkv_bias: bool
   tied_head: bool
+  norm_epsilon: Annotated[float, Range(1e-12, 1)]
   rope_theta: Annotated[float, Range(1, 1e12)]
+  # Llama 3's scaling of the rotary frequencies: by which factor, the turns between which it sets in, and the positions
+  # trained on before, over which turns are counted; (): none.
+  rope_scaling: tuple[Annotated[float, Range(1e-3, 1e9)], ...]
   # Rows of the text table at least, so that a larger vocabulary can take its place; 0: what is needed.
   text_rows: Annotated[int, Range(0, 2**22)]
+  init: str  # what a run begins with: "hf:FOLDER", an open language model (docs/language_models.md); "": nothing
 
   def __post_init__(self):
     super().__post_init__()
     divides(self.kv_heads, self.heads, "prior.kv_heads", "prior.heads")
     require(self.head_width % 2 == 0, f"prior.head_width={self.head_width} must be even, for rotary positions")
+    require(
+      len(self.rope_scaling) in (0, 4) and (not self.rope_scaling or self.rope_scaling[1] < self.rope_scaling[2]),
+      f"prior.rope_scaling={self.rope_scaling} is no scaling; give (), or as Llama 3 has it (8.0, 1.0, 4.0, 8192.0): "
+      "factor, low and high frequency factor, original positions",
+    )
+    require(
+      not self.init or (self.init.startswith("hf:") and len(self.init) > 3),
+      f"prior.init={self.init!r} is no model to begin with; give hf:FOLDER, the folder of a model in Hugging Face's form"
+      ", or '' for fresh parameters",
+    )
 
 
 @dataclasses.dataclass(frozen=True)
