@@ -72,7 +72,7 @@ def prior_settings(described: Mapping[str, Any], tied: bool, where: str) -> dict
     **sizes,
     **family.fixed,
     "tied_head": tied,
-    "norm_epsilon": float(described.get("rms_norm_eps", 1e-6)),
+    "norm_epsilon": _number(described.get("rms_norm_eps", 1e-6), "rms_norm_eps", where),
     "rope_theta": theta,
     "rope_scaling": scaling,
   }
@@ -141,4 +141,11 @@ def _rope(described: Mapping[str, Any], where: str) -> tuple[float, tuple[float,
   if kind not in ("default", "llama3") or missing:
     given = f"without {missing[0]}" if missing else "another scaling of rotary positions"
     raise UserError(f"{where}: rope_type={kind!r}, {given}; the prior has none, or Llama 3's ('llama3')")
-  return float(rope["rope_theta"]), tuple(float(rope[key]) for key in LLAMA_3) if kind == "llama3" else ()
+  used = LLAMA_3 if kind == "llama3" else ()
+  return _number(rope["rope_theta"], "rope_theta", where), tuple(_number(rope[key], key, where) for key in used)
+
+
+def _number(value: Any, key: str, where: str) -> float:
+  if isinstance(value, bool) or not isinstance(value, (int, float)):
+    raise UserError(f"{where}: {key}={value!r} must be a number")
+  return float(value)

@@ -72,7 +72,7 @@ class PriorSettings(Ranged):
     )
     require(
       not self.init or (self.init.startswith("hf:") and len(self.init) > 3),
-      f"prior.init={self.init!r} is no model to begin with; give hf:FOLDER, a model's folder in Hugging Face's form, or "
+      f"prior.init={self.init!r} is no model to begin with; give hf:FOLDER, a model in Hugging Face's form, or "
       "'' for fresh parameters",
     )
 
