@@ -8,7 +8,10 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from omniimage.errors import UserError
+from omniimage.models.layers import scaled_frequencies
 from omniimage.settings import PriorSettings
 
 
@@ -120,6 +123,12 @@ def description(s: PriorSettings, rows: int, eos: int, positions: int, dtype: st
     "dtype": dtype,
     "torch_dtype": dtype,
   }
+
+
+def rope_divisors(settings: Mapping[str, Any], scaling: tuple[float, ...]) -> np.ndarray:
+  """By how much a scaling divides each rotary frequency (K/2,) of a model."""
+  frequencies = settings["rope_theta"] ** (-np.arange(0, settings["head_width"], 2) / settings["head_width"])
+  return frequencies / scaled_frequencies(frequencies, *scaling)
 
 
 def _whole(described: Mapping[str, Any], key: str, where: str) -> int:

@@ -174,9 +174,7 @@ def export(
   """
   rows = vocabulary.text_and_specials
   described = families.description(s, rows, vocabulary.eos, positions, dtype)
-  library()
-  if out.exists() and (not out.is_dir() or any(out.iterdir())):
-    raise UserError(f"{out} is there already; give the name of a folder that is to be made")
+  require_new(out)
   leaves, origin = flatten_dict(params, sep="/"), {}
   for path, tensor in tensors(s, rows).items():
     origin |= {tensor.name.format(layer): (path, tensor, layer) for layer in layers_of(path, s.depth)}
@@ -192,3 +190,10 @@ def export(
   write(out, {name: tensor.theirs for name, (_, tensor, _) in origin.items()}, value, np.dtype(dtype))
   write_whole(out / TOKENIZER, tokenizer)
   write_json(out / CONFIG, described)  # last: a folder without it is no model
+
+
+def require_new(out: Path):
+  """UserError unless a model could be written to this folder: empty, or not there yet."""
+  library()
+  if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    raise UserError(f"{out} is there already; give the name of a folder that is to be made")
