@@ -60,7 +60,15 @@ CHANGES = (
     settings={"system": "omni"},
     renamed_settings={f"stages.*.{part}_rate": f"stages.*.rates.{part}" for part in ("tokenizer", "prior", "decoder")},
   ),
-  Change(settings={"prior.norm_epsilon": 1e-6, "prior.rope_scaling": (), "prior.init": ""}),
+  Change(
+    settings={
+      "prior.gemma": False,
+      "prior.norm_epsilon": 1e-6,
+      "prior.rope_scaling": (),
+      "prior.local_layers": (),
+      "prior.init": "",
+    }
+  ),
 )
 FORMAT = len(CHANGES)
 

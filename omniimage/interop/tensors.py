@@ -61,6 +61,10 @@ def tensors(s: PriorSettings, rows: int) -> dict[str, Tensor]:
       found[f"layers/attention/{ours}/bias"] = Tensor(f"{attention}.{theirs}_proj.bias", (heads, k))
     if s.qk_norm and ours != "value":
       found[f"layers/attention/{ours}_norm/scale"] = Tensor(f"{attention}.{theirs}_norm.weight", (k,))
+  if s.gemma:  # there the norm behind attention has the name that others give to the one before the MLP
+    found["layers/attention_out_norm/scale"] = Tensor(f"{layer}.post_attention_layernorm.weight", (d,))
+    found["layers/mlp_norm/scale"] = Tensor(f"{layer}.pre_feedforward_layernorm.weight", (d,))
+    found["layers/mlp_out_norm/scale"] = Tensor(f"{layer}.post_feedforward_layernorm.weight", (d,))
   if not s.tied_head:
     found["head/text"] = Tensor("lm_head.weight", (d, rows), 1)
   return found

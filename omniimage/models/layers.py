@@ -3,7 +3,7 @@
 Axes: B batch, L positions, D width, H heads, K head width, A position axes, N patches, P pixels of a patch.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -19,14 +19,16 @@ small_init = nn.initializers.variance_scaling(1 / 16, "fan_in", "normal")
 
 
 class RMSNorm(nn.Module):
-  """Root-mean-square norm (Zhang & Sennrich 2019), computed in float32."""
+  """Root-mean-square norm (Zhang & Sennrich 2019), computed in float32. It scales by its parameter and `offset`, which
+  together begin as 1."""
 
   epsilon: float = 1e-6
+  offset: float = 0.0
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
-    scale = self.param("scale", nn.initializers.ones, (x.shape[-1],), jnp.float32)
-    return (rms_normalize(x, self.epsilon) * scale).astype(x.dtype)
+    scale = self.param("scale", nn.initializers.constant(1 - self.offset), (x.shape[-1],), jnp.float32)
+    return (rms_normalize(x, self.epsilon) * (scale + self.offset if self.offset else scale)).astype(x.dtype)
 
 
 def rms_normalize(x: Array, epsilon: float = 1e-6) -> Array:
@@ -35,18 +37,19 @@ def rms_normalize(x: Array, epsilon: float = 1e-6) -> Array:
 
 
 class GatedMLP(nn.Module):
-  """SwiGLU (Shazeer 2020): down(silu(gate(x)) · up(x))."""
+  """SwiGLU (Shazeer 2020): down(silu(gate(x)) · up(x)), or GeGLU by another activation."""
 
   width: int
   hidden: int
   dtype: Any = jnp.float32
+  activation: Callable[[Array], Array] = nn.silu
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
     gate = tag(nn.Dense(self.hidden, use_bias=False, dtype=self.dtype, name="gate")(x), "gate")
     up = tag(nn.Dense(self.hidden, use_bias=False, dtype=self.dtype, name="up")(x), "up")
     down = nn.Dense(self.width, use_bias=False, dtype=self.dtype, kernel_init=small_init, name="down")
-    return down(nn.silu(gate) * up)
+    return down(self.activation(gate) * up)
 
 
 def rotary(positions: Array, head_width: int, theta: float, scaling: Sequence[float] = ()) -> tuple[Array, Array]:

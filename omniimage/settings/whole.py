@@ -58,6 +58,12 @@ class Settings(Ranged):
     for size in self.buckets:
       self._check_size(size)
     self._choose_sampled_rows()
+    window = self.prior.local_layers[2] if self.prior.local_layers else self.data.sequence_length
+    require(
+      self.data.sequence_length <= window,
+      f"data.sequence_length={self.data.sequence_length} is more than the {window:.0f} positions that the local layers "
+      "see (prior.local_layers); make the rows shorter",
+    )
 
   def _check_size(self, size: Size):
     """SettingsError where the model cannot read or paint images of a size."""

@@ -53,7 +53,21 @@ MODELS = {
     "rope_theta": 10000.0,
     "tie_word_embeddings": False,
   },
+  "gemma3_text": {
+    **SHAPE,
+    "model_type": "gemma3_text",
+    "head_dim": 16,
+    "query_pre_attn_scalar": 16,
+    "hidden_activation": "gelu_pytorch_tanh",
+    "rms_norm_eps": 1e-6,
+    "sliding_window": 128,
+    "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+    "rope_theta": 500.0,
+    "rope_local_base_freq": 20.0,
+    "tie_word_embeddings": True,
+  },
 }
+del MODELS["gemma3_text"]["hidden_act"]
 LAYER = {  # suffix: (outputs, inputs), of what all have
   "self_attn.q_proj.weight": ("q", "d"),
   "self_attn.k_proj.weight": ("k", "d"),
@@ -69,6 +83,12 @@ OWN = {
   "llama": {},
   "qwen2": {"self_attn.q_proj.bias": ("q",), "self_attn.k_proj.bias": ("k",), "self_attn.v_proj.bias": ("k",)},
   "qwen3": {"self_attn.q_norm.weight": ("h",), "self_attn.k_norm.weight": ("h",)},
+  "gemma3_text": {
+    "self_attn.q_norm.weight": ("h",),
+    "self_attn.k_norm.weight": ("h",),
+    "pre_feedforward_layernorm.weight": ("d",),
+    "post_feedforward_layernorm.weight": ("d",),
+  },
 }
 
 
