@@ -9,6 +9,7 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Sequence
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 
 from omniimage.errors import UserError
@@ -87,6 +88,7 @@ class _Worker:
 
 def _start_deaf(process: multiprocessing.Process):
   """Ctrl-C of a terminal reaches all its processes. It is for the parent, whose end is that of its workers."""
+  resource_tracker.ensure_running()  # which, when it starts with the first process, would undo this
   before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # which the new process inherits
   try:
     process.start()
