@@ -346,7 +346,7 @@ def _one_then_stop(run, work, tasks, *rest):
 
 def test_flags_that_gave_nothing_yet_may_be_corrected(tmp_path):
   source = fake_format.write(tmp_path / "source", {"a": [{"problem": "no caption: the column is empty"}] * 4})
-  assert "--caption_column" in refused(source)
+  assert "no caption" in refused(source)
   fake_format.write(source, UNITS)
   assert made(source, given=Given(caption_columns=("title",))).splits
 
@@ -393,19 +393,27 @@ def test_the_first_pairs_are_shown_before_the_work_begins(source, monkeypatch):
   assert refused(source, said) == "it began"
 
 
-@pytest.mark.parametrize("count", [3, 2500])
-def test_it_stops_before_the_work_if_there_is_no_caption(tmp_path, monkeypatch, count):
+@pytest.mark.parametrize(
+  ("units", "said"),
+  [
+    ({}, "has no rows"),
+    ({"a": []}, "has no rows"),
+    ({"a": [{"problem": "no caption: text is empty"}] * 3}, "3 of them for one reason: no caption"),
+    ({"a": [{"problem": "no caption: text is empty"}] * 2500}, "first 250 rows"),
+    ({name: [{"seed": 0, "caption": "a", "broken": True}] * 300 for name in "abcdef"}, "first 1,000 rows.*no picture"),
+  ],
+)
+def test_it_stops_before_the_work_if_no_row_is_usable(tmp_path, monkeypatch, units, said):
   monkeypatch.setattr(pool, "run", lambda *_: pytest.fail("it began"))
-  source = fake_format.write(tmp_path / "source", {"a": [{"problem": "no caption: text is empty"}] * count})
-  assert f"none of the first {min(count, 1000):,} rows has a caption" in refused(source)
-
-
-@pytest.mark.parametrize("units", [{}, {"a": []}, {"a": [{"problem": "truncated: x"}]}])
-def test_a_source_of_which_nothing_is_left_is_an_error(tmp_path, units):
   source = fake_format.write(tmp_path / "source", units)
-  assert "holds no record" in refused(source)
+  assert re.search(f"holds no record.*{said}", refused(source))
   with pytest.raises(UserError, match="not finished"):
     Prepared.open(tmp_path / "prepared")
+
+
+def test_a_bad_first_file_is_not_the_end(tmp_path):
+  units = {"a": [{"problem": "failed: HTTP 404"}] * 300, "b": rows(0, 5)}
+  assert fake_format.prepared(tmp_path, units, held_out=0.0).splits["train"].records == 5
 
 
 def test_nothing_to_train_on_is_an_error_and_nothing_to_test_on_a_warning(tmp_path):
