@@ -48,13 +48,14 @@ class Batches:
     data: DataSettings,
     vocabulary: Vocabulary,
     text_tokenizer: Tokenizer,
-    size: Size,
+    sizes: Sequence[Size],
     seed: int,
   ):
-    """`size`: that of the source's images."""
+    """`sizes`: that the source was opened for."""
     self._source, self._data, self._seed = source, data, seed
-    self._vocabulary, self._text_tokenizer, self._size = vocabulary, text_tokenizer, size
-    self._tokens, self._images = source.lengths()
+    self._vocabulary, self._text_tokenizer, self._sizes = vocabulary, text_tokenizer, tuple(sizes)
+    catalogue = source.catalogue()
+    self._tokens, self._images = catalogue.tokens, catalogue.images
     if not len(self._tokens):
       raise ValueError("the data source has no records; a source needs at least one")
     self.bad_records: set[int] = set()  # that could not be read, so far
@@ -73,7 +74,7 @@ class Batches:
   def size_of(self, batch_index: int) -> Size:
     """The size of all images of a batch, by its index alone: every process takes part in the same compiled step. As yet
     there is one bucket."""
-    return self._size
+    return self._sizes[0]
 
   def batch(self, batch_index: int, rows: int, own: Sequence[int] | None = None) -> Batch:
     """Batch `batch_index`, which has `rows` rows over all processes: those of a process, or all."""
@@ -141,7 +142,7 @@ class Batches:
       ("images", len(encoded.images), self._images[record]),
     ):
       if found > bound:
-        raise ValueError(f"record {record} has {found} {name}, but its source's lengths() promised at most {bound}")
+        raise ValueError(f"record {record} has {found} {name}, but its source's catalogue promised at most {bound}")
     return encoded
 
   def _read_or_skip(self, epoch: int, record: int, size: Size) -> Encoded | None:

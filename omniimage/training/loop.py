@@ -120,11 +120,9 @@ class Trainer:
       check_rows(settings.stages[name].rows, settings.stages[name].accumulate, mesh, name)
     text_tokenizer = workdir.open_vocabulary(settings.data.vocabulary)
     system = system_for(settings, text_tokenizer.size, mesh)
-    size = settings.buckets[0]
-    sources = [
-      open_source(settings.data, split, size, text_tokenizer, system.vocabulary) for split in ("train", "test")
-    ]
-    batches = Batches(sources[0], settings.data, system.vocabulary, text_tokenizer, size, settings.seed)
+    data, sizes = settings.data, settings.buckets
+    sources = [open_source(data, split, sizes, text_tokenizer, system.vocabulary) for split in ("train", "test")]
+    batches = Batches(sources[0], data, system.vocabulary, text_tokenizer, sizes, settings.seed)
     check_path(workdir.checkpoints, write=True)
     workdir.create()
     workdir.lock.take()

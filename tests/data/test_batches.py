@@ -10,7 +10,7 @@ import pytest
 from omniimage.data import conversation
 from omniimage.data.batches import Batches
 from omniimage.data.conversation import ImageTurn, TextTurn
-from omniimage.data.sources.source import SourceSettings
+from omniimage.data.sources.source import Catalogue, Source, SourceSettings
 from omniimage.data.tasks import TextToImage
 from omniimage.errors import UserError
 from omniimage.settings import DataSettings, SettingsError
@@ -40,7 +40,7 @@ class Bytes:
     return list(text.encode())
 
 
-class Sketches:
+class Sketches(Source):
   """Records of 0 to 3 images and texts between them, another text in every epoch. `broken` ones cannot be read."""
 
   def __init__(self, n: int = 200, broken: tuple[int, ...] = (), size: Size = SIZE):
@@ -49,9 +49,9 @@ class Sketches:
   def __len__(self) -> int:
     return self.n
 
-  def lengths(self):
+  def catalogue(self):
     images = np.arange(self.n) % 4
-    return conversation.length(np.full(self.n, 25), images, self.size), images
+    return Catalogue(conversation.length(np.full(self.n, 25), images, self.size), images)
 
   def record(self, index: int, rng: np.random.Generator):
     if index in self.broken:
@@ -69,7 +69,7 @@ class Sketches:
 
 def batches_of(source=None, seed=0, **changes) -> Batches:
   data = dataclasses.replace(DATA, **changes)
-  return Batches(source or Sketches(), data, VOCABULARY, Bytes(), SIZE, seed)
+  return Batches(source or Sketches(), data, VOCABULARY, Bytes(), (SIZE,), seed)
 
 
 def assert_equal(batch, other):
@@ -163,7 +163,7 @@ def test_image_starts_point_at_the_first_code_and_unused_slots_are_zero():
 
 @pytest.mark.parametrize("size", [SIZE, Size(rows=2, columns=3, pixels_per_token=4)])
 def test_a_batch_has_the_size_that_its_index_says_in_its_images_and_in_its_tokens(size):
-  batches = Batches(Sketches(size=size), DATA, VOCABULARY, Bytes(), size, seed=0)
+  batches = Batches(Sketches(size=size), DATA, VOCABULARY, Bytes(), (size,), seed=0)
   for batch_index in (0, 7):
     assert batches.size_of(batch_index) == size
     batch = batches.batch(batch_index, ROWS)
