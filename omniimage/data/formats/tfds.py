@@ -12,6 +12,7 @@ that may be its caption. Nothing is downloaded.
 """
 
 import functools
+import glob
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -33,6 +34,7 @@ RECIPES: Mapping[str, Mapping[str, str]] = {
   "cifar10": {"label": "user", "image": "assistant"},
   "oxford_flowers102": {"label": "user", "image": "assistant"},
 }
+Parts = list[tuple[str, str | Captions]]  # (role, the feature of an image or how a text is made) in order
 CAPTIONS = (*DEFAULT_COLUMNS, "captions/text", "label")
 
 
@@ -67,12 +69,12 @@ class TfdsFormat:
         f"tfds convert_format --dataset_dir={directory} --out_file_format=array_record --out_dir=DIR"
       )
     self._images = [path for path, (kind, _) in self._features.items() if kind == "Image"]
-    self._mapping = dict(given.mapping) or self._usual(given)
-    self._parts = [(self._role(role), self._part(feature)) for feature, role in self._mapping.items()]
+    self._parts = self._mapped(given.mapping) if given.mapping else self._usual(given)
     self._splits = listing.splits_of(self._sizes)
 
   def found(self) -> str:
-    return f"{self._name}: " + ", ".join(f"{feature} from the {role}" for feature, role in self._mapping.items())
+    parts = [(role, part.found if isinstance(part, Captions) else part) for role, part in self._parts]
+    return f"{self._name}: " + ", ".join(f"{feature} from the {role}" for role, feature in parts)
 
   def units(self) -> Sequence[Unit]:
     return [
@@ -90,29 +92,30 @@ class TfdsFormat:
   def fingerprint(self) -> str:
     return listing.fingerprint(self._directory, listing.walk(self._directory))
 
-  def _usual(self, given: Given) -> dict[str, str]:
-    """The mapping of the columns given, else of the recipe, else of what the features are called."""
+  def _usual(self, given: Given) -> Parts:
+    """Of the recipe, or of the columns given, or of what the features are called. UserError where none of it helps."""
     if not given.image_column and not given.caption_columns and self._name in RECIPES:
-      return dict(RECIPES[self._name])
+      return self._mapped(RECIPES[self._name])
     captions = list(given.caption_columns) or [name for name in CAPTIONS if name in self._features][:1]
     images = [given.image_column] if given.image_column else self._images
-    if len(images) != 1 or not captions:
+    if len(images) != 1 or images[0] not in self._images or not captions:
       raise UserError(
         f"{self._name} has the features {listed(self._features)}; say what becomes of them with "
         "--map, as captions/text=user, image=assistant"
       )
-    return {**dict.fromkeys(captions, "user"), images[0]: "assistant"}
+    return [("user", self._captions(captions)), ("assistant", images[0])]
 
-  def _role(self, role: str) -> str:
-    if role not in ROLES:
-      raise UserError(f"--map: a feature is mapped to {role!r}; expected {' or '.join(ROLES)}")
-    return role
+  def _mapped(self, mapping: Mapping[str, str]) -> Parts:
+    """UserError where there is no such role or feature."""
+    for role in mapping.values():
+      if role not in ROLES:
+        raise UserError(f"--map: a feature is mapped to {role!r}; expected {' or '.join(ROLES)}")
+    return [
+      (role, feature if feature in self._images else self._captions([feature])) for feature, role in mapping.items()
+    ]
 
-  def _part(self, feature: str) -> str | Captions:
-    """An image's feature, or how a text is made. UserError where there is none such."""
-    if feature in self._images:
-      return feature
-    return Captions([feature], [name for name in self._features if name not in self._images], self._name)
+  def _captions(self, features: Sequence[str]) -> Captions:
+    return Captions(features, [name for name in self._features if name not in self._images], self._name)
 
   def _record(self, key: str, split: str, i: int) -> Record:
     example = self._example(split, i)
@@ -158,8 +161,10 @@ def _find(source: str) -> str:
 
   if os.path.isdir(source):
     directories = _directories(source)
-    if len(directories) != 1:
-      raise UserError(f"{source} has {len(directories)} data sets of TFDS; expected one: {listed(directories)}")
+    if not directories:
+      raise UserError(f"{source} has no {INFO}, as data sets of TFDS have; give the directory of one, or its name")
+    if len(directories) > 1:
+      raise UserError(f"{source} has several data sets of TFDS, {listed(directories)}; give the directory of one")
     return os.path.join(source, directories[0])
   try:
     name, options = naming.parse_builder_name_kwargs(source)
@@ -172,10 +177,9 @@ def _find(source: str) -> str:
 
 
 def _directories(source: str) -> list[str]:
-  """Those with a data set in a directory: itself, or its versions; relative to it."""
-  if os.path.exists(os.path.join(source, INFO)):
-    return [""]
-  return sorted(name for name in os.listdir(source) if os.path.exists(os.path.join(source, name, INFO)))
+  """Those with a data set in a directory: itself, or its versions and configs; relative to it."""
+  found = [path for depth in ("", "*/", "*/*/") for path in glob.glob(f"{depth}{INFO}", root_dir=source)]
+  return sorted(map(os.path.dirname, found))
 
 
 def _name_of(source: str) -> str:

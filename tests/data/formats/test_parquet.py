@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import pyarrow
 import pytest
@@ -100,7 +101,7 @@ def test_units_are_row_groups_and_few_rows_are_in_memory(tmp_path, monkeypatch):
 
 def test_a_damaged_file_is_a_row_and_only_damaged_ones_are_an_error(tmp_path):
   whole = table(tmp_path / "whole.parquet", [{"image": picture(), "text": "a"}])
-  content = open(whole, "rb").read()
+  content = Path(whole).read_bytes()
   write(tmp_path, {"cut.parquet": content[: len(content) // 2], "empty.parquet": b""})
   found = read(tmp_path)
   assert len(captions(found)) == 1 and set(problems(found)) == {"cut.parquet", "empty.parquet"}
@@ -112,8 +113,8 @@ def test_a_damaged_file_is_a_row_and_only_damaged_ones_are_an_error(tmp_path):
 def test_damaged_pages_end_a_row_group_with_a_reason(tmp_path):
   rows = [{"image": picture(i) * 20, "text": f"number {i}"} for i in range(40)]
   path = table(tmp_path / "a.parquet", rows, row_group_size=20, compression="zstd", use_dictionary=False)
-  content = bytearray(open(path, "rb").read())
-  content[60:200] = bytes(140)
+  content = bytearray(Path(path).read_bytes())
+  content[4:40] = b"\xff" * 36
   write(tmp_path, {"a.parquet": bytes(content)})
   found = open_rows(tmp_path)
   assert [key for key, why in problems(found).items() if "truncated" in why] == ["a.parquet:0"]
