@@ -23,6 +23,7 @@ class Captions:
   """
 
   found: str  # in words, the columns
+  fields: frozenset[str]  # that are read
 
   def __init__(self, columns: Sequence[str], available: Collection[str], where: str):
     """UserError where a given column is none of those available; without any given, those in `DEFAULT_COLUMNS`.
@@ -34,8 +35,9 @@ class Captions:
     self._all = bool(columns)
     wanted = tuple(columns) or (next((name for name in DEFAULT_COLUMNS if name in available), "text"),)
     self.found = " and ".join(wanted)
-    self._fields = {column: [column] if column in available else _fields_of(column) for column in self.columns}
-    for field in [field for column in wanted for field in self._fields[column]]:
+    self._names = {column: [column] if column in available else _fields_of(column) for column in self.columns}
+    self.fields = frozenset(field for names in self._names.values() for field in names)
+    for field in [field for column in wanted for field in self._names[column]]:
       if field not in available:
         raise UserError(
           f"{where} has no {field!r} for a caption; it has {listed(available)}; give --caption_column=NAME, or a "
@@ -50,11 +52,11 @@ class Captions:
       if found and not self._all:
         break
     if not found:
-      raise BadRecord(f"no caption: {_why(self.columns, self._fields, fields)}")
+      raise BadRecord(f"no caption: {_why(self.columns, self._names, fields)}")
     return tuple(found)
 
   def _of_column(self, column: str, fields: Mapping[str, Any]) -> list[str]:
-    names = self._fields[column]
+    names = self._names[column]
     values = {name: list(texts(fields.get(name), name)) for name in names}
     if names == [column]:
       return values[column]

@@ -79,7 +79,7 @@ class ListedFolder:
 
   def units(self) -> Sequence[Unit]:
     return [
-      Unit(f"{entry.name}:{span.line}", (i, span), span.rows)
+      Unit(inside.shown(f"{entry.name}:{span.line}"), (i, span), span.rows)
       for i, entry in enumerate(self._lists)
       for span in entry.table.spans()
     ]
@@ -110,6 +110,8 @@ def _lists(root: str, names: Sequence[str], given: Given) -> list[str]:
   """The lists of pictures: metadata.* of each folder; else the one at the top that has a picture's column, or those
   that have and are named after splits."""
   lists = [name for name in names if os.path.basename(name).lower() in LISTS]
+  if len({os.path.dirname(name) for name in lists}) < len(lists):
+    raise UserError(f"a folder of {root} has two lists: {listed(lists)}; keep one, or say which with --metadata=NAME")
   if lists:
     return lists
   tables = [name for name in names if "/" not in name and listing.suffix(name) in TABLES]

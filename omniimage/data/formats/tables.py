@@ -5,7 +5,7 @@ import io
 import itertools
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -184,6 +184,10 @@ class Parquet:
   def columns(self) -> list[str]:
     return self._columns
 
+  def only(self, columns: Collection[str]):
+    """Reads no others from now on."""
+    self._columns = [name for name in self._columns if name in columns]
+
   def holds_bytes(self, column: str) -> bool:
     """Whether it is of bytes, or of structs that have some."""
     return "binary" in self._types[column]
@@ -201,7 +205,7 @@ class Parquet:
     row = span.line
     try:
       with parquet.ParquetFile(self.path, buffer_size=2**20, pre_buffer=False) as file:  # or all of a row group is read
-        for batch in file.iter_batches(BATCH_ROWS, row_groups=[span.group]):
+        for batch in file.iter_batches(BATCH_ROWS, row_groups=[span.group], columns=self._columns):
           for i in range(batch.num_rows):
             yield row, self._fields(batch, i)
             row += 1
@@ -210,7 +214,7 @@ class Parquet:
 
   def _fields(self, batch: Any, i: int) -> Fields | BadRecord:
     try:
-      fields = {name: column[i].as_py() for name, column in zip(self._columns, batch.columns)}
+      fields = {name: batch.column(name)[i].as_py() for name in self._columns}
     except (UnicodeDecodeError, ValueError, OverflowError) as error:
       return BadRecord(f"a value is not what its column says: {_line(error)}")
     for name, classes in self._classes.items():
