@@ -6,6 +6,7 @@ import string
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
+from omniimage.data.formats.inside import shown
 from omniimage.data.records import BadRecord
 from omniimage.errors import UserError
 
@@ -97,15 +98,15 @@ def clean(text: str | bytes, name: str) -> str:
     text = text.decode("utf-8-sig") if isinstance(text, bytes) else text
     text.encode()
   except UnicodeError:  # bytes of another encoding, or half of a character that UTF-16 writes in two
-    shown = text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass")
-    raise BadRecord(f"{name} is not UTF-8: {shown[:40]!r}") from None
+    start = text[:40] if isinstance(text, bytes) else text[:40].encode("utf-8", "surrogatepass")
+    raise BadRecord(f"{name} is not UTF-8: {start!r}") from None
   return text.strip().strip("\0\ufeff").strip()
 
 
 def listed(names: Collection[str]) -> str:
   """Names in a message."""
-  shown = ", ".join(sorted(map(str, names))[:LISTED]) + (", …" if len(names) > LISTED else "")
-  return shown or "no columns"
+  names = [shown(str(name)) for name in names]
+  return ", ".join(sorted(names)[:LISTED]) + (", …" if len(names) > LISTED else "") or "no columns"
 
 
 def _json_list(text: str) -> list[str] | None:

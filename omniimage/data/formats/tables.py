@@ -98,7 +98,8 @@ class Csv:
       raise UserError(f"{path} is not UTF-8 (UTF-16, as Excel writes?); save it as UTF-8 CSV")
     header = first.decode("utf-8-sig", "surrogateescape")
     self._delimiter = max(",;\t", key=header.count)
-    self._columns = [name.strip() for name in next(self._reader([header]), [])]
+    columns = next(self._rows(iter([header])), [])
+    self._columns = [] if isinstance(columns, BadRecord) else [name.strip() for name in columns]
     if not any(self._columns):
       raise UserError(f"{path} has no first line that names its columns, as file_name,text")
 
