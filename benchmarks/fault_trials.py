@@ -390,8 +390,8 @@ def _expected_records() -> Callable[[int], list[list[int]]]:
 
   s, text_tokenizer = from_config(forty_steps()), TextTokenizer.load()
   vocabulary = Omni(s, text_tokenizer.size).vocabulary
-  source = open_source(s.data, "train", s.buckets[0], text_tokenizer, vocabulary)
-  batches = Batches(source, s.data, vocabulary, text_tokenizer, s.buckets[0], s.seed)
+  source = open_source(s.data, "train", s.buckets, text_tokenizer, vocabulary)
+  batches = Batches(source, s.data, vocabulary, text_tokenizer, s.buckets, s.seed)
   return functools.cache(lambda index: batches.record_ids(index, 8))
 
 

@@ -13,6 +13,7 @@ from omniimage.data import conversation
 from omniimage.data.batches import Batches
 from omniimage.data.conversation import ImageTurn, TextTurn
 from omniimage.data.sources import open_source
+from omniimage.data.sources.source import Catalogue, Source
 from omniimage.data.tasks import TextToImage
 from omniimage.data.text import TextTokenizer
 from omniimage.models.omni import Omni
@@ -91,12 +92,12 @@ def params(model: Omni | OmniSystem, seed: int = 0):
 
 def batch(s: Settings, rows: int = 8, index: int = 0) -> dict[str, np.ndarray]:
   model = omni(s)
-  source = open_source(s.data, "train", s.buckets[0], text_tokenizer(), model.vocabulary)
-  batches = Batches(source, s.data, model.vocabulary, text_tokenizer(), s.buckets[0], s.seed)
+  source = open_source(s.data, "train", s.buckets, text_tokenizer(), model.vocabulary)
+  batches = Batches(source, s.data, model.vocabulary, text_tokenizer(), s.buckets, s.seed)
   return batches.batch(index, rows)
 
 
-class Noise:
+class Noise(Source):
   """Images of random pixels, of any size, after a caption."""
 
   def __init__(self, size: Size):
@@ -105,9 +106,9 @@ class Noise:
   def __len__(self) -> int:
     return 64
 
-  def lengths(self) -> tuple[np.ndarray, np.ndarray]:
+  def catalogue(self) -> Catalogue:
     images = np.ones(len(self), int)
-    return conversation.length(8 * images, images, self.size), images
+    return Catalogue(conversation.length(8 * images, images, self.size), images)
 
   def record(self, index: int, rng: np.random.Generator):
     image = rng.integers(0, 256, (*self.size.pixels, 3)).astype(np.uint8)
@@ -116,10 +117,7 @@ class Noise:
   def task(self, index: int) -> TextToImage:
     return self.tasks[0]
 
-  def distinct(self) -> range:
-    return range(len(self))
-
 
 def noise(s: Settings, size: Size, rows: int = 8) -> dict[str, np.ndarray]:
   """A batch of random images of a size, which need not be that of the settings."""
-  return Batches(Noise(size), s.data, omni(s).vocabulary, text_tokenizer(), size, s.seed).batch(0, rows)
+  return Batches(Noise(size), s.data, omni(s).vocabulary, text_tokenizer(), (size,), s.seed).batch(0, rows)

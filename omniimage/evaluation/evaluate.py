@@ -20,7 +20,7 @@ def evaluate(run: Run, workdir: Path, suite: str, out: Path, prompts: int, seed:
   Raises UserError, before anything is compiled, where the suite does not fit the run or nothing can be written.
   """
   data, system = run.settings.data, open_system(run.settings, run.text_tokenizer.size)
-  source = open_source(data, "test", run.settings.buckets[0], run.text_tokenizer, system.vocabulary)
+  source = open_source(data, "test", run.settings.buckets, run.text_tokenizer, system.vocabulary)
   names = suites_of(suite, source, data.source.name)
   _check_out(out)
   generator, found, seconds = open_generator(system, run.params, run.text_tokenizer), {}, dict(run.seconds)

@@ -61,7 +61,7 @@ def candidates(records: int, n: int, seed: int) -> list[int]:
 def open_split(generator: Generator, split: str) -> Source:
   """The "train" or "test" records of what a generator has learnt."""
   omni = generator.omni
-  return open_source(omni.settings.data, split, omni.settings.buckets[0], generator.text_tokenizer, omni.vocabulary)
+  return open_source(omni.settings.data, split, omni.settings.buckets, generator.text_tokenizer, omni.vocabulary)
 
 
 def read_examples(

@@ -9,7 +9,7 @@ import pytest
 from omniimage.data import conversation
 from omniimage.data.batches import Batches
 from omniimage.data.sources import SOURCES, open_source
-from omniimage.data.sources.source import Row, SourceSettings
+from omniimage.data.sources.source import Catalogue, Row, Source, SourceSettings
 from omniimage.data.tasks import TextToImage
 from omniimage.errors import SettingsError
 from omniimage.evaluation.suites import suites_of
@@ -25,14 +25,14 @@ class GraySettings(SourceSettings):
   levels: Annotated[int, Range(2, 256)]
 
 
-class Gray:
+class Gray(Source):
   """Flat gray pictures, each with the name of its level."""
 
-  def __init__(self, settings, split, size, text_tokenizer):
+  def __init__(self, settings, split, sizes, text_tokenizer):
     self.tasks = (TextToImage(),)
     first = 0 if split == "train" else 1  # every other one is held out
     self._levels = np.linspace(0, 255, settings.levels).astype(np.uint8)[first::2]
-    self._size = size
+    self._size = sizes[0]
     self._text = np.array([len(text_tokenizer.encode(self._caption(level))) for level in self._levels])
 
   def _caption(self, level: int) -> str:
@@ -41,8 +41,8 @@ class Gray:
   def __len__(self):
     return len(self._levels)
 
-  def lengths(self):
-    return conversation.length(self._text, 1, self._size), np.ones(len(self), int)
+  def catalogue(self):
+    return Catalogue(conversation.length(self._text, 1, self._size), np.ones(len(self), int))
 
   def record(self, index, rng):
     image = np.full((*self._size.pixels, 3), self._levels[index])
@@ -50,9 +50,6 @@ class Gray:
 
   def task(self, index):
     return self.tasks[0]
-
-  def distinct(self):
-    return range(len(self))
 
 
 # --------------------------------------------------------------------------------------------------------- the tests
@@ -71,8 +68,8 @@ def test_a_config_names_it_and_its_batches_hold_its_records():
   s = from_config(config(levels=32))
   assert s.data.source == GraySettings("gray", levels=32)
   text_tokenizer, vocabulary = small.text_tokenizer(), small.omni(s).vocabulary
-  train, test = (open_source(s.data, split, s.buckets[0], text_tokenizer, vocabulary) for split in ("train", "test"))
-  batches = Batches(train, s.data, vocabulary, text_tokenizer, s.buckets[0], s.seed)
+  train, test = (open_source(s.data, split, s.buckets, text_tokenizer, vocabulary) for split in ("train", "test"))
+  batches = Batches(train, s.data, vocabulary, text_tokenizer, s.buckets, s.seed)
   batch = batches.batch(0, rows=8)
   shown = set(batch["images"][batch["image_mask"]][:, 0, 0, 0].tolist())
   held_out = {test.record(i, np.random.default_rng(0))[1].image[0, 0, 0] for i in test.distinct()}

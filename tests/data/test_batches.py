@@ -7,10 +7,11 @@ import re
 import numpy as np
 import pytest
 
+from omniimage import strict_json
 from omniimage.data import conversation
 from omniimage.data.batches import Batches
 from omniimage.data.conversation import ImageTurn, TextTurn
-from omniimage.data.sources.source import SourceSettings
+from omniimage.data.sources.source import Catalogue, Source, SourceSettings
 from omniimage.data.tasks import TextToImage
 from omniimage.errors import UserError
 from omniimage.settings import DataSettings, SettingsError
@@ -23,12 +24,14 @@ ROWS = 6
 DATA = DataSettings(
   source=SourceSettings("sketches"),
   image_size=8,
+  aspect_ratios=("1:1",),
   sequence_length=96,
   images_per_row=5,
   packing_rows=16,
   drop_text=0.1,
   vocabulary="builtin",
   max_bad_records=1.0,
+  workers=0,
 )
 VOCABULARY = Vocabulary(text_size=256, image_codes=10)
 
@@ -40,7 +43,7 @@ class Bytes:
     return list(text.encode())
 
 
-class Sketches:
+class Sketches(Source):
   """Records of 0 to 3 images and texts between them, another text in every epoch. `broken` ones cannot be read."""
 
   def __init__(self, n: int = 200, broken: tuple[int, ...] = (), size: Size = SIZE):
@@ -49,9 +52,9 @@ class Sketches:
   def __len__(self) -> int:
     return self.n
 
-  def lengths(self):
+  def catalogue(self):
     images = np.arange(self.n) % 4
-    return conversation.length(np.full(self.n, 25), images, self.size), images
+    return Catalogue(conversation.length(np.full(self.n, 25), images, self.size), images)
 
   def record(self, index: int, rng: np.random.Generator):
     if index in self.broken:
@@ -69,7 +72,7 @@ class Sketches:
 
 def batches_of(source=None, seed=0, **changes) -> Batches:
   data = dataclasses.replace(DATA, **changes)
-  return Batches(source or Sketches(), data, VOCABULARY, Bytes(), SIZE, seed)
+  return Batches(source or Sketches(), data, VOCABULARY, Bytes(), (SIZE,), seed)
 
 
 def assert_equal(batch, other):
@@ -163,7 +166,7 @@ def test_image_starts_point_at_the_first_code_and_unused_slots_are_zero():
 
 @pytest.mark.parametrize("size", [SIZE, Size(rows=2, columns=3, pixels_per_token=4)])
 def test_a_batch_has_the_size_that_its_index_says_in_its_images_and_in_its_tokens(size):
-  batches = Batches(Sketches(size=size), DATA, VOCABULARY, Bytes(), size, seed=0)
+  batches = Batches(Sketches(size=size), DATA, VOCABULARY, Bytes(), (size,), seed=0)
   for batch_index in (0, 7):
     assert batches.size_of(batch_index) == size
     batch = batches.batch(batch_index, ROWS)
@@ -305,8 +308,24 @@ def test_a_record_longer_than_its_bound_is_left_out_and_never_spills_over():
   assert batches.bad_records == {9}
 
 
-def test_what_can_never_fit_a_row_is_an_error_before_anything_is_read():
-  with pytest.raises(SettingsError, match=r"data.sequence_length=40 .*record 3 may have 50 tokens; .* to 50 or more"):
-    batches_of(Sketches(n=4), sequence_length=40)
-  with pytest.raises(SettingsError, match=r"data.images_per_row=2 .* may have 3 images; set data.images_per_row to 3"):
-    batches_of(images_per_row=2)
+def test_rows_that_are_too_small_for_all_records_are_an_error_before_anything_is_read():
+  with pytest.raises(SettingsError, match=r"data.sequence_length=20 .*record 3 may have 50 tokens.* to 50 or more"):
+    batches_of(Sketches(n=4), sequence_length=20)
+
+
+def test_rows_that_are_too_small_for_more_records_than_may_be_bad_are_an_error_that_says_what_would_do():
+  with pytest.raises(SettingsError, match=r"images_per_row=1 .* may have 3 images, and 50 % .* 3 or more; 2 would"):
+    batches_of(images_per_row=1, max_bad_records=0.25)
+  with pytest.raises(SettingsError, match=r"data.images_per_row=1 .* to 3 or more$") as error:
+    batches_of(images_per_row=1, max_bad_records=0.2)
+  assert "\n" not in str(error.value)
+
+
+def test_a_few_records_that_are_larger_than_a_row_are_left_out_and_listed(tmp_path):
+  batches = batches_of(images_per_row=2, max_bad_records=0.25)
+  batches.keep_list(tmp_path / "bad_records.jsonl")
+  seen = {record for index in range(40) for row in batches.record_ids(index, ROWS) for record in row}
+  assert seen == {record for record in range(200) if record % 4 < 3}
+  lines = strict_json.read_lines(tmp_path / "bad_records.jsonl")
+  assert [line["record"] for line in lines] == [record for record in range(200) if record % 4 == 3]
+  assert lines[0]["reason"] == "larger than a row: 3 images, a row holds 2 (data.images_per_row)"

@@ -27,9 +27,9 @@ def text_tokenizer():
 
 
 def open_(text_tokenizer, source=SCENES, split="train", size=SIZE, text_size=None):
-  data = DataSettings(source, size.side, 96, 5, 16, 0.1, "builtin", 1.0)
+  data = DataSettings(source, size.side, ("1:1",), 96, 5, 16, 0.1, "builtin", 1.0, workers=0)
   vocabulary = Vocabulary(text_size or text_tokenizer.size, image_codes=10)
-  return open_source(data, split, size, text_tokenizer, vocabulary), vocabulary
+  return open_source(data, split, (size,), text_tokenizer, vocabulary), vocabulary
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,8 @@ def open_(text_tokenizer, source=SCENES, split="train", size=SIZE, text_size=Non
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_no_record_is_longer_than_its_bound_and_the_bound_is_not_idle(text_tokenizer, source, split):
   opened, vocabulary = open_(text_tokenizer, source, split)
-  tokens, images = opened.lengths()
+  catalogue = opened.catalogue()
+  tokens, images = catalogue.tokens, catalogue.images
   assert len(tokens) == len(images) == len(opened)
   rng = np.random.default_rng(0)
   drawn = rng.integers(len(opened), size=300).tolist()
@@ -52,7 +53,7 @@ def test_scenes_are_a_caption_and_a_target_picture(text_tokenizer):
   assert isinstance(scenes, ScenesSource) and len(scenes) == 2**20
   text, image = scenes.record(3, np.random.default_rng(0))
   assert not text.is_target and image.is_target and image.image.shape == (32, 32, 3)
-  tokens, _ = scenes.lengths()
+  tokens = scenes.catalogue().tokens
   assert (np.diff(tokens[:4]) > 0).all() and np.array_equal(tokens[:4], tokens[4:8])
 
 
@@ -101,8 +102,8 @@ def test_sources_of_an_unknown_split_or_a_vocabulary_too_small_are_errors(text_t
 )
 def test_the_shipped_sources_fill_their_rows(text_tokenizer, source, size, sequence_length, images_per_row):
   opened, vocabulary = open_(text_tokenizer, source, size=size)
-  data = DataSettings(source, size.side, sequence_length, images_per_row, 256, 0.1, "builtin", 1.0)
-  batches = Batches(opened, data, vocabulary, text_tokenizer, size, seed=0)
+  data = DataSettings(source, size.side, ("1:1",), sequence_length, images_per_row, 256, 0.1, "builtin", 1.0, workers=0)
+  batches = Batches(opened, data, vocabulary, text_tokenizer, (size,), seed=0)
   assert batches.statistics(0, 24)["packing_fill"] > 0.9 and batches.statistics(0, 24)["packing_dropped"] < 0.02
   batch = batches.batch(0, 24)
   assert (batch["segments"] > 0).mean() > 0.75 and not batches.bad_records

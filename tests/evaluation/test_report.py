@@ -268,7 +268,7 @@ def test_all_suites_of_a_real_model_make_one_report(tmp_path):
 
 def test_suites_are_those_that_fit_the_run():
   emoji, scenes = (
-    open_source(s.data, "test", s.buckets[0], small.text_tokenizer(), small.omni(s).vocabulary)
+    open_source(s.data, "test", s.buckets, small.text_tokenizer(), small.omni(s).vocabulary)
     for s in (small.settings(**{"data.source": {"name": "emoji"}}), small.settings())
   )
   assert suites_of("all", emoji, "emoji") == ("reconstruction", "seams")

@@ -3,11 +3,14 @@
 These files know nothing of `omniimage.settings`, which reads this table.
 """
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from omniimage.data.sources.emoji import EmojiSettings, EmojiSource
+from omniimage.data.sources.records import RecordsSettings, open_records
 from omniimage.data.sources.scenes import ScenesSettings, ScenesSource
 from omniimage.data.sources.source import SPLITS, Row, Source
+from omniimage.data.sources.tfds import TfdsSettings, open_tfds
 from omniimage.errors import SettingsError
 from omniimage.size import Size
 from omniimage.vocabulary import Vocabulary
@@ -19,11 +22,13 @@ if TYPE_CHECKING:
 SOURCES = {
   "scenes": Row(ScenesSettings, ScenesSource),
   "emoji": Row(EmojiSettings, EmojiSource),
+  "records": Row(RecordsSettings, open_records),
+  "tfds": Row(TfdsSettings, open_tfds),
 }
 
 
 def open_source(
-  data: "DataSettings", split: str, size: Size, text_tokenizer: "TextTokenizer", vocabulary: Vocabulary
+  data: "DataSettings", split: str, sizes: Sequence[Size], text_tokenizer: "TextTokenizer", vocabulary: Vocabulary
 ) -> Source:
   """The source that `data.source` names, of "train" or "test". ValueError if split, sizes or vocabulary do not fit."""
   if text_tokenizer.size > vocabulary.text_size:
@@ -33,4 +38,4 @@ def open_source(
     )
   if split not in SPLITS:
     raise ValueError(f"there is no split {split!r}; give one of {', '.join(SPLITS)}")
-  return SOURCES[data.source.name].open(data.source, split, size, text_tokenizer)
+  return SOURCES[data.source.name].open(data.source, split, sizes, text_tokenizer)

@@ -1,6 +1,6 @@
 """The Fluent 3D emoji, `omniimage.data.emoji`: one of a concept's captions, then its drawing as the target."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,7 +8,7 @@ from PIL import Image
 
 from omniimage.data import conversation, emoji
 from omniimage.data.conversation import Tokenizer, Turn
-from omniimage.data.sources.source import SourceSettings
+from omniimage.data.sources.source import Catalogue, Source, SourceSettings
 from omniimage.data.tasks import Task, TextToImage
 from omniimage.errors import SettingsError
 from omniimage.size import Size
@@ -19,8 +19,9 @@ class EmojiSettings(SourceSettings):
   """The emoji have nothing to set."""
 
 
-class EmojiSource:
-  def __init__(self, settings: EmojiSettings, split: str, size: Size, text_tokenizer: Tokenizer):
+class EmojiSource(Source):
+  def __init__(self, settings: EmojiSettings, split: str, sizes: Sequence[Size], text_tokenizer: Tokenizer):
+    size = sizes[0]
     image_size = size.side
     if image_size > emoji.SIZE:
       raise SettingsError(
@@ -36,18 +37,15 @@ class EmojiSource:
   def __len__(self) -> int:
     return len(self._concepts)
 
-  def lengths(self) -> tuple[np.ndarray, np.ndarray]:
+  def catalogue(self) -> Catalogue:
     text = [emoji.caption_bound(c, lambda text: len(self._text_tokenizer.encode(text))) for c in self._concepts]
-    return conversation.length(np.array(text), 1, self._size), np.ones(len(self), int)
+    return Catalogue(conversation.length(np.array(text), 1, self._size), np.ones(len(self), int))
 
   def record(self, index: int, rng: np.random.Generator) -> list[Turn]:
     return self.task(index).turns((emoji.caption(self._concepts[index], rng), self._images[index]), rng)
 
   def task(self, index: int) -> Task:
     return self.tasks[0]
-
-  def distinct(self) -> Iterable[int]:
-    return range(len(self))
 
 
 def _resize(images: np.ndarray, size: int) -> np.ndarray:

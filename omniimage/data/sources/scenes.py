@@ -1,7 +1,7 @@
 """The procedural world, `omniimage.data.scenes`, by one of its tasks."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -12,7 +12,7 @@ from omniimage.data.conversation import Tokenizer, Turn
 from omniimage.data.scenes.distinct import distinct_scenes
 from omniimage.data.scenes.tasks import TASKS, SceneTask
 from omniimage.data.scenes.world import MIN_CELL, draw_scene, scene_of
-from omniimage.data.sources.source import SourceSettings
+from omniimage.data.sources.source import Catalogue, Source, SourceSettings
 from omniimage.errors import SettingsError, require
 from omniimage.ranges import Range
 from omniimage.size import Size
@@ -35,16 +35,17 @@ class ScenesSettings(SourceSettings):
     )
 
 
-class ScenesSource:
+class ScenesSource(Source):
   def __init__(
     self,
     settings: ScenesSettings,
     split: str,
-    size: Size,
+    sizes: Sequence[Size],
     text_tokenizer: Tokenizer,
     task: str = "text_to_image",
   ):
     """`task`: a name in `scenes.tasks.TASKS`."""
+    size = sizes[0]
     image_size = size.side
     if image_size < MIN_CELL * settings.grid:
       raise SettingsError(
@@ -62,10 +63,10 @@ class ScenesSource:
   def __len__(self) -> int:
     return RECORDS[self._split]
 
-  def lengths(self) -> tuple[np.ndarray, np.ndarray]:
+  def catalogue(self) -> Catalogue:
     text = np.resize(self._text_bounds, len(self))  # record i has min_objects + i % (max − min + 1) objects
     images = np.full(len(self), self._task.images)
-    return conversation.length(text, images, self._size), images
+    return Catalogue(conversation.length(text, images, self._size), images)
 
   def record(self, index: int, rng: np.random.Generator) -> list[Turn]:
     return self._task.turns(scene_of(index, self._split, **self._world), rng)

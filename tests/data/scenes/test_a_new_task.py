@@ -74,12 +74,12 @@ def source(monkeypatch):
   world = {"name": "red_scenes", "grid": 2, "min_objects": 1, "max_objects": 4}
   s = from_config(small.config(**{"data.source": world, "data.images_per_row": 4, "data.drop_text": 0.5}))
   vocabulary = small.omni(s).vocabulary
-  return open_source(s.data, "train", s.buckets[0], small.text_tokenizer(), vocabulary), s, vocabulary
+  return open_source(s.data, "train", s.buckets, small.text_tokenizer(), vocabulary), s, vocabulary
 
 
 def test_what_it_changes_stays_where_its_instruction_is_dropped(source):
   source, s, vocabulary = source
-  batches = Batches(source, s.data, vocabulary, small.text_tokenizer(), s.buckets[0], s.seed)
+  batches = Batches(source, s.data, vocabulary, small.text_tokenizer(), s.buckets, s.seed)
   batch = batches.batch(0, rows=64)
   assert not batches.bad_records
   texts = []
