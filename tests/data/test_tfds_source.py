@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+from ml_collections import ConfigDict
 from PIL import Image
 
 from omniimage.data import conversation
@@ -17,6 +18,7 @@ from omniimage.data.sources import tfds as module
 from omniimage.data.sources.tfds import TfdsSettings
 from omniimage.data.text import TextTokenizer
 from omniimage.errors import SettingsError, UserError
+from omniimage.settings import from_config
 from omniimage.size import Size
 from omniimage.vocabulary import Vocabulary
 from tests import small, tfds_sets
@@ -79,6 +81,17 @@ def test_a_recipe_makes_captioned_pictures_of_a_well_known_data_set(text_tokeniz
   assert [told(train, i) for i in range(len(train))] == [("airplane", 0), ("car", 1), ("airplane", 2)]
   assert [told(test, i) for i in range(len(test))] == [("car", 3)]
   assert test.key(0) == "cifar10/test:0" and "tensorflow" not in sys.modules
+
+
+def test_a_config_names_it(text_tokenizer):
+  config = small.config()
+  config.data.source = ConfigDict(
+    dict(name="tfds", dataset="coco", mapping=("a=user",), templates=("{}",), fit="pad", background=(0, 0, 0))
+  )
+  assert from_config(config).data.source == TfdsSettings("tfds", ("{}",), "pad", (0, 0, 0), "coco", ("a=user",))
+  config.data.source.background = (0, 0, 300)
+  with pytest.raises(SettingsError, match=r"config.data.source.background\[2\]=300 must be from 0 to 255"):
+    from_config(config)
 
 
 def test_packing_is_told_lengths_and_upright_sizes(text_tokenizer):
