@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from omniimage.data.sources.emoji import EmojiSettings, EmojiSource
+from omniimage.data.sources.mixture import MixtureSettings, MixtureSource
 from omniimage.data.sources.records import RecordsSettings, open_records
 from omniimage.data.sources.scenes import ScenesSettings, ScenesSource
 from omniimage.data.sources.source import SPLITS, Row, Source
@@ -24,6 +25,7 @@ SOURCES = {
   "emoji": Row(EmojiSettings, EmojiSource),
   "records": Row(RecordsSettings, open_records),
   "tfds": Row(TfdsSettings, open_tfds),
+  "mixture": Row(MixtureSettings, MixtureSource),
 }
 
 
