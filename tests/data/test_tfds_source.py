@@ -21,7 +21,8 @@ from omniimage.errors import SettingsError, UserError
 from omniimage.settings import from_config
 from omniimage.size import Size
 from omniimage.vocabulary import Vocabulary
-from tests import small, tfds_sets
+from tests import small
+from tests.data.formats.made_tfds import make
 from tests.stored_records import picture
 
 SQUARE, WIDE = Size(2, 2, 8), Size(2, 4, 8)
@@ -37,7 +38,7 @@ def root(tmp_path_factory):
   lying[0x0112] = 6
   label = tfds.features.ClassLabel(names=["airplane", "car"])
   rows = [{"image": picture((40 * i, 0, 0)), "label": i % 2} for i in range(4)]
-  tfds_sets.make(root, "cifar10", {"image": image, "label": label}, {"train": rows[:3], "test": rows[3:]})
+  make(root, "cifar10", {"image": image, "label": label}, {"train": rows[:3], "test": rows[3:]})
   said = tfds.features.Sequence({"text": tfds.features.Text()})
   coco = [
     {"image": picture((1, 0, 0), 64, 32, "JPEG"), "captions": [{"text": "a cat"}, {"text": "a tabby that sleeps"}]},
@@ -46,9 +47,9 @@ def root(tmp_path_factory):
     {"image": picture((4, 0, 0))[:50], "captions": [{"text": "rotten"}]},
     {"image": b"no picture", "captions": [{"text": "no picture"}]},
   ]
-  tfds_sets.make(root, "coco_captions", {"image": image, "captions": said}, {"train": coco, "validation": coco[:1]})
+  make(root, "coco_captions", {"image": image, "captions": said}, {"train": coco, "validation": coco[:1]})
   places = [{"image": picture((i, 0, 0)), "name": f"place {i}"} for i in range(PLACES)]
-  tfds_sets.make(root, "places", {"image": image, "name": tfds.features.Text()}, {"photos": places})
+  make(root, "places", {"image": image, "name": tfds.features.Text()}, {"photos": places})
   return root
 
 
