@@ -9,6 +9,7 @@ import pytest
 import tensorflow_datasets as tfds
 from ml_collections import ConfigDict
 from PIL import Image
+from tests.data.formats.made_tfds import make
 
 from omniimage.data import conversation
 from omniimage.data.images import BadImage
@@ -22,7 +23,6 @@ from omniimage.settings import from_config
 from omniimage.size import Size
 from omniimage.vocabulary import Vocabulary
 from tests import small
-from tests.data.formats.made_tfds import make
 from tests.stored_records import picture
 
 SQUARE, WIDE = Size(2, 2, 8), Size(2, 4, 8)
