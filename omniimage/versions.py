@@ -62,6 +62,8 @@ CHANGES = (
   ),
   Change(
     settings={
+      "data.aspect_ratios": ["1:1"],
+      "data.workers": 0,
       "prior.gemma": False,
       "prior.norm_epsilon": 1e-6,
       "prior.rope_scaling": (),
