@@ -135,21 +135,24 @@ def test_specials_and_codes_are_fresh_and_as_large_as_the_models_own_rows(tmp_pa
       assert len(np.unique(rows[:, 0])) == len(rows)
 
 
-def test_a_model_lies_on_the_mesh_as_fresh_parameters_do_and_is_the_same(tmp_path):
+def test_a_model_lies_on_the_mesh_as_fresh_parameters_do_and_each_tensor_is_read_once(tmp_path, monkeypatch):
   folder = tiny_models.write(tmp_path, "qwen3", shards=2, dtype="bfloat16")
   s, alone = started(folder)
   mesh, v = make_mesh(MeshSettings(data=2, fsdp=2, tensor=2, sequence=1)), Vocabulary(TEXT, CODES)
   shardings = param_shardings(mesh, PRIOR_RULES, "prior", alone)
+  reads, read = [], SafeTensors.read
+  monkeypatch.setattr(SafeTensors, "read", lambda self, name: reads.append(name) or read(self, name))
   with jax.set_mesh(mesh):
     spread = PriorStart(s, v).load(jax.device_put(fresh(s, v), shardings))
   jax.tree.map(lambda x, sharding: np.testing.assert_equal(x.sharding.is_equivalent_to(sharding, x.ndim), True),
                spread, shardings)  # fmt: skip
+  assert sorted(reads) == sorted(SafeTensors(folder).names), "whatever the number of devices"
   own = lambda params: {**params, "embed": params["embed"]["text"][:TEXT], "head": params["head"]["text"][:, :TEXT]}  # noqa: E731
   jax.tree.map(np.testing.assert_array_equal, own(spread), own(alone))
 
 
-def test_the_layers_unrolled_compute_the_same(tmp_path):
-  s, params = started(tiny_models.write(tmp_path, "llama"))
+def test_the_layers_unrolled_compute_the_same_where_some_are_local(tmp_path):
+  s, params = started(tiny_models.write(tmp_path, "gemma3_text"))
   ids, v = tiny_models.prompt()[:, :8], Vocabulary(TEXT, CODES)
   positions = jnp.broadcast_to(jnp.arange(8)[None, :, None], (2, 8, 3))
   unrolled = Prior(s, v, Execution(scan=False)).apply(
