@@ -24,8 +24,7 @@ from omniimage.settings import Settings, SettingsError, from_config, from_stored
 from omniimage.training import loop
 from omniimage.training.state import fresh_state
 from omniimage.workdir import Workdir
-from tests import small, stored_records
-from tests.data.formats import made_tfds
+from tests import small, stored_records, tfds_sets
 
 SETTINGS = pathlib.Path(settings_module.__file__).parent
 THERE_ARE = f"there are {', '.join(SOURCES)}"
@@ -110,6 +109,7 @@ def test_every_field_has_a_reader(read, monkeypatch, tmp_path):
 
   monkeypatch.setattr(loop.Trainer, "compile_step", traced_step)
   monkeypatch.setattr(loop.Trainer, "_pass_on", lambda self, state: state)
+  assert trainer.system.starts() == {}
   params = small.params(trainer.system)
   trainer.run_stage(trainer._enter(fresh_state(params), "joint"), "joint", lambda step: False)
 
@@ -133,7 +133,7 @@ def _read_own_data(settings: Settings, folder: pathlib.Path, monkeypatch):
   stored_records.write(folder / "records", {"train": [captioned("a", ["a square"], picture)]})
   features = {"text": tfds.features.Text(), "image": tfds.features.Image()}
   examples = [{"text": "a square", "image": picture}]
-  made_tfds.make(folder, "squares", features, {"train": examples, "test": examples})
+  tfds_sets.make(folder, "squares", features, {"train": examples, "test": examples})
   shown = {"templates": ("{}",), "fit": "crop", "background": (255, 255, 255)}
   own = (
     RecordsSettings("records", path=str(folder / "records"), **shown),

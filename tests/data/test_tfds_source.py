@@ -9,7 +9,6 @@ import pytest
 import tensorflow_datasets as tfds
 from ml_collections import ConfigDict
 from PIL import Image
-from tests.data.formats.made_tfds import make
 
 from omniimage.data import conversation
 from omniimage.data.images import BadImage
@@ -24,6 +23,7 @@ from omniimage.size import Size
 from omniimage.vocabulary import Vocabulary
 from tests import small
 from tests.stored_records import picture
+from tests.tfds_sets import make
 
 SQUARE, WIDE = Size(2, 2, 8), Size(2, 4, 8)
 ROOT = None  # of the data sets that are there

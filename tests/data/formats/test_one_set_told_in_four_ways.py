@@ -6,9 +6,9 @@ import json
 import pyarrow
 import tensorflow_datasets as tfds
 from pyarrow import parquet
-from tests.tfds_sets import make
 
 from tests.data.formats.made import picture, read, tar, write
+from tests.tfds_sets import make
 
 SAID = {"red": ["a", "á"], "green": ["b, and more"], "blue": ['"c"']}
 PICTURES = {name: picture(i) for i, name in enumerate(SAID)}

@@ -4,12 +4,12 @@ import sys
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
-from tests.tfds_sets import make
 
 from omniimage.data.formats import open_format
 from omniimage.data.formats.format import Given
 from omniimage.errors import UserError
 from tests.data.formats.made import captions, picture, problems, read, said
+from tests.tfds_sets import make
 
 
 @pytest.fixture(scope="module")
