@@ -182,7 +182,7 @@ class Planner:
     if self.stage == SAMPLE:
       return rows * self._system.sampler_flops(self.settings.data.sequence_length)
     stage = dataclasses.replace(self.settings.stages[self.stage], rows=rows)
-    return self._system.step_flops(stage, self.settings.buckets[0])  # that of the batch which is compiled for
+    return self._system.step_flops(stage, self.settings.largest_bucket)  # as `abstract_batch`
 
   def _compile(self, rows: int) -> tuple[jax.stages.Compiled, float]:
     """The compiled program and the seconds that took. Raises DoesNotFit."""

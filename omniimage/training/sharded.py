@@ -62,11 +62,11 @@ def abstract_state(system: System, stage: str, mesh: Mesh) -> TrainState:
 
 
 def abstract_batch(system: System, rows: int, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
-  """Shapes, types and places of a batch of `rows` rows, of the first bucket: a plan is of one compiled step."""
+  """Shapes, types and places of a batch of `rows` rows, of the largest bucket: a plan is of one compiled step."""
   sharding = batch_sharding(mesh)
   return {
     name: jax.ShapeDtypeStruct((rows, *value.shape[1:]), value.dtype, sharding=sharding)
-    for name, value in system.empty_batch(1, system.settings.buckets[0]).items()
+    for name, value in system.empty_batch(1, system.settings.largest_bucket).items()
   }
 
 
