@@ -16,6 +16,7 @@ def base() -> ConfigDict:
   data.drop_text = 0.1  # share of conversations without their text, so that sampling can be guided
   data.packing_rows = 256  # rows that one block of records is packed into
   data.vocabulary = "builtin"  # or the path of a byte-level tokenizer.json
+  data.codes = ""  # folder of `launch.prepare --tokenize`: stages that need no pixels read codes instead of images
   data.max_bad_records = 0.05  # share of the last 512 that may be unreadable; above it the run stops
 
   config.optimizer = optimizer = ConfigDict()

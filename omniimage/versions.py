@@ -60,6 +60,7 @@ CHANGES = (
     settings={"system": "omni"},
     renamed_settings={f"stages.*.{part}_rate": f"stages.*.rates.{part}" for part in ("tokenizer", "prior", "decoder")},
   ),
+  Change(settings={"data.codes": ""}),
 )
 FORMAT = len(CHANGES)
 

@@ -5,7 +5,7 @@ was read before. Grain reads and decodes ahead in threads.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 import grain
 import numpy as np
@@ -21,26 +21,31 @@ from omniimage.size import Size
 from omniimage.streams import Stream, generator
 from omniimage.vocabulary import Vocabulary
 
-# Axes: B rows, L tokens of a row, I image slots of a row, H and W pixels.
+# Axes: B rows, L tokens of a row, I image slots of a row, H and W pixels, h and w codes.
 
 FIRST_RECORDS = 8  # one of them at least must be readable, or nothing starts
 
 
 class Batch(TypedDict):
-  """Packed rows. A segment is a conversation; padding is segment 0, with `pad` tokens at position 0 of weight 0."""
+  """Packed rows. A segment is a conversation; padding is segment 0, with `pad` tokens at position 0 of weight 0.
+
+  A coded batch holds the images' codes, made before, and no images.
+  """
 
   tokens: np.ndarray  # (B,L) int32, placeholders where the codes go
   positions: np.ndarray  # (B,L,3) int32: time, row, column, from 0 in every segment
   segments: np.ndarray  # (B,L) int32: 1, 2, …
   loss_weights: np.ndarray  # (B,L) float32: weight of token i as what position i−1 should predict
-  images: np.ndarray  # (B,I,H,W,3) uint8, all of one size; the step maps them to [-1, 1]
+  images: NotRequired[np.ndarray]  # (B,I,H,W,3) uint8, all of one size; the step maps them to [-1, 1]
+  codes: NotRequired[np.ndarray]  # (B,I,h,w) int32, likewise
   image_mask: np.ndarray  # (B,I) bool: the slot holds an image; all else of an unused slot is zero
   image_start: np.ndarray  # (B,I) int32: index in the row of the image's first code
   image_is_target: np.ndarray  # (B,I) bool
 
 
 class Batches:
-  """The batches of a source. SettingsError at once if a record may not fit a row."""
+  """The batches of a source, coded if the images of its records are codes. SettingsError at once if a record may not
+  fit a row."""
 
   def __init__(
     self,
@@ -50,9 +55,10 @@ class Batches:
     text_tokenizer: Tokenizer,
     sizes: Sequence[Size],
     seed: int,
+    coded: bool = False,
   ):
     """`sizes`: that the source was opened for."""
-    self._source, self._data, self._seed = source, data, seed
+    self._source, self._data, self._seed, self._coded = source, data, seed, coded
     self._vocabulary, self._text_tokenizer, self._sizes = vocabulary, text_tokenizer, tuple(sizes)
     catalogue = source.catalogue()
     self._tokens, self._images = catalogue.tokens, catalogue.images
@@ -80,7 +86,7 @@ class Batches:
     """Batch `batch_index`, which has `rows` rows over all processes: those of a process, or all."""
     own = range(rows) if own is None else own
     size = self.size_of(batch_index)
-    batch = empty_batch(len(own), self._data, self._vocabulary, size)
+    batch = empty_batch(len(own), self._data, self._vocabulary, size, self._coded)
     for row, place in enumerate(own):
       start = slot = 0
       for segment, (epoch, record) in enumerate(self._stream.row(batch_index * rows + int(place)), start=1):
@@ -133,10 +139,10 @@ class Batches:
     if without_text:
       turns = self._source.task(record).without_condition(turns)
     encoded = conversation.encode(turns, self._text_tokenizer, self._vocabulary, size)
-    shape = (*size.pixels, 3)
+    shape, what = ((size.rows, size.columns), "codes") if self._coded else ((*size.pixels, 3), "an image")
     for image in encoded.images:
       if image.shape != shape:
-        raise ValueError(f"record {record} has an image of {image.shape}, data.image_size asks for {shape}")
+        raise ValueError(f"record {record} has {what} of {image.shape}, data.image_size asks for {shape}")
     for name, found, bound in (
       ("tokens", len(encoded.tokens), self._tokens[record]),
       ("images", len(encoded.images), self._images[record]),
@@ -180,15 +186,16 @@ class Batches:
     raise error
 
 
-def empty_batch(rows: int, data: DataSettings, vocabulary: Vocabulary, size: Size) -> Batch:
+def empty_batch(rows: int, data: DataSettings, vocabulary: Vocabulary, size: Size, coded: bool = False) -> Batch:
   """A batch of padding, of a bucket: every field, its shape and type."""
   B, L, I = rows, data.sequence_length, data.images_per_row
+  codes, images = np.zeros((B, I, size.rows, size.columns), np.int32), np.zeros((B, I, *size.pixels, 3), np.uint8)
   return Batch(
+    **({"codes": codes} if coded else {"images": images}),
     tokens=np.full((B, L), vocabulary.pad, np.int32),
     positions=np.zeros((B, L, 3), np.int32),
     segments=np.zeros((B, L), np.int32),
     loss_weights=np.zeros((B, L), np.float32),
-    images=np.zeros((B, I, *size.pixels, 3), np.uint8),
     image_mask=np.zeros((B, I), bool),
     image_start=np.zeros((B, I), np.int32),
     image_is_target=np.zeros((B, I), bool),
@@ -203,8 +210,9 @@ def _write(batch: Batch, encoded: Encoded, row: int, segment: int, start: int, s
   batch["segments"][tokens] = segment
   batch["loss_weights"][tokens] = encoded.loss_weights
   images = row, slice(slot, slot + len(encoded.images))
+  shown = batch["codes" if "codes" in batch else "images"]
   for offset, image in enumerate(encoded.images):
-    batch["images"][row, slot + offset] = image
+    shown[row, slot + offset] = image
   batch["image_mask"][images] = True
   batch["image_start"][images] = encoded.image_starts + start
   batch["image_is_target"][images] = encoded.image_is_target

@@ -17,4 +17,5 @@ class DataSettings(Ranged):
   packing_rows: Annotated[int, Range(1, 2**16)]  # rows that one block of records is packed into
   drop_text: PartialShare  # share of conversations without their text, for guidance
   vocabulary: str  # "builtin" or the path of a tokenizer.json
+  codes: str  # folder that launch.prepare --tokenize has made, for stages that need no pixels; "": all read images
   max_bad_records: Share  # share of the records read of late that may be unreadable; above it the run stops
