@@ -77,11 +77,30 @@ class TextToImage:
     return None if place is None else turns[place]
 
 
+class Conversation(TextToImage):
+  """Whatever a user and an assistant say and show. The answer is the last image that is to be painted, or the last text
+  that is to be said where none is. A record is (text or image, whether the assistant's) of each turn, in order."""
+
+  def turns(self, record: Sequence[tuple[str | np.ndarray, bool]], rng: np.random.Generator) -> list[Turn]:
+    return [(TextTurn if isinstance(said, str) else ImageTurn)(said, is_target=own) for said, own in record]
+
+  def prompt(self, turns: Sequence[Turn]) -> tuple[Turn, ...]:
+    return tuple(turns[: self._answer(turns) or 0])
+
+  def target(self, turns: Sequence[Turn]) -> Turn | None:
+    place = self._answer(turns)
+    return None if place is None else turns[place]
+
+  def _answer(self, turns: Sequence[Turn]) -> int | None:
+    painted = _place_of_target(turns)
+    return _place_of_target(turns, TextTurn) if painted is None else painted
+
+
 def text_of(turns: Sequence[Turn]) -> str:
   """All that is said in these turns."""
   return " ".join(turn.text for turn in turns if isinstance(turn, TextTurn))
 
 
-def _place_of_target(turns: Sequence[Turn]) -> int | None:
-  """The index of the last target image."""
-  return max((i for i, turn in enumerate(turns) if isinstance(turn, ImageTurn) and turn.is_target), default=None)
+def _place_of_target(turns: Sequence[Turn], kind: type[Turn] = ImageTurn) -> int | None:
+  """The index of the last target of a kind."""
+  return max((i for i, turn in enumerate(turns) if isinstance(turn, kind) and turn.is_target), default=None)

@@ -6,6 +6,7 @@ writes its files whole and is skipped where they are there, so a pipeline that w
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from omniimage.errors import UserError
 from omniimage.prepare.tasks import Task, Work, tell_nobody
@@ -17,7 +18,7 @@ class _Alone:
 
   work: Work
 
-  def __call__(self, task: Task):
+  def __call__(self, task: Any):  # of Beam's own checks of types, which know no protocols
     self.work(task, tell_nobody)
 
 

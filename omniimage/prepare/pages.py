@@ -29,7 +29,7 @@ SHEET = """
 
 
 def first_pairs(page: Path, records: Sequence[Record]):
-  note = "Is each text that of its picture? If not, stop and give other columns: nothing is lost."
+  note = "Is each text that of its picture? If not, stop launch.prepare, delete this folder, and give other columns."
   _write(page, "The first records", f"<p>{note}</p>{_sheet(records)}")
 
 

@@ -34,7 +34,7 @@ def show(source: Format, units: Sequence[Unit], page: Path, say: Say):
     say(f"{one_line(record.key)}: {text if len(text) <= TEXT else text[:TEXT] + '…'}")
   if found:
     first_pairs(page, found)
-    say(f"the first {len(found)}: {page}")
+    say(f"the first {len(found)}, to look at: {page}")
 
 
 def first_records(source: Format, units: Sequence[Unit]) -> tuple[list[Record], Counter]:

@@ -11,13 +11,16 @@ import signal
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 from PIL import Image
 
 from omniimage.data import formats
 from omniimage.data.formats.format import Row, Unit
+from omniimage.data.prepared import Prepared
 from omniimage.data.records import captioned, text_alone
+from omniimage.prepare.prepare import Request, prepare
 
 
 @dataclass(frozen=True)
@@ -78,9 +81,17 @@ def rows(start: int, count: int, **more) -> list[dict]:
   return [{"seed": i, "caption": f"picture {i}", **more} for i in range(start, start + count)]
 
 
+def prepared(folder: Path, units: dict[str, list[dict]], **request) -> Prepared:
+  """What is made of such units, in a folder for both."""
+  source = write(folder / "source", units)
+  with mock.patch.object(formats, "open_format", open_fake, create=True):
+    return prepare(Request(str(source), folder / "prepared", **request), say=lambda line: None)
+
+
 if __name__ == "__main__":
-  from launch import cli, prepare
+  from launch import cli
+  from launch import prepare as command
   from tests.prepare import fake_format
 
   formats.open_format = fake_format.open_fake  # whose classes other processes find by this name
-  cli.run(prepare.main)
+  cli.run(command.main)
