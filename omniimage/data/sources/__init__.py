@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from omniimage.data.sources.emoji import EmojiSettings, EmojiSource
 from omniimage.data.sources.records import RecordsSettings, open_records
+from omniimage.data.sources.records import open_codes as open_coded_records
 from omniimage.data.sources.scenes import ScenesSettings, ScenesSource
 from omniimage.data.sources.source import SPLITS, Row, Source
 from omniimage.errors import SettingsError
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 SOURCES = {
   "scenes": Row(ScenesSettings, ScenesSource),
   "emoji": Row(EmojiSettings, EmojiSource),
-  "records": Row(RecordsSettings, open_records),
+  "records": Row(RecordsSettings, open_records, open_coded_records),
 }
 
 
