@@ -9,6 +9,7 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Sequence
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 
 from omniimage.errors import UserError
@@ -54,7 +55,7 @@ class _Worker:
     self.task: Task | None = None
     self.connection, theirs = context.Pipe()
     self._process = context.Process(target=_serve, args=(theirs, work), daemon=True)
-    self._process.start()
+    _start_deaf(self._process)
     theirs.close()  # so that their death is heard
 
   def begin(self, task: Task):
@@ -85,6 +86,16 @@ class _Worker:
     self.connection.close()
 
 
+def _start_deaf(process: multiprocessing.Process):
+  """Ctrl-C of a terminal reaches all its processes. It is for the parent, whose end is that of its workers."""
+  resource_tracker.ensure_running()  # which, when it starts with the first process, would undo this
+  before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # which the new process inherits
+  try:
+    process.start()
+  finally:
+    signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _death(task: Task, code: int | None) -> str:
   again = "what is done is kept: run the same again"
   if code == -signal.SIGKILL:
@@ -97,7 +108,6 @@ def _death(task: Task, code: int | None) -> str:
 
 def _serve(connection: Connection, work: Work):
   """A worker's life: tasks in, what became of them out."""
-  signal.signal(signal.SIGINT, signal.SIG_IGN)  # of the terminal, for the parent; its end is this one's
   threading.Thread(target=_end_with_parent, daemon=True).start()
   while True:
     try:

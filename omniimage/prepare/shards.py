@@ -42,8 +42,8 @@ def read(parts: Sequence[Part]) -> Table:
       tables.append(np.load(part.table))
     except (OSError, ValueError, EOFError) as error:
       raise _changed(part.table, error) from None
-  numbers = np.repeat([part.number for part in parts], [len(table) for table in tables[1:]])
-  return Table(np.concatenate(tables), numbers.astype(np.int64))
+  numbers = np.array([part.number for part in parts], np.int64)
+  return Table(np.concatenate(tables), np.repeat(numbers, np.array([len(table) for table in tables[1:]], np.int64)))
 
 
 def originals(rows: np.ndarray) -> np.ndarray:

@@ -12,7 +12,7 @@ from omniimage.data.conversation import Tokenizer
 from omniimage.data.records import BadRecord, Record
 from omniimage.data.sources.coded import CodedSource
 from omniimage.data.sources.stored import StoredSettings, StoredSource
-from omniimage.errors import require
+from omniimage.errors import UserError, require
 from omniimage.paths import absolute
 from omniimage.size import Size
 
@@ -69,8 +69,10 @@ def open_records(
     not codes.holds_codes(prepared),
     f"{path} holds codes, not images: give it as data.codes, and the data set that they are of as data.source.path",
   )
+  if split == "train" and split not in prepared.splits:
+    raise UserError(f"{path} holds out all of its records; prepare it with a smaller --held_out in another folder")
   empty = f"{path} holds out no records to evaluate on; prepare it with --held_out=0.05 in another folder"
-  stored = PreparedSplit(prepared, split) if split == "train" or split in prepared.splits else None
+  stored = PreparedSplit(prepared, split) if split in prepared.splits else None
   return StoredSource(settings, stored, sizes, text_tokenizer, empty)
 
 

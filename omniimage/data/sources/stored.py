@@ -68,8 +68,9 @@ class StoredSource(Source):
     """`stored`: None where the split has no records; `empty` then says what to do, for those who must have some."""
     self._settings, self._stored, self._sizes, self._empty = settings, stored, tuple(sizes), empty
     self._text_tokenizer = text_tokenizer
-    around = [len(text_tokenizer.encode(template.replace(CAPTION, ""))) for template in settings.templates]
-    self._around = 0 if settings.templates == (CAPTION,) else max(around) + BOUNDARIES
+    around = [template.split(CAPTION) for template in settings.templates if template != CAPTION]
+    tokens = [sum(len(text_tokenizer.encode(text.strip())) for text in texts) + BOUNDARIES for texts in around]
+    self._around = max(tokens, default=0)  # tokens that a caption gets at most
     self.tasks = (Conversation(),)
 
   def __len__(self) -> int:
