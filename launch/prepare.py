@@ -66,7 +66,7 @@ def main(argv: list[str]):
     licence=LICENCE.value,
     name=NAME.value,
     shard_bytes=SHARD_BYTES.value,
-    workers=WORKERS.value or len(os.sched_getaffinity(0)),
+    workers=WORKERS.value or os.cpu_count() or 1,
     runner=RUNNER.value,
     runner_options=tuple(argv[1:]),
   )
