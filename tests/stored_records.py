@@ -1,16 +1,25 @@
 """A prepared folder of any records, also of such as launch.prepare would leave out, written at once."""
 
+import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from array_record.python.array_record_module import ArrayRecordWriter
+from PIL import Image
 
 from omniimage.data.images import BadImage, inspect
 from omniimage.data.prepared import FORMAT, INDEX, Prepared, count_tokens, sha256
 from omniimage.data.records import Record, Text, to_bytes
 from omniimage.data.text import TextTokenizer
+
+
+def picture(color=(230, 0, 0), width=16, height=16, format="PNG", **options) -> bytes:
+  """All of one color."""
+  file = io.BytesIO()
+  Image.new("RGB", (width, height), color).save(file, format, **options)
+  return file.getvalue()
 
 
 def write(path: Path, splits: Mapping[str, Sequence[Record]], shard_records: int = 7) -> Prepared:

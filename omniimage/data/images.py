@@ -98,6 +98,13 @@ def inspect(encoded: bytes) -> Inspected:
   return Inspected(height, width, image.format)
 
 
+def upright_size(encoded: bytes) -> tuple[int, int]:
+  """Height and width by the header alone, where that tells them. BadImage where none can be read."""
+  image = _open(encoded)
+  with _plain_words(image.format):
+    return _upright(image.size, _orientation(image))[::-1]
+
+
 def decode(encoded: bytes, size: Size, fit: str, background: Color) -> np.ndarray:
   """The picture at a size, (H,W,3) uint8. BadImage where there is none.
 

@@ -1,6 +1,5 @@
 """A prepared folder as a source of training: what packing is told of its records, and what each becomes."""
 
-import io
 import pickle
 import time
 from pathlib import Path
@@ -9,7 +8,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from omniimage.data import conversation
@@ -26,6 +24,7 @@ from omniimage.settings import DataSettings
 from omniimage.size import Size
 from omniimage.vocabulary import Vocabulary
 from tests import stored_records
+from tests.stored_records import picture
 
 SQUARE, WIDE, TALL = Size(2, 2, 8), Size(2, 4, 8), Size(4, 2, 8)
 SIZES = SQUARE, WIDE, TALL
@@ -36,12 +35,6 @@ WHITE = (255, 255, 255)
 @pytest.fixture(scope="module")
 def text_tokenizer():
   return TextTokenizer.load()
-
-
-def picture(color=RED, width=16, height=16) -> bytes:
-  file = io.BytesIO()
-  Image.new("RGB", (width, height), color).save(file, "PNG")
-  return file.getvalue()
 
 
 EDIT = Record(

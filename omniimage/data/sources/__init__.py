@@ -11,6 +11,7 @@ from omniimage.data.sources.records import RecordsSettings, open_records
 from omniimage.data.sources.records import open_codes as open_coded_records
 from omniimage.data.sources.scenes import ScenesSettings, ScenesSource
 from omniimage.data.sources.source import SPLITS, Row, Source
+from omniimage.data.sources.tfds import TfdsSettings, open_tfds
 from omniimage.errors import SettingsError
 from omniimage.size import Size
 from omniimage.vocabulary import Vocabulary
@@ -24,6 +25,7 @@ SOURCES = {
   "scenes": Row(ScenesSettings, ScenesSource),
   "emoji": Row(EmojiSettings, EmojiSource),
   "records": Row(RecordsSettings, open_records, open_coded_records),
+  "tfds": Row(TfdsSettings, open_tfds),
 }
 
 
