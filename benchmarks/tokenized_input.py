@@ -66,8 +66,8 @@ def table(folder: Path) -> str:
     row("read", read),
     row("read, and a step of the prior made", trained),
     "",
-    f"Encoded {encoding:,.0f} images/s, compiling included; bytes a record: {bytes_a_record(folder / 'prepared'):,.0f} of "
-    f"images, {bytes_a_record(encoded.path):,.0f} of codes.",
+    f"Encoded {encoding:,.0f} images/s, compiling included; bytes a record: "
+    f"{bytes_a_record(folder / 'prepared'):,.0f} of images, {bytes_a_record(encoded.path):,.0f} of codes.",
   ]
   return "\n".join(lines)
 

@@ -60,7 +60,7 @@ CHANGES = (
     settings={"system": "omni"},
     renamed_settings={f"stages.*.{part}_rate": f"stages.*.rates.{part}" for part in ("tokenizer", "prior", "decoder")},
   ),
-  Change(settings={"data.codes": ""}),
+  Change(settings={"data.aspect_ratios": ["1:1"], "data.workers": 0, "data.codes": ""}),
 )
 FORMAT = len(CHANGES)
 

@@ -133,6 +133,7 @@ class Trainer:
     if begin_anew:
       set_old_run_aside(workdir)
       workdir.create()
+    batches.keep_list(workdir.bad_records, first=jax.process_index() == 0)
     run, has_saved = settings.run, lambda: workdir.unsaved.unlink(missing_ok=True)
     return cls(
       config=json.loads(json.dumps(config.to_dict())),
@@ -195,19 +196,23 @@ class Trainer:
     source = self.coded.batches if self.system.reads_codes(stage) else self.batches
     if self.coded:
       self.coded.check(self.system, state)
-    begun = step
+      source.keep_list(self.workdir.bad_records, first=False)  # what stages of the other kind have listed is read again
     self.metrics.begin(step)
     accounts.enter(name)
     accounts.turn_to("compile")
     step_fn = self.compile_step(state, name, start)
     own = local_rows(stage.rows, sharding)
-    batches = source.iterate(index, index + stop - step, stage.rows, own)
-    unseen, rate, last_loss, counted = deque(), Rate(), None, True
-    with Progress(name, step - start, stage.steps) as progress:
+    ahead = source.iterate(index, index + stop - step, stage.rows, own)
+    unseen, rate, last_loss, counted, compiled = deque(), Rate(), None, True, set()
+    with contextlib.closing(ahead) as batches, Progress(name, step - start, stage.steps) as progress:
       for index, batch in batches:
         source.check()
-        if step > begun:  # the first one compiles
+        if (size := source.size_of(index)) in compiled:
           accounts.turn_to("steps")
+        else:  # the first step of each size
+          accounts.turn_to("compile")
+          progress.compiling(size)
+          compiled.add(size)
         state, metrics = step_fn(state, global_batch(batch, sharding))
         accounts.turn_to("steps")
         step += 1

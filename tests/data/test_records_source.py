@@ -73,7 +73,7 @@ def settings_of(path, templates=("{}",), fit="crop", background=WHITE) -> Record
 
 
 def opened(path, text_tokenizer, split="train", sizes=SIZES, **changes) -> StoredSource:
-  data = DataSettings(settings_of(path, **changes), 16, 96, 5, 16, 0.1, "builtin", 1.0)
+  data = DataSettings(settings_of(path, **changes), 16, ("1:1",), 96, 5, 16, 0.1, "builtin", 1.0, workers=0)
   return open_source(data, split, sizes, text_tokenizer, Vocabulary(text_tokenizer.size, image_codes=10))
 
 

@@ -65,7 +65,7 @@ def text_tokenizer():
 def opened(text_tokenizer, dataset, split="train", mapping=(), sizes=(SQUARE, WIDE), templates=("{}",)):
   dataset = str(ROOT / dataset) if dataset and (ROOT / dataset).exists() else dataset
   source = TfdsSettings("tfds", templates, "crop", (255, 255, 255), dataset, mapping)
-  data = DataSettings(source, 16, 96, 5, 16, 0.1, "builtin", 1.0)
+  data = DataSettings(source, 16, ("1:1",), 96, 5, 16, 0.1, "builtin", 1.0, workers=0)
   return open_source(data, split, sizes, text_tokenizer, Vocabulary(text_tokenizer.size, image_codes=10))
 
 
