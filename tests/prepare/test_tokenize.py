@@ -105,6 +105,21 @@ def test_batches_of_codes_are_those_of_the_images_record_for_record(made, encode
     assert images.record_ids(index, 8) == coded.record_ids(index, 8)
 
 
+def test_in_a_run_of_several_sizes_codes_are_of_the_size_of_their_record(made, request_of, said, monkeypatch):
+  prepared, run = made
+  settings, trained = from_config(config(prepared.path, **{"data.aspect_ratios": ("1:1", "3:1")})), load_run(run)
+  monkeypatch.setattr(module, "load_run", lambda workdir: dataclasses.replace(trained, settings=settings))
+  folder = tokenize(request_of(), said.append)
+  images, coded = batches(settings), batches(settings, coded_source(settings, folder))
+  encode, shapes = jax.jit(small.system(settings).encode), set()
+  for index in (next(i for i in range(2000) if images.size_of(i) == size) for size in settings.buckets):
+    of_images, of_codes = images.batch(index, 2), coded.batch(index, 2)
+    expected = encode(trained.params, of_images["images"]) * of_images["image_mask"][..., None, None]
+    np.testing.assert_array_equal(of_codes["codes"], expected)
+    shapes.add(of_codes["codes"].shape[2:])
+  assert shapes == {(size.rows, size.columns) for size in settings.buckets} and not coded.bad_records
+
+
 def test_every_split_has_its_records_with_their_keys_and_words(made, encoded):
   prepared, _ = made
   for split, told in prepared.splits.items():
