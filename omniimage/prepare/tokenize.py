@@ -6,9 +6,11 @@ What it makes is read by `omniimage.data.codes`. A shard is written whole, and s
 """
 
 import dataclasses
+import functools
 import json
 import shutil
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -167,14 +169,16 @@ class CodesWriter(ShardWriter):
     ]
 
   def records(self, task: Task) -> Iterator[bytes]:
-    """The records with codes in place of their images; all of them are made before the first is given."""
-    reader = self.reader(task.split)
+    """The records with codes in place of their images, each as soon as those before it have theirs."""
+    reader, codebook, waiting = self.reader(task.split), self.run.settings.tokenizer.codes, deque()
     options = grain.ReadOptions(num_threads=self.request.threads, prefetch_buffer_size=AHEAD)
-    shown = grain.MapDataset.range(task.start, task.stop).map(reader).to_iter_dataset(options)
-    coded = [_Coded(one, self.coder) for one in shown]
+    for shown in grain.MapDataset.range(task.start, task.stop).map(reader).to_iter_dataset(options):
+      waiting.append(_Coded(shown, self.coder))
+      while waiting and waiting[0].is_whole:
+        yield waiting.popleft().stored(codebook)
     self.coder.finish()
-    codebook = self.run.settings.tokenizer.codes
-    return (one.stored(codebook) for one in coded)
+    for coded in waiting:
+      yield coded.stored(codebook)
 
   def reader(self, split: str) -> "Reader":
     settings, tokenizer = self.run.settings, self.run.text_tokenizer
@@ -233,27 +237,35 @@ class _Coded:
   """A record whose codes are being made."""
 
   def __init__(self, shown: Shown, coder: Coder):
-    self._record, self._reasons = shown.record, {}
-    self._codes: dict[int, list[np.ndarray]] = {}
-    for number, views in enumerate(shown.views):
+    self._record = shown.record and dataclasses.replace(shown.record, images=())  # those are seen, and large
+    self._coming = 0
+    self._images: list[str | list[np.ndarray]] = []  # of each the reason, or what has come
+    for views in shown.views:
       if isinstance(views, str):
-        self._reasons[number] = views
+        self._images.append(views)
         continue
-      self._codes[number] = []
+      self._images.append(found := [])
+      self._coming += len(views)
       for view in views:
-        coder.put(shown.bucket, view, self._codes[number].append)
+        coder.put(shown.bucket, view, functools.partial(self._take, found))
+
+  @property
+  def is_whole(self) -> bool:
+    return self._coming == 0
 
   def stored(self, codebook: int) -> bytes:
-    """As it is stored, once its codes are there."""
+    """As it is stored, once it is whole."""
     if self._record is None:
       return codes.REASON  # which is no record either
-    images = tuple(
-      codes.why_none(self._reasons[number])
-      if number in self._reasons
-      else codes.to_bytes(np.stack(self._codes[number]), codebook)
-      for number in range(len(self._record.images))
+    images = (
+      codes.why_none(image) if isinstance(image, str) else codes.to_bytes(np.stack(image), codebook)
+      for image in self._images
     )
-    return records.to_bytes(dataclasses.replace(self._record, images=images))
+    return records.to_bytes(dataclasses.replace(self._record, images=tuple(images)))
+
+  def _take(self, found: list[np.ndarray], codes_hw: np.ndarray):
+    found.append(codes_hw)
+    self._coming -= 1
 
 
 def _write_shards(writer: CodesWriter, say: Say) -> dict[str, Any]:

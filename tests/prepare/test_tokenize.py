@@ -2,6 +2,7 @@
 stops their making, the same command goes on."""
 
 import dataclasses
+import pickle
 import re
 import shutil
 
@@ -128,6 +129,13 @@ def test_every_split_has_its_records_with_their_keys_and_words(made, encoded):
       assert (record.key, record.turns) == (image.key, image.turns)
       assert all(codes.from_bytes(stored).shape == (1, 2, 2) for stored in record.images)
   encoded.verify()
+
+
+def test_worker_processes_get_a_copy_that_reads_the_same(made, encoded):
+  settings = from_config(config(made[0].path))
+  coded = batches(settings, coded_source(settings, encoded))
+  _, copied, _ = pickle.loads(pickle.dumps(coded._reader)).read(1, 8)
+  jax.tree.map(np.testing.assert_array_equal, copied, coded.batch(1, 8))
 
 
 def test_a_run_goes_on_from_codes_as_it_would_from_images(made, encoded, tmp_path, monkeypatch):
