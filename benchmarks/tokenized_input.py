@@ -15,10 +15,10 @@ from pathlib import Path
 from statistics import median
 
 import jax
-from absl import app, flags
+from absl import app, logging
 from ml_collections import ConfigDict
 
-from benchmarks.input import make_photographs, prepare
+from benchmarks.input import OUT, PHOTOGRAPHS, ROUNDS, WORKERS, make_photographs, prepare
 from configs import images as configs
 from omniimage.data.batches import Batches
 from omniimage.data.prepared import Prepared
@@ -35,20 +35,16 @@ from omniimage.training.state import enter_stage, fresh_state
 from omniimage.training.step import make_train_step
 from omniimage.workdir import load_run
 
-PHOTOGRAPHS = flags.DEFINE_integer("codes_photographs", 1000, "of the set that is encoded", lower_bound=100)
-THREADS = flags.DEFINE_integer("codes_threads", 2, "that read", lower_bound=1)
-CODES_ROUNDS = flags.DEFINE_integer("codes_rounds", 3, "in which images and codes take turns", lower_bound=1)
-CODES_OUT = flags.DEFINE_string("codes_out", None, "write the table here, as Markdown")
-
 ROWS, READ, STEPS = 16, 24, 6  # rows of a batch, batches and steps of a round
 
 
 def main(_):
+  logging.set_verbosity(logging.WARNING)
   with tempfile.TemporaryDirectory() as folder:
     text = table(Path(folder))
   print(text)
-  if CODES_OUT.value:
-    Path(CODES_OUT.value).write_text(f"{text}\n")
+  if OUT.value:
+    Path(OUT.value).write_text(f"{text}\n")
 
 
 def table(folder: Path) -> str:
@@ -57,11 +53,11 @@ def table(folder: Path) -> str:
   prepare(folder / "photographs", folder / "prepared")
   train(config(folder / "prepared", schedule=("tokenizer",)), folder / "run")
   began = time.perf_counter()
-  encoded = tokenize(Request(folder / "prepared", folder / "run", folder / "codes", threads=THREADS.value), print)
+  encoded = tokenize(Request(folder / "prepared", folder / "run", folder / "codes", threads=WORKERS.value), print)
   encoding = PHOTOGRAPHS.value / (time.perf_counter() - began)
   read, trained = measured(folder)
   lines = [
-    f"| sequences/s, {THREADS.value} threads | images | codes | codes ÷ images |",
+    f"| sequences/s, {WORKERS.value} threads | images | codes | codes ÷ images |",
     "| --- | --- | --- | --- |",
     row("read", read),
     row("read, and a step of the prior made", trained),
@@ -94,7 +90,7 @@ def measured(folder: Path) -> tuple[dict[str, float], dict[str, float]]:
   by = {"images": images, "codes": Coded.open(system, text_tokenizer).batches}
   step = stepping(system, load_run(folder / "run").params)
   read, trained = ({name: [] for name in by} for _ in range(2))
-  for _ in range(CODES_ROUNDS.value):
+  for _ in range(ROUNDS.value):
     for name, batches in by.items():
       read[name].append(rate(batches, READ, lambda batch: None))
       trained[name].append(rate(batches, STEPS, step))
@@ -111,7 +107,7 @@ def stepping(system: System, params) -> Callable:
 
 def rate(batches: Batches, count: int, use: Callable) -> float:
   """Sequences a second over so many batches, after one that compiles and fills the pipeline."""
-  reading: Iterator = batches.iterate(0, count + 1, ROWS, num_threads=THREADS.value)
+  reading: Iterator = batches.iterate(0, count + 1, ROWS, num_threads=WORKERS.value)
   use(next(reading)[1])
   began, sequences = time.perf_counter(), 0
   for _, batch in reading:
