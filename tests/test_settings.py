@@ -14,6 +14,7 @@ from configs import emoji, omni, scenes
 from omniimage import settings as settings_module
 from omniimage.data.records import captioned
 from omniimage.data.sources import SOURCES, open_source
+from omniimage.data.sources.mixture import MixtureSettings
 from omniimage.data.sources.records import RecordsSettings
 from omniimage.data.sources.source import SourceSettings
 from omniimage.data.sources.tfds import TfdsSettings
@@ -46,9 +47,14 @@ def test_a_variant_that_a_config_does_not_have_is_an_error_that_names_it(module)
 
 def _classes(cls: type) -> set[type]:
   """The settings class and all below it."""
-  kinds = {kind for hint in typing.get_type_hints(cls).values() for kind in (hint, *typing.get_args(hint))}
-  kinds |= {row.settings for row in SOURCES.values()} if SourceSettings in kinds else set()
-  return {cls}.union(*(_classes(kind) for kind in kinds if dataclasses.is_dataclass(kind)))
+  found, left = set(), [cls]
+  while left:
+    if (kind := left.pop()) in found or not dataclasses.is_dataclass(kind):
+      continue
+    found.add(kind)
+    kinds = {inner for hint in typing.get_type_hints(kind).values() for inner in (hint, *typing.get_args(hint))}
+    left += [*kinds, *(row.settings for row in SOURCES.values() if SourceSettings in kinds)]
+  return found
 
 
 def _is_reader(frame) -> bool:
@@ -120,7 +126,7 @@ def test_every_field_has_a_reader(read, monkeypatch, tmp_path):
 
 
 def _read_own_data(settings: Settings, folder: pathlib.Path, monkeypatch):
-  """Opens the sources that read what lies on disk."""
+  """Opens the sources that read what lies on disk, and a mixture of them."""
   monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
   picture = stored_records.picture()
   stored_records.write(folder / "records", {"train": [captioned("a", ["a square"], picture)]})
@@ -128,13 +134,14 @@ def _read_own_data(settings: Settings, folder: pathlib.Path, monkeypatch):
   examples = [{"text": "a square", "image": picture}]
   tfds_sets.make(folder, "squares", features, {"train": examples, "test": examples})
   shown = {"templates": ("{}",), "fit": "crop", "background": (255, 255, 255)}
-  for source in (
+  own = (
     RecordsSettings("records", path=str(folder / "records"), **shown),
     TfdsSettings("tfds", dataset=str(folder / "squares"), mapping=(), **shown),
-  ):
-    data = dataclasses.replace(settings.data, source=source)
-    opened = open_source(data, "train", settings.buckets, small.text_tokenizer(), small.omni(settings).vocabulary)
-    opened.record(0, np.random.default_rng(0))
+  )
+  data = dataclasses.replace(settings.data, source=MixtureSettings("mixture", own, (1.0, 1.0)))
+  opened = open_source(data, "train", settings.buckets, small.text_tokenizer(), small.omni(settings).vocabulary)
+  assert len(opened.catalogue().parts) == 2 and opened.record(1, np.random.default_rng(0))
+  assert opened.record(0, np.random.default_rng(0))
 
 
 def _changed(changes: dict) -> dict:

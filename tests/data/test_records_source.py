@@ -1,5 +1,6 @@
 """A prepared folder as a source of training: what packing is told of its records, and what each becomes."""
 
+import dataclasses
 import pickle
 import time
 from pathlib import Path
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from ml_collections import ConfigDict
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from omniimage.data import conversation
@@ -17,13 +19,16 @@ from omniimage.data.prepared import INDEX, count_tokens
 from omniimage.data.records import Picture, Record, Text, Turn, captioned, text_alone, to_bytes
 from omniimage.data.sources import open_source
 from omniimage.data.sources.records import RecordsSettings
+from omniimage.data.sources.source import SPLITS
 from omniimage.data.sources.stored import StoredSettings, StoredSource, nearest
 from omniimage.data.text import TextTokenizer
 from omniimage.errors import SettingsError, UserError
-from omniimage.settings import DataSettings
+from omniimage.settings import from_config
 from omniimage.size import Size
+from omniimage.systems.omni import OmniSystem
+from omniimage.training.samples import SampleSheets
 from omniimage.vocabulary import Vocabulary
-from tests import stored_records
+from tests import small, stored_records
 from tests.stored_records import picture
 
 SQUARE, WIDE, TALL = Size(2, 2, 8), Size(2, 4, 8), Size(4, 2, 8)
@@ -73,7 +78,7 @@ def settings_of(path, templates=("{}",), fit="crop", background=WHITE) -> Record
 
 
 def opened(path, text_tokenizer, split="train", sizes=SIZES, **changes) -> StoredSource:
-  data = DataSettings(settings_of(path, **changes), 16, ("1:1",), 96, 5, 16, 0.1, "builtin", 1.0, workers=0)
+  data = dataclasses.replace(small.settings().data, source=settings_of(path, **changes))
   return open_source(data, split, sizes, text_tokenizer, Vocabulary(text_tokenizer.size, image_codes=10))
 
 
@@ -368,3 +373,15 @@ def test_without_its_condition_a_picture_stands_alone_an_edit_keeps_its_picture_
 
   assert left(0) == [ImageTurn] and left(3) == [ImageTurn, ImageTurn]
   assert left(4) == [ImageTurn, TextTurn, TextTurn] and left(5) == [TextTurn]
+
+
+def test_without_held_out_records_sheets_show_those_that_are_trained_on(tmp_path, text_tokenizer, caplog):
+  stored_records.write(tmp_path / "set", {"train": RECORDS[:3]})
+  config = small.config()
+  config.data.source = ConfigDict(
+    dict(name="records", path=str(tmp_path / "set"), templates=("{}",), fit="crop", background=WHITE)
+  )
+  system = OmniSystem(from_config(config), text_tokenizer.size)
+  sources = [opened(tmp_path / "set", text_tokenizer, split, sizes=system.settings.buckets) for split in SPLITS]
+  sheets = SampleSheets(system, text_tokenizer, sources, tmp_path)
+  assert list(sheets._examples) == ["trained"] and len(sheets._examples["trained"].captions) == 2

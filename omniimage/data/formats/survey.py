@@ -1,6 +1,5 @@
 """A look at a source, from which its format is guessed."""
 
-import itertools
 import os
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -12,11 +11,11 @@ from omniimage.data.formats.format import Given
 from omniimage.data.formats.tables import TABLES, JsonLines, Parquet, open_table
 from omniimage.errors import UserError
 
-FILES = 20_000  # that are looked at, the first ones
-TABLES_READ = 20  # whose columns are looked at
+TABLES_READ = 20  # whose columns are looked at, the first ones
 # Columns of a list that name a picture, or hold it; the first that there is.
 IMAGE_COLUMNS = ("file_name", "image", "jpg", "jpeg", "png", "webp", "file", "filename", "image_path", "img", "path")
 CONVERSATIONS = ("conversations", "messages")
+ADDRESSES = ("url", "image_url")  # of pictures that are still to be downloaded
 
 
 @dataclass(frozen=True)
@@ -26,7 +25,8 @@ class Summary:
   Attributes:
     name: relative to the source.
     columns: empty where it cannot be read.
-    kind: "conversations"; "images": it holds them; "list": it names them; "text"; "": none of these.
+    kind: "conversations"; "images": it holds them; "list": it names them; "addresses":
+      where on the web they are; "text"; "": none of these.
     image: the column of a picture, if there is one.
   """
 
@@ -38,7 +38,7 @@ class Summary:
 
 @dataclass(frozen=True)
 class Survey:
-  """What the first files of a source are.
+  """What the files of a source are.
 
   Attributes:
     suffixes: in lower case.
@@ -74,10 +74,10 @@ class Survey:
 
 def survey(source: str, given: Given) -> Survey:
   if os.path.isdir(source):
-    names = list(itertools.islice(listing.walk(source), FILES))
-    root = source
+    root, names = source, list(listing.walk(source))
   else:
-    names, root = [path for path in listing.expand(source) if os.path.isfile(path)], ""
+    paths = [source] if os.path.exists(source) else listing.expand(source)
+    root, names = "", [path for path in paths if os.path.isfile(path)]
   tables = [name for name in names if listing.suffix(name) in TABLES]
   tables = [given.metadata] if given.metadata else tables
   summaries = tuple(summary(str(Path(root, name)), name, given) for name in tables[:TABLES_READ])
@@ -97,6 +97,8 @@ def summary(path: str, name: str, given: Given) -> Summary:
     kind = "images"
   elif image:
     kind = "list"
+  elif any(column.lower() in ADDRESSES for column in columns):
+    kind = "addresses"
   else:
     said = given.caption_columns or any(column in columns for column in DEFAULT_COLUMNS)
     kind = "text" if said else ""

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from omniimage.data.sources.emoji import EmojiSettings, EmojiSource
+from omniimage.data.sources.mixture import MixtureSettings, MixtureSource
 from omniimage.data.sources.records import RecordsSettings, open_records
 from omniimage.data.sources.records import open_codes as open_coded_records
 from omniimage.data.sources.scenes import ScenesSettings, ScenesSource
@@ -26,6 +27,7 @@ SOURCES = {
   "emoji": Row(EmojiSettings, EmojiSource),
   "records": Row(RecordsSettings, open_records, open_coded_records),
   "tfds": Row(TfdsSettings, open_tfds),
+  "mixture": Row(MixtureSettings, MixtureSource),
 }
 
 

@@ -20,7 +20,7 @@ from omniimage.data.scenes.world import Scene
 from omniimage.data.sources.source import Source
 from omniimage.data.tasks import Grader
 from omniimage.errors import UserError
-from omniimage.evaluation.held_out import drawn, graded_by, in_batches, open_split, prompt_and_target
+from omniimage.evaluation.held_out import distinct, drawn, graded_by, in_batches, open_split, prompt_and_target
 from omniimage.evaluation.markup import Marked, table
 from omniimage.evaluation.suites.suite import KINDS, Pictures, Result, Suite, counted, percent
 from omniimage.sampling.generate import Generator
@@ -130,7 +130,7 @@ def binding(generator: Generator, prompts: int, seed: int, batch: int = 64) -> B
   if task is None:
     learnt = generator.omni.settings.data.source.name
     raise UserError(f"{NAME} grades pictures of scenes, but data.source is {learnt!r}")
-  grader, records = task.grader, (i for i in source.distinct() if source.task(i) is task)
+  grader, records = task.grader, (i for i in distinct(source, generator.omni.settings) if source.task(i) is task)
   conversations = [
     source.record(i, streams.generator(Stream.CAPTIONS, seed, i)) for i in itertools.islice(records, prompts)
   ]
