@@ -46,6 +46,7 @@ SHARD_RECORDS = 2**16  # 9 MB where pictures have 64 codes
 # Records are packed 32 at a time: of 64 codes and a caption that takes 134 bytes a record, 413 where each is packed by
 # itself, and to find one of them costs less, not more.
 OPTIONS = "group_size:32"
+OF_IMAGES = ("dropped", "duplicates", "statistics")  # entries of dataset.json that say nothing of codes
 AHEAD = 256  # records that are read ahead
 
 Say = Callable[[str], None]
@@ -88,16 +89,17 @@ def tokenize(request: Request, say: Say) -> Prepared:
   made = Made(prepared.fingerprint, fingerprint(run.params[system.encoder]), meant(run.settings), request.variants)
   identity = request.identity(made)
   output.check(request.out, request.source, identity)
-  if (done := output.finished(request.out, identity)) is not None:
-    output.clear(request.out)
-    say(f"{request.out} is complete, and its checksums are right; there is nothing to do")
+  if (done := output.complete(request.out, identity, say)) is not None:
     return done
   with output.taken(request.out) as folder:
+    if (done := output.complete(request.out, identity, say)) is not None:  # by another process, a moment ago
+      return done
     output.begin(request.out, identity, json.dumps(dataclasses.asdict(made)))
     coder = Coder(system, run.params, run.settings.buckets)
     writer = CodesWriter(folder, request.out, request, prepared, run, coder)
     splits = _write_shards(writer, say)
-    description = {**prepared.description, **codes.described(made), "splits": splits, "request": identity}
+    told = {name: value for name, value in prepared.description.items() if name not in OF_IMAGES}
+    description = {**told, **codes.described(made), "splits": splits, "request": identity}
     with writing(request.out):
       write_whole(request.out / DESCRIPTION, json.dumps(description, indent=2).encode())
   output.clear(request.out)
