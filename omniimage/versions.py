@@ -60,7 +60,18 @@ CHANGES = (
     settings={"system": "omni"},
     renamed_settings={f"stages.*.{part}_rate": f"stages.*.rates.{part}" for part in ("tokenizer", "prior", "decoder")},
   ),
-  Change(settings={"data.aspect_ratios": ["1:1"], "data.workers": 0, "data.codes": ""}),
+  Change(
+    settings={
+      "data.aspect_ratios": ["1:1"],
+      "data.workers": 0,
+      "data.codes": "",
+      "prior.gemma": False,
+      "prior.norm_epsilon": 1e-6,
+      "prior.rope_scaling": (),
+      "prior.local_layers": (),
+      "prior.init": "",
+    }
+  ),
 )
 FORMAT = len(CHANGES)
 
