@@ -2,6 +2,7 @@
 stops their making, the same command goes on."""
 
 import dataclasses
+import json
 import pickle
 import re
 import shutil
@@ -191,6 +192,12 @@ def test_training_refuses_codes_that_its_tokenizer_has_not_made(made, encoded):
   )
 
 
+def test_codes_that_no_stage_would_read_are_not_opened(made, caplog):
+  system = small.system(from_config(config(made[0].path, **{"schedule": ("joint",), "data.codes": "/nowhere"})))
+  assert Coded.open(system, small.text_tokenizer()) is None
+  assert "data.codes='/nowhere' is not read: every stage of the schedule needs pixels" in caplog.text
+
+
 def test_a_fingerprint_is_of_values_and_names_wherever_they_lie(made):
   params = load_run(made[1]).params["tokenizer"]
   mesh = jax.make_mesh((8,), ("data",))
@@ -266,7 +273,9 @@ def test_variants_are_codes_of_other_views_and_one_of_them_is_drawn_for_a_whole_
   assert len(drawn) == len({variant.tobytes() for variant in codes.from_bytes(folder.read("train", 0).images[0])})
 
 
-def test_in_the_place_of_codes_that_cannot_be_made_is_the_reason(made, encoded, request_of, said, monkeypatch):
+def test_in_the_place_of_codes_that_cannot_be_made_is_the_reason(
+  made, encoded, request_of, said, tmp_path, monkeypatch
+):
   prepared, _ = made
   read = Prepared.read
 
@@ -287,6 +296,14 @@ def test_in_the_place_of_codes_that_cannot_be_made_is_the_reason(made, encoded, 
   with pytest.raises(BadRecord, match="no record of a prepared data set"):
     source.record(5, np.random.default_rng(0))
   assert folder.read("train", 6) == encoded.read("train", 6)
+  listed = tmp_path / "bad_records.jsonl"
+  for stage in (batches(settings), batches(settings, source), batches(settings)):
+    stage.keep_list(listed, first=False)
+    for index in range(3):
+      stage.batch(index, 8)
+    assert stage.bad_records == {4, 5}
+  keys = [json.loads(line)["key"] for line in listed.read_text().splitlines()]
+  assert keys.count(encoded.read("train", 4).key) == 1, "as an image and as codes it is one bad record"
 
 
 @pytest.mark.parametrize(

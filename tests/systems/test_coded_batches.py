@@ -10,7 +10,7 @@ from omniimage.distributed.mesh import make_mesh
 from omniimage.settings import MeshSettings
 from omniimage.systems import open_system
 from omniimage.training.optimizer import make_optimizer
-from omniimage.training.sharded import abstract_batch
+from omniimage.training.sharded import abstract_batch, abstract_state, system_for
 from omniimage.training.state import enter_stage, fresh_state
 from omniimage.training.step import make_train_step
 from tests import small
@@ -67,3 +67,15 @@ def test_a_stage_on_codes_does_without_the_encoder():
   for name, stage in codes.settings.stages.items():
     saved = images.step_flops(stage, size) - codes.step_flops(stage, size)
     assert (saved > 0) == (name == "prior")
+
+
+@pytest.mark.parametrize("gather", ["compiler", "hand"])
+def test_a_step_on_codes_is_traced_however_parameters_are_gathered(gather):
+  s = settings(**{"gather_params": gather, "scan_layers": True, "mesh.data": 2, "mesh.fsdp": 4})
+  mesh = make_mesh(s.mesh)
+  system = system_for(s, small.text_tokenizer().size, mesh)
+  state, batch = abstract_state(system, "prior", mesh), abstract_batch(system, "prior", 8, mesh)
+  with jax.set_mesh(mesh):
+    after, metrics = jax.eval_shape(make_train_step(system, s.stages["prior"], 0), state, batch)
+  assert "images" not in batch and {"image", "grad_norm/prior"} <= set(metrics)
+  assert jax.tree.map(lambda x: x.shape, after) == jax.tree.map(lambda x: x.shape, state)
