@@ -64,6 +64,7 @@ CHANGES = (
     settings={
       "data.aspect_ratios": ["1:1"],
       "data.workers": 0,
+      "data.codes": "",
       "prior.gemma": False,
       "prior.norm_epsilon": 1e-6,
       "prior.rope_scaling": (),
