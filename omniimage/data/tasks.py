@@ -54,6 +54,22 @@ class Task(Protocol):
     """The answer that the conversation has; None where it is no conversation of this task."""
 
 
+class Writing:
+  """Base of the tasks whose answer is the last text that is to be written."""
+
+  def without_condition(self, turns: Sequence[Turn]) -> tuple[Turn, ...]:
+    """Guidance is of pictures alone: a conversation that paints nothing stays whole."""
+    return tuple(turns)
+
+  def prompt(self, turns: Sequence[Turn]) -> tuple[Turn, ...]:
+    return tuple(turns[: _place_of_target(turns, TextTurn) or 0])
+
+  def target(self, turns: Sequence[Turn]) -> TextTurn | None:
+    """The last text that is to be written."""
+    place = _place_of_target(turns, TextTurn)
+    return None if place is None else turns[place]
+
+
 class TextToImage:
   """Text, then the image it asks for. A record is the two of them."""
 
@@ -82,6 +98,6 @@ def text_of(turns: Sequence[Turn]) -> str:
   return " ".join(turn.text for turn in turns if isinstance(turn, TextTurn))
 
 
-def _place_of_target(turns: Sequence[Turn]) -> int | None:
-  """The index of the last target image."""
-  return max((i for i, turn in enumerate(turns) if isinstance(turn, ImageTurn) and turn.is_target), default=None)
+def _place_of_target(turns: Sequence[Turn], kind: type[Turn] = ImageTurn) -> int | None:
+  """The index of the last target of a kind."""
+  return max((i for i, turn in enumerate(turns) if isinstance(turn, kind) and turn.is_target), default=None)

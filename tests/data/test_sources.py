@@ -18,7 +18,7 @@ from omniimage.size import Size
 from omniimage.vocabulary import Vocabulary
 
 SIZE = Size(rows=4, columns=4, pixels_per_token=8)
-SCENES = ScenesSettings("scenes", grid=2, min_objects=1, max_objects=4)
+SCENES = ScenesSettings("scenes", grid=2, min_objects=1, max_objects=4, tasks=("text_to_image",))
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,12 @@ def open_(text_tokenizer, source=SCENES, split="train", size=SIZE, text_size=Non
 
 
 @pytest.mark.parametrize(
-  "source", [SCENES, ScenesSettings("scenes", grid=5, min_objects=20, max_objects=25), EmojiSettings("emoji")]
+  "source",
+  [
+    SCENES,
+    ScenesSettings("scenes", grid=5, min_objects=20, max_objects=25, tasks=("text_to_image",)),
+    EmojiSettings("emoji"),
+  ],
 )
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_no_record_is_longer_than_its_bound_and_the_bound_is_not_idle(text_tokenizer, source, split):
@@ -71,7 +76,9 @@ def test_emoji_are_resized_and_never_enlarged(text_tokenizer):
 
 
 def test_what_is_evaluated_first_is_not_shown_twice(text_tokenizer):
-  scenes, _ = open_(text_tokenizer, ScenesSettings("scenes", grid=2, min_objects=1, max_objects=1), "test")
+  scenes, _ = open_(
+    text_tokenizer, ScenesSettings("scenes", grid=2, min_objects=1, max_objects=1, tasks=("text_to_image",)), "test"
+  )
   shown = [scenes.record(i, np.random.default_rng(0))[1].image.tobytes() for i in scenes.distinct()]
   assert len(shown) == len(set(shown)) == 24 and list(itertools.islice(scenes.distinct(), 2)) == [0, 1]
   emojis, _ = open_(text_tokenizer, EmojiSettings("emoji"), "test")
