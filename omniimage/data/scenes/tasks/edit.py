@@ -11,7 +11,7 @@ from omniimage.data.conversation import ImageTurn, TextTurn, Turn
 from omniimage.data.scenes.edits import change_bound, draw_change, kind_of_change
 from omniimage.data.scenes.grader import Graded, grade_many
 from omniimage.data.scenes.wording import Cost
-from omniimage.data.scenes.world import Scene, render
+from omniimage.data.scenes.world import MIN_CELL, Scene, render
 
 
 class Edit(tasks.TextToImage):
@@ -67,6 +67,11 @@ class EditGrader:
 
   grid: int
   suite: ClassVar[str] = "edits"
+
+  @property
+  def least_pixels(self) -> float:
+    """Along a side of a picture; smaller ones cannot be graded."""
+    return MIN_CELL * self.grid
 
   def expected(self, turns: Sequence[Turn]) -> Asked:
     before, after = (graded.scene for graded in grade_many(np.stack([turns[0].image, turns[2].image]), self.grid))
