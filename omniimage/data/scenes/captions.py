@@ -113,7 +113,7 @@ def read(text: str, grid: int) -> tuple[list[SceneObject], str]:
     size, color, shape, place = match.groups()
     between = text[end : match.start()].strip()
     if between not in (joiners if objects else {opening.strip() for opening in _OPENINGS}):
-      others.append(between)
+      others.append(between or match.group())
     objects.append(SceneObject(shape, color, size_of[size], *cell_of[place]))
     end = match.end()
   if text[end:].strip() not in _ENDINGS:

@@ -25,7 +25,7 @@ from omniimage.data.scenes.wording import (
 )
 from omniimage.data.scenes.world import COLORS, KINDS, SHAPES, Scene, SceneObject, object_of, split_of
 
-TRIES = 200  # changes drawn until one leads to a scene of the split; every twentieth is of the test split
+TRIES = 1000  # changes drawn until one leads to a scene of the split; every twentieth is of the test split
 
 TEMPLATES = {
   "recolor": ("make {the} {color}", "paint {the} {color}", "turn {the} {color}"),

@@ -4,7 +4,7 @@ import functools
 
 import numpy as np
 
-from omniimage.data.scenes.world import BACKGROUND, SHAPES, SIZES, Scene, cell_span, coverage
+from omniimage.data.scenes.world import BACKGROUND, SHAPES, SIZES, Scene, cell_span
 
 STROKE = (104, 104, 112)  # gray
 WIDTH = 0.07  # of a stroke, in cells; at least a pixel
@@ -28,15 +28,14 @@ def _stroke(
   shape: str, size: str, cell: float, height: int, width: int, center_y: float, center_x: float
 ) -> np.ndarray:
   """The pixels (h,w,3) uint8 of a cell that holds an outline."""
-  filled = coverage(shape, size, cell, height, width, center_y, center_x)
-  samples = 8 if cell <= 64 else 4
+  samples = 8 if cell <= 24 else 4
   radius, stroke = SIZES[size] * cell, max(WIDTH * cell, 1.0)
   y = ((np.arange(height * samples, dtype=np.float32) + 0.5) / samples - center_y) / radius
   x = ((np.arange(width * samples, dtype=np.float32) + 0.5) / samples - center_x) / radius
   x, y = np.meshgrid(x, y)
-  within = SHAPES[shape](x, y)  # what is further from the edge than the stroke is wide
+  inside = SHAPES[shape](x, y)
+  deep = inside  # further from the edge than the stroke is wide
   for angle in 2 * np.pi * np.arange(DIRECTIONS) / DIRECTIONS:
-    within = within & SHAPES[shape](x + np.cos(angle) * stroke / radius, y + np.sin(angle) * stroke / radius)
-  inner = within.reshape(height, samples, width, samples).mean((1, 3), dtype=np.float32)
-  share = np.clip(filled - inner, 0, 1)[..., None]
-  return np.round(BACKGROUND + share * np.subtract(STROKE, BACKGROUND)).astype(np.uint8)
+    deep = deep & SHAPES[shape](x + np.cos(angle) * stroke / radius, y + np.sin(angle) * stroke / radius)
+  share = (inside & ~deep).reshape(height, samples, width, samples).mean((1, 3), dtype=np.float32)
+  return np.round(BACKGROUND + share[..., None] * np.subtract(STROKE, BACKGROUND)).astype(np.uint8)

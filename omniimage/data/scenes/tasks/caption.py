@@ -37,9 +37,9 @@ class Told:
   """What a text tells of a scene.
 
   Attributes:
-    scene: the objects that it tells once.
+    scene: the objects that it tells, where it tells one of a cell.
     unclear: cells (row, column) of which it tells different things.
-    rest: what else it says; empty where all of it is a caption.
+    rest: what else it says, or does twice; empty where all of it is a caption.
   """
 
   scene: Scene
@@ -83,6 +83,8 @@ class CaptionGrader:
 
   def _told(self, answer: str) -> Told:
     objects, rest = read(answer, self.grid)
+    if not rest and len(set(objects)) < len(objects):
+      rest = "an object twice"
     by_cell: dict[tuple[int, int], set] = {}
     for item in objects:
       by_cell.setdefault(item.cell, set()).add(item)

@@ -1,5 +1,7 @@
 """Questions: a scene and a question, then a short answer as the target."""
 
+import functools
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -56,11 +58,21 @@ class QuestionsGrader:
 
   def _meaning(self, answer: str) -> str:
     """The answer in the first of the words that mean the same."""
-    said = " ".join(answer.lower().split()).removesuffix(".").strip()
-    for (row, column), phrases in places(self.grid).items():
-      if any(said.removeprefix("in ").removeprefix("at ") == phrase.split(" ", 1)[1] for phrase in phrases):
-        return f"row {row + 1}, column {column + 1}"
-    words = said.split()
+    words = answer.lower().strip().removesuffix(".").split()
+    cell = _cells(self.grid).get(_name_of_place(words))
+    if cell is not None:
+      return f"row {cell[0] + 1}, column {cell[1] + 1}"
     if len(words) > 1 and words[0] in _ARTICLES:
       words = words[1:]
     return " ".join(_SAME.get(word, word) for word in words)
+
+
+@functools.cache
+def _cells(grid: int) -> dict[str, tuple[int, int]]:
+  """The cells by their names."""
+  return {_name_of_place(phrase.split()): cell for cell, phrases in places(grid).items() for phrase in phrases}
+
+
+def _name_of_place(words: Sequence[str]) -> str:
+  """ "in the top left" → "top left"."""
+  return " ".join(itertools.dropwhile(lambda word: word in ("in", "at", "the"), words))
