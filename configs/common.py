@@ -14,9 +14,11 @@ def base() -> ConfigDict:
 
   config.data = data = ConfigDict()
   data.drop_text = 0.1  # share of conversations without their text, so that sampling can be guided
-  data.packing_rows = 256  # rows that one block of records is packed into
+  data.aspect_ratios = ("1:1",)  # width:height of the buckets, each of about image_size² pixels; the first is drawn
+  data.packing_rows = 1024  # rows that one block of records is packed into
   data.vocabulary = "builtin"  # or the path of a byte-level tokenizer.json
   data.max_bad_records = 0.05  # share of the last 512 that may be unreadable; above it the run stops
+  data.workers = 0  # processes that read and decode ahead; 0: two threads of the run's own
 
   config.optimizer = optimizer = ConfigDict()
   optimizer.muon_rms = 1.0  # of Muon's updates of the layers' matrices, in learning rates; 0: AdamW for all

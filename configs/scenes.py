@@ -83,13 +83,13 @@ def get_config(variant: str = "demo") -> ConfigDict:
   config.run.checkpoint_every = 200  # steps
   config.run.sample_every = 200
   if variant == "tiny":
+    config.data.source.max_objects = 1
     shrink(config)
   return config
 
 
 def shrink(config: ConfigDict):
-  """One object a picture and a model of 650 thousand parameters: two minutes on two cores, not quality."""
-  config.data.source.max_objects = 1
+  """A model of 650 thousand parameters: two minutes on two cores, not quality."""
   for part in (config.tokenizer, config.prior, config.decoder):
     part.width, part.heads, part.mlp_width = 64, 2, 128
   config.prior.kv_heads = config.decoder.kv_heads = 1

@@ -48,8 +48,9 @@ def main(argv: list[str]):
   if PROMPT.value is not None:
     check_text(PROMPT.value)
   run = load_run(WORKDIR.value)
-  size = run.settings.data.image_size
-  check_pixels(NUM_IMAGES.value, size * SCALE.value if PROMPT.value is not None else max(size, DISPLAYED))
+  height, width = run.settings.buckets[0].pixels
+  scale = SCALE.value if PROMPT.value is not None else max(1, DISPLAYED // max(height, width))
+  check_pixels(NUM_IMAGES.value, (height * scale, width * scale))
   if PROMPT.value is not None:
     read_prompt(PROMPT.value, run.settings, run.text_tokenizer)  # nor a wrong prompt for the compiler
     _warn_of_unseen([PROMPT.value], run)
@@ -72,11 +73,13 @@ def main(argv: list[str]):
   print(f"{OUT.value}: {len(drawing.images)} drawn at step {run.step} of the run")
 
 
-def check_pixels(images: int, side: int):
-  """UserError where so many images, shown `side` pixels wide, make a picture that no memory or viewer takes."""
-  if images * side**2 > MOST_PIXELS:
+def check_pixels(images: int, shown: tuple[int, int]):
+  """UserError where so many images, each of so many pixels on the sheet, make a picture that no memory or viewer
+  takes."""
+  height, width = shown
+  if images * height * width > MOST_PIXELS:
     raise UserError(
-      f"--num_images={images}, each shown {side:,} pixels wide, are {images * side**2:,} pixels, more than the "
+      f"--num_images={images}, each shown {width:,} pixels wide, are {images * height * width:,} pixels, more than the "
       f"{MOST_PIXELS:,} of a picture that can be shown; draw fewer, or --scale them less"
     )
 

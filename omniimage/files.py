@@ -1,7 +1,10 @@
 """Files that a kill or a power cut leaves whole, as they were or as they become."""
 
+import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from etils import epath
 
@@ -13,6 +16,24 @@ def write_whole(path: Path | epath.Path, content: bytes):
     return
   unfinished = path.with_name(f"{path.name}.tmp")
   unfinished.write_bytes(content)
+  finish(unfinished, path)
+
+
+@contextlib.contextmanager
+def writing_whole(path: Path) -> Iterator[BinaryIO]:
+  """The same for what is written piece by piece: the file is there once the context has ended well."""
+  unfinished = path.with_name(f"{path.name}.tmp")
+  try:
+    with unfinished.open("wb") as file:
+      yield file
+    finish(unfinished, path)
+  except BaseException:
+    unfinished.unlink(missing_ok=True)
+    raise
+
+
+def finish(unfinished: Path | epath.Path, path: Path | epath.Path):
+  """Gives a file that has been written to its end its name, for good."""
   flush(unfinished)
   unfinished.rename(path)
   flush(path.parent)

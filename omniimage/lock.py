@@ -24,7 +24,6 @@ from pathlib import Path
 from absl import logging
 
 from omniimage import strict_json
-from omniimage.distributed.agree import first_says
 from omniimage.errors import UserError
 
 BEAT = 10.0  # seconds between touches
@@ -35,16 +34,26 @@ NAMING = 1.0  # seconds in which who has the lock has written its name
 
 
 class Lock:
-  """Of several processes of one run the first holds it, for all. Ends with `close`, or with the process."""
+  """Of several processes of one run the first holds it, for all. Ends with `close`, or with the process.
 
-  def __init__(self, path: Path):
-    self._path = path
+  Messages say what its folder is and which flag chooses another.
+  """
+
+  def __init__(self, path: Path, folder: str = "the workdir", flag: str = "--workdir"):
+    self._path, self._folder, self._flag = path, folder, flag
     self._file, self._own, self._problem = None, None, None
     self._closing = threading.Event()
 
   def take(self):
     """All processes must call it; returns once the run holds the lock. UserError, in all of them, if another does."""
+    from omniimage.distributed.agree import first_says  # jax, which takes the devices, is for runs alone
+
     if problem := first_says(self._try):
+      raise UserError(problem)
+
+  def take_alone(self):
+    """The same for a command that is one process."""
+    if problem := self._try():
       raise UserError(problem)
 
   def check(self):
@@ -52,7 +61,9 @@ class Lock:
     if self._problem:
       raise UserError(self._problem)
     if self._file is not None and not self._is_there():
-      raise UserError(f"the workdir {self._path.parent} has vanished, or another is in its place; the run cannot go on")
+      raise UserError(
+        f"{self._folder} {self._path.parent} has vanished, or another is in its place; the run cannot go on"
+      )
 
   def close(self):
     """Lets go of the lock."""
@@ -69,7 +80,7 @@ class Lock:
     try:
       problem = self._take()
     except OSError as error:
-      problem = f"{self._path} cannot be written: {error.strerror}; mend that, or choose another --workdir"
+      problem = f"{self._path} cannot be written: {error.strerror}; mend that, or choose another {self._flag}"
     if problem:
       self.close()
     return problem
@@ -104,7 +115,9 @@ class Lock:
   def _held_by(self, holder: dict) -> str:
     process, host, since = (holder.get(name) for name in ("process", "host", "since"))
     who = f"process {process} on {host}, since {since}" if process else f"a process that {self._path} does not name"
-    return f"the workdir {self._path.parent} is in use by {who}; let it end or stop it, or choose another --workdir"
+    return (
+      f"{self._folder} {self._path.parent} is in use by {who}; let it end or stop it, or choose another {self._flag}"
+    )
 
   def _beat(self):
     while not self._closing.wait(BEAT):

@@ -18,12 +18,14 @@ class Stream(enum.IntEnum):
   PARAMETERS = 16
   UPDATES = 17  # by step
   DRAWINGS = 18
-  ORDER = 19  # of the records, by epoch
-  BLOCK_ROWS = 20  # their order, by block
+  ORDER = 19  # of the records, by epoch, bucket and part
+  BLOCK_ROWS = 20  # their order, by block and bucket
   RECORDS = 21  # captions and what else varies, by epoch and record
   EXAMPLES = 22  # which records are shown or asked for
   CAPTIONS = 23  # their words, by record
   BATCHES_DRAWN = 24  # a seed each, by number
+  BUCKETS = 25  # of the batches, by block
+  PARTS = 26  # of a mixture, by block and bucket
 
   # Of an update.
   ROWS = 32  # by row

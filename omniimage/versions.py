@@ -61,7 +61,9 @@ CHANGES = (
     settings={"system": "omni"},
     renamed_settings={f"stages.*.{part}_rate": f"stages.*.rates.{part}" for part in ("tokenizer", "prior", "decoder")},
   ),
-  Change(settings={"data.source[scenes].tasks": ["text_to_image"]}),
+  Change(
+    settings={"data.aspect_ratios": ["1:1"], "data.workers": 0, "data.source[scenes].tasks": ["text_to_image"]},
+  ),
 )
 FORMAT = len(CHANGES)
 

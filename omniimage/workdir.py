@@ -1,5 +1,6 @@
-"""A run is a folder: config.json, checkpoints/, metrics/, samples/, report.html, lock, and tokenizer.json where the
-text vocabulary is not the one that ships with the package. This file knows its names.
+"""A run is a folder: config.json, checkpoints/, metrics/, samples/, report.html, lock, and where there are such,
+bad_records.jsonl, and tokenizer.json with a text vocabulary that does not ship with the package. This file knows its
+names.
 """
 
 import dataclasses
@@ -50,6 +51,12 @@ class Workdir:
   @property
   def samples(self) -> Path:
     return self.path / "samples"
+
+  @property
+  def bad_records(self) -> Path:
+    """Lines of the records that this process could not use. The name is that of the first process."""
+    process = jax.process_index()
+    return self.path / (f"bad_records.{process}.jsonl" if process else "bad_records.jsonl")
 
   @property
   def unsaved(self) -> Path:

@@ -7,13 +7,25 @@ import omniimage
 
 ROOT = Path(omniimage.__file__).parents[1]
 RECORDS = tuple(
-  f"omniimage.data.{name}" for name in ("sources", "scenes", "tasks", "conversation", "emoji", "records", "images")
+  f"omniimage.data.{name}"
+  for name in (
+    "sources",
+    "scenes",
+    "tasks",
+    "conversation",
+    "emoji",
+    "records",
+    "prepared",
+    "formats",
+    "images",
+    "color_profiles",
+  )
 )
 KEEPS = ("omniimage.checkpoint", "omniimage.lock", "omniimage.workdir")  # what a run is, among several processes
 # From top to bottom; a module belongs to the longest entry that begins its name. Entries of one row know each other.
 LAYERS = (
   ("launch",),
-  ("omniimage.plan",),
+  ("omniimage.plan", "omniimage.prepare"),
   ("omniimage.training.loop",),
   ("omniimage.training.samples",),
   ("omniimage.evaluation",),

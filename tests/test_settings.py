@@ -6,21 +6,28 @@ import sys
 import typing
 
 import jax
+import numpy as np
 import pytest
+import tensorflow_datasets as tfds
 
 from configs import emoji, omni, scenes
 from omniimage import settings as settings_module
-from omniimage.data.sources import SOURCES
+from omniimage.data.records import captioned
+from omniimage.data.sources import SOURCES, open_source
+from omniimage.data.sources.mixture import MixtureSettings
+from omniimage.data.sources.records import RecordsSettings
 from omniimage.data.sources.source import SourceSettings
+from omniimage.data.sources.tfds import TfdsSettings
 from omniimage.ranges import ranges_of
 from omniimage.sampling.generate import Generator, draw_prompts
 from omniimage.settings import Settings, SettingsError, from_config, from_stored
 from omniimage.training import loop
 from omniimage.training.state import fresh_state
 from omniimage.workdir import Workdir
-from tests import small
+from tests import small, stored_records, tfds_sets
 
 SETTINGS = pathlib.Path(settings_module.__file__).parent
+THERE_ARE = f"there are {', '.join(SOURCES)}"
 OURS = tuple(str(SETTINGS.parents[1] / folder) for folder in ("omniimage", "launch"))
 
 
@@ -40,9 +47,14 @@ def test_a_variant_that_a_config_does_not_have_is_an_error_that_names_it(module)
 
 def _classes(cls: type) -> set[type]:
   """The settings class and all below it."""
-  kinds = {kind for hint in typing.get_type_hints(cls).values() for kind in (hint, *typing.get_args(hint))}
-  kinds |= {row.settings for row in SOURCES.values()} if SourceSettings in kinds else set()
-  return {cls}.union(*(_classes(kind) for kind in kinds if dataclasses.is_dataclass(kind)))
+  found, left = set(), [cls]
+  while left:
+    if (kind := left.pop()) in found or not dataclasses.is_dataclass(kind):
+      continue
+    found.add(kind)
+    kinds = {inner for hint in typing.get_type_hints(kind).values() for inner in (hint, *typing.get_args(hint))}
+    left += [*kinds, *(row.settings for row in SOURCES.values() if SourceSettings in kinds)]
+  return found
 
 
 def _is_reader(frame) -> bool:
@@ -105,11 +117,31 @@ def test_every_field_has_a_reader(read, monkeypatch, tmp_path):
     functools.partial(draw_prompts, generator.omni, sampling=sampling), *args
   )
   generator(["a red star"])
+  _read_own_data(trainer.settings, tmp_path, monkeypatch)
 
   fields = {(cls.__name__, field.name) for cls in _classes(Settings) for field in dataclasses.fields(cls)}
   chosen_by = {(row.settings.__name__, "name") for row in SOURCES.values()}  # has chosen the class, in `from_config`
   chosen_by.add((SourceSettings.__name__, "name"))
   assert fields - chosen_by - read == set()
+
+
+def _read_own_data(settings: Settings, folder: pathlib.Path, monkeypatch):
+  """Opens the sources that read what lies on disk, and a mixture of them."""
+  monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+  picture = stored_records.picture()
+  stored_records.write(folder / "records", {"train": [captioned("a", ["a square"], picture)]})
+  features = {"text": tfds.features.Text(), "image": tfds.features.Image()}
+  examples = [{"text": "a square", "image": picture}]
+  tfds_sets.make(folder, "squares", features, {"train": examples, "test": examples})
+  shown = {"templates": ("{}",), "fit": "crop", "background": (255, 255, 255)}
+  own = (
+    RecordsSettings("records", path=str(folder / "records"), **shown),
+    TfdsSettings("tfds", dataset=str(folder / "squares"), mapping=(), **shown),
+  )
+  data = dataclasses.replace(settings.data, source=MixtureSettings("mixture", own, (1.0, 1.0)))
+  opened = open_source(data, "train", settings.buckets, small.text_tokenizer(), small.omni(settings).vocabulary)
+  assert len(opened.catalogue().parts) == 2 and opened.record(1, np.random.default_rng(0))
+  assert opened.record(0, np.random.default_rng(0))
 
 
 def _changed(changes: dict) -> dict:
@@ -144,8 +176,12 @@ def _refused(config: dict) -> str:
     ("stages", 3, "config.stages=3 must be a group of keys"),
     ("stages.prior", 3, "config.stages.prior=3 must be a group of keys"),
     ("data.source", "scenes", "config.data.source='scenes' must be a group of keys"),
-    ("data.source", [], "config.data.source.name=[] is not a data source; there are scenes, emoji"),
-    ("data.source.name", "photos", "config.data.source.name='photos' is not a data source; there are scenes, emoji"),
+    ("data.source", [], f"config.data.source.name=[] is not a data source; {THERE_ARE}"),
+    (
+      "data.source.name",
+      "photos",
+      f"config.data.source.name='photos' is not a data source; {THERE_ARE}",
+    ),
   ],
 )
 def test_a_wrong_type_is_one_line_that_names_the_key(key, value, said):

@@ -1,22 +1,27 @@
 """Batches: packed rows of conversations, the contract between data and model.
 
 A batch is a function of (seed, batch index, rows): no iterator state, the same whatever the number of hosts, whatever
-was read before. Grain reads and decodes ahead in threads.
+was read before. Threads or processes read and decode ahead.
 """
 
+import contextlib
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TypedDict
 
-import grain
 import numpy as np
 from absl import logging
 
 from omniimage.data import conversation
+from omniimage.data.ahead import read_ahead
+from omniimage.data.bad_records import BadRecords
+from omniimage.data.batch_stream import BatchStream
+from omniimage.data.capacity import why_too_large
 from omniimage.data.conversation import Encoded, Tokenizer
-from omniimage.data.packing import RowStream
 from omniimage.data.readings import Readings
 from omniimage.data.sources.source import Source
-from omniimage.settings import DataSettings, SettingsError
+from omniimage.settings import DataSettings
 from omniimage.size import Size
 from omniimage.streams import Stream, generator
 from omniimage.vocabulary import Vocabulary
@@ -24,6 +29,7 @@ from omniimage.vocabulary import Vocabulary
 # Axes: B rows, L tokens of a row, I image slots of a row, H and W pixels.
 
 FIRST_RECORDS = 8  # one of them at least must be readable, or nothing starts
+MOST_LISTED = 10_000  # of the records that are larger than a row
 
 
 class Batch(TypedDict):
@@ -39,8 +45,15 @@ class Batch(TypedDict):
   image_is_target: np.ndarray  # (B,I) bool
 
 
+Notes = list[tuple[int, str]]  # each record that was read, and what was wrong with it, or nothing
+
+
 class Batches:
-  """The batches of a source. SettingsError at once if a record may not fit a row."""
+  """The batches of a source. SettingsError at once if too many of its records do not fit a row.
+
+  Attributes:
+    bad_records: indices of the records that could not be read, so far.
+  """
 
   def __init__(
     self,
@@ -52,43 +65,25 @@ class Batches:
     seed: int,
   ):
     """`sizes`: that the source was opened for."""
-    self._source, self._data, self._seed = source, data, seed
-    self._vocabulary, self._text_tokenizer, self._sizes = vocabulary, text_tokenizer, tuple(sizes)
     catalogue = source.catalogue()
-    self._tokens, self._images = catalogue.tokens, catalogue.images
-    if not len(self._tokens):
+    if not len(catalogue.tokens):
       raise ValueError("the data source has no records; a source needs at least one")
-    self.bad_records: set[int] = set()  # that could not be read, so far
-    self._readings = Readings()
-    self._check_capacity()
-    self._check_readable()
-    self._stream = RowStream(
-      self._tokens,
-      self._images,
-      rows=data.packing_rows,
-      sequence_length=data.sequence_length,
-      images_per_row=data.images_per_row,
-      seed=seed,
-    )
+    self._data = data
+    self._stream = BatchStream(catalogue, len(sizes), data, seed)
+    bounds = catalogue.tokens, catalogue.images
+    self._reader = Reader(source, data, vocabulary, text_tokenizer, tuple(sizes), seed, self._stream, *bounds)
+    self.bad_records: set[int] = set()
+    self._readings, self._listed = Readings(), None
+    self._reader.check()
 
   def size_of(self, batch_index: int) -> Size:
-    """The size of all images of a batch, by its index alone: every process takes part in the same compiled step. As yet
-    there is one bucket."""
-    return self._sizes[0]
+    """The size of all images of a batch, by its index alone: every process takes part in the same compiled step."""
+    return self._reader.sizes[self._stream.bucket(batch_index)]
 
   def batch(self, batch_index: int, rows: int, own: Sequence[int] | None = None) -> Batch:
     """Batch `batch_index`, which has `rows` rows over all processes: those of a process, or all."""
-    own = range(rows) if own is None else own
-    size = self.size_of(batch_index)
-    batch = empty_batch(len(own), self._data, self._vocabulary, size)
-    for row, place in enumerate(own):
-      start = slot = 0
-      for segment, (epoch, record) in enumerate(self._stream.row(batch_index * rows + int(place)), start=1):
-        encoded = self._read_or_skip(epoch, record, size)
-        if encoded is not None:
-          _write(batch, encoded, row, segment, start, slot)
-          start += len(encoded.tokens)
-          slot += len(encoded.images)
+    _, batch, notes = self._reader.read(batch_index, rows, own)
+    self._note(notes)
     return batch
 
   def iterate(
@@ -101,23 +96,23 @@ class Batches:
     num_threads: int = 2,
     prefetch: int = 4,
   ) -> Iterator[tuple[int, Batch]]:
-    """(batch index, `batch`) from `start_index` up to `stop_index`, read ahead by `num_threads` threads."""
-
-    def read(batch_index: int) -> tuple[int, Batch]:
-      return batch_index, self.batch(batch_index, rows, own)
-
-    ahead = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=prefetch)
-    return iter(grain.MapDataset.range(start_index, stop_index).map(read).to_iter_dataset(ahead))
+    """(batch index, `batch`) from `start_index` up to `stop_index`, read ahead by `data.workers` processes, or by
+    `num_threads` threads where there are none. Closing the iterator ends them."""
+    read = ReadOf(self._reader, rows, own)
+    ahead = read_ahead(read, start_index, stop_index, workers=self._data.workers, threads=num_threads, ahead=prefetch)
+    with contextlib.closing(ahead):
+      for batch_index, batch, notes in ahead:
+        self._note(notes)
+        yield batch_index, batch
 
   def record_ids(self, batch_index: int, rows: int) -> list[list[int]]:
     """The records in each row of the whole batch, in order, the bad ones included."""
-    first = batch_index * rows
-    return [[record for _, record in self._stream.row(place)] for place in range(first, first + rows)]
+    return [[record for _, record in self._stream.row(batch_index, rows, place)] for place in range(rows)]
 
   def statistics(self, batch_index: int, rows: int) -> dict[str, float]:
     """Shares for the log: of the tokens taken in the batch's block, by the records' bounds; of its records dropped; and
     of the last records read, whatever their batch, that were bad."""
-    block = self._stream.block(batch_index * rows // self._data.packing_rows)
+    block = self._stream.block(batch_index, rows)
     shares = {"packing_fill": block.fill, "packing_dropped": block.dropped}
     return {**shares, "bad_records": self._readings.bad_share}
 
@@ -125,59 +120,105 @@ class Batches:
     """Raises UserError where more of the last records than `data.max_bad_records` could not be read."""
     self._readings.check(self._data.max_bad_records)
 
-  def _read(self, epoch: int, record: int, size: Size) -> Encoded:
+  def keep_list(self, path: Path, first: bool = True):
+    """From now on bad records are listed in a file; by the `first` process, those that are larger than a row at
+    once."""
+    self._listed = BadRecords(path)
+    left_out, tokens, images = self._stream.too_large, self._reader.tokens, self._reader.images
+    if first and len(left_out):
+      for record in left_out[:MOST_LISTED].tolist():
+        self._list(record, f"larger than a row: {why_too_large(tokens[record], images[record], self._data)}")
+      logging.warning("%d of %d records are left out, larger than a row: %s", len(left_out), len(tokens), path)
+
+  def _note(self, notes: Notes):
+    for record, problem in notes:
+      self._readings.note(problem and f"record {record}: {problem}")
+      if problem and record not in self.bad_records:
+        self.bad_records.add(record)
+        logging.warning("left out, record %d: %s", record, problem)
+        self._list(record, problem)
+
+  def _list(self, record: int, problem: str):
+    if self._listed is not None:
+      self._listed.add(self._reader.source.key(record), record, problem)
+
+
+@dataclass(frozen=True, eq=False)
+class Reader:
+  """Makes batches. It holds nothing that changes, so that threads share it and processes have one each."""
+
+  source: Source
+  data: DataSettings
+  vocabulary: Vocabulary
+  text_tokenizer: Tokenizer
+  sizes: tuple[Size, ...]
+  seed: int
+  stream: BatchStream
+  tokens: np.ndarray  # (n,) of each record at most
+  images: np.ndarray  # (n,) likewise
+
+  def read(self, batch_index: int, rows: int, own: Sequence[int] | None = None) -> tuple[int, Batch, Notes]:
+    """The rows `own` of a batch of `rows`, or all of them. A record that cannot be read is an empty segment, and
+    noted."""
+    own, notes = range(rows) if own is None else own, []
+    size = self.sizes[self.stream.bucket(batch_index)]
+    batch = empty_batch(len(own), self.data, self.vocabulary, size)
+    for row, place in enumerate(own):
+      start = slot = 0
+      for segment, (epoch, record) in enumerate(self.stream.row(batch_index, rows, int(place)), start=1):
+        try:
+          encoded = self.encode(epoch, record, size)
+        except Exception as error:  # one broken file among millions must not end a run
+          notes.append((record, f"{type(error).__name__}: {error}"))
+          continue
+        notes.append((record, ""))
+        _write(batch, encoded, row, segment, start, slot)
+        start += len(encoded.tokens)
+        slot += len(encoded.images)
+    return batch_index, batch, notes
+
+  def encode(self, epoch: int, record: int, size: Size) -> Encoded:
     """One conversation as it is in this epoch. ValueError if it is larger than the source had promised."""
-    rng = generator(Stream.RECORDS, self._seed, epoch, record)
-    without_text = rng.random() < self._data.drop_text
-    turns = self._source.record(record, rng)
+    rng = generator(Stream.RECORDS, self.seed, epoch, record)
+    without_text = rng.random() < self.data.drop_text
+    turns = self.source.record(record, rng)
     if without_text:
-      turns = self._source.task(record).without_condition(turns)
-    encoded = conversation.encode(turns, self._text_tokenizer, self._vocabulary, size)
+      turns = self.source.task(record).without_condition(turns)
+    encoded = conversation.encode(turns, self.text_tokenizer, self.vocabulary, size)
     shape = (*size.pixels, 3)
     for image in encoded.images:
       if image.shape != shape:
-        raise ValueError(f"record {record} has an image of {image.shape}, data.image_size asks for {shape}")
+        raise ValueError(f"record {record} has an image of {image.shape}, its bucket is of {shape}")
     for name, found, bound in (
-      ("tokens", len(encoded.tokens), self._tokens[record]),
-      ("images", len(encoded.images), self._images[record]),
+      ("tokens", len(encoded.tokens), self.tokens[record]),
+      ("images", len(encoded.images), self.images[record]),
     ):
       if found > bound:
         raise ValueError(f"record {record} has {found} {name}, but its source's catalogue promised at most {bound}")
     return encoded
 
-  def _read_or_skip(self, epoch: int, record: int, size: Size) -> Encoded | None:
-    try:
-      encoded = self._read(epoch, record, size)
-    except Exception as error:  # one broken file among millions must not end a run
-      problem = f"record {record}: {type(error).__name__}: {error}"
-      self._readings.note(problem)
-      if record not in self.bad_records:
-        self.bad_records.add(record)
-        logging.warning("left out, %s", problem)
-      return None
-    self._readings.note()
-    return encoded
-
-  def _check_capacity(self):
-    for name, key, needs in (
-      ("tokens", "sequence_length", self._tokens),
-      ("images", "images_per_row", self._images),
-    ):
-      holds, largest = getattr(self._data, key), int(np.argmax(needs))
-      if needs[largest] > holds:
-        raise SettingsError(
-          f"data.{key}={holds} is too small: record {largest} may have {needs[largest]} {name}; "
-          f"set data.{key} to {needs[largest]} or more"
-        )
-
-  def _check_readable(self):
+  def check(self):
     """Raises the error of the first records if none of them can be read: then it is not the records."""
-    for record in range(min(FIRST_RECORDS, len(self._source))):
+    left_out = self.stream.too_large
+    first = np.setdiff1d(np.arange(min(len(self.tokens), FIRST_RECORDS + len(left_out))), left_out)[:FIRST_RECORDS]
+    for record in first.tolist():
       try:
-        return self._read(0, record, self.size_of(0))
+        return self.encode(0, record, self.sizes[self.stream.bucket_of(record)])
       except Exception as raised:
         error = raised
     raise error
+
+
+@dataclass(frozen=True, eq=False)
+class ReadOf:
+  """What workers are asked: a batch by its index."""
+
+  reader: Reader
+  rows: int
+  own: Sequence[int] | None
+
+  def __call__(self, batch_index: int) -> tuple[int, Batch, Notes]:
+    return self.reader.read(int(batch_index), self.rows, self.own)
 
 
 def empty_batch(rows: int, data: DataSettings, vocabulary: Vocabulary, size: Size) -> Batch:

@@ -1,130 +1,225 @@
 """Packing: which records share a row, as a pure function of (seed, index).
 
-Every epoch permutes the records, and the epochs follow each other as one endless stream. W consecutive records of it, a
-block, are packed into exactly R rows of so many tokens and so many image slots; what finds no place is dropped and
-counted. The blocks follow each other as one endless stream of rows: row r is row r % R of block r // R. So any row, of
-any step, on any host, is found without reading the rows before it.
+The records come as an endless stream. W consecutive ones, a block, are packed into exactly R rows of so many tokens and
+so many image slots, the largest first, each where it leaves the least room (best-fit decreasing; Johnson 1973). What
+finds no place waits for the next blocks, where it comes after their own records and after what has waited less; what
+has found none in WAITS of them is dropped and counted. So how a block's own records are packed depends on them alone,
+where those that wait go on nothing before the last WAITS blocks, and the rows on no more. The blocks follow each other
+as one endless stream of rows: row r is row r % R of block r // R. Any row, of any step, on any host, is found without
+those before it, but for the few blocks that are packed again to know what they leave over.
 """
 
 import functools
-from collections import defaultdict
+import math
+import threading
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from omniimage.data.record_stream import RecordStream
 from omniimage.streams import Stream, generator
 
-# Axes: N records of the data set, W records of a block, R rows of a block.
+# Axes: W records of a block, R rows of a block.
 
-MAX_DROPPED = 0.01  # share of a block's records that may find no place; fewer leave the rows emptier
-TRIAL_ROWS = 2048  # that are packed to find how many records a block takes
+WAITS = 4  # blocks after its own in which a record may find a place
+MAX_DROPPED = 0.0001  # share of the records that trials may drop; fewer leave the rows emptier
+TRIAL_RECORDS = (2**12, 2**16)  # at least and at most: the first epoch; they stand for all
+TRIAL_ROWS, TRIAL_BLOCKS = 4096, 8  # that are packed at least to find how many records a block takes
+FEWER = 1 / 256  # of a block's records that a trial takes less than the one before it
 
 
 @dataclass(frozen=True)
 class Packed:
-  rows: tuple[tuple[int, ...], ...]  # for each row the positions in the block of its records, in order
-  dropped: int  # records that found no place
-  fill: float  # share of the rows' tokens that is taken
-
-
-def pack_block(tokens, images, rows: int, sequence_length: int, images_per_row: int) -> Packed:
-  """Packs the records of a block, of `tokens` (W,) and `images` (W,), best-fit in the order of the stream.
-
-  A record goes where it leaves the least room for tokens, then for images. The order is the stream's and not
-  decreasing, so that what is dropped is not always the shortest. Rows of equal room are interchangeable: they wait in
-  one stack for each room, and a bit for each stack that is not empty finds the tightest one in a few operations.
   """
-  waiting = defaultdict(list)  # (free images, free tokens) -> rows
-  waiting[images_per_row, sequence_length] = list(range(rows))[::-1]
-  stacks = [0] * images_per_row + [1 << sequence_length]  # of each number of free images: bit n set for n free tokens
-  packed, dropped, taken = [[] for _ in range(rows)], 0, 0
-  for position, (need, slots) in enumerate(zip(np.asarray(tokens).tolist(), np.asarray(images).tolist())):
-    least, found = sequence_length + 1, None
-    for free_images in range(slots, images_per_row + 1):
-      if fitting := stacks[free_images] >> need:
-        room = (fitting & -fitting).bit_length() - 1  # what the tightest row that fits will have left
-        if room < least:
-          least, found = room, (free_images, need + room)
-    if found is None:
-      dropped += 1
-      continue
-    free_images, free_tokens = found
-    row = waiting[found].pop()
-    if not waiting[found]:
-      stacks[free_images] &= ~(1 << free_tokens)
-    waiting[free_images - slots, free_tokens - need].append(row)
-    stacks[free_images - slots] |= 1 << free_tokens - need
-    packed[row].append(position)
-    taken += need
-  return Packed(tuple(map(tuple, packed)), dropped, taken / (rows * sequence_length))
+  Attributes:
+    rows: for each row the positions in the block of its records, in order; of those that waited, W and on.
+    left: positions of the records that found no place.
+    fill: share of the rows' tokens that is taken.
+  """
+
+  rows: tuple[tuple[int, ...], ...]
+  left: tuple[int, ...]
+  fill: float
+
+
+class Rows:
+  """Rows that fill up. Those of equal room are interchangeable: they wait in one stack for each room, and a bit for
+  each stack that is not empty finds the tightest in a few operations."""
+
+  def __init__(self, rows: int, sequence_length: int, images_per_row: int):
+    self._tokens, self._images, self.taken = sequence_length, images_per_row, 0
+    self._waiting = {images_per_row * (sequence_length + 1) + sequence_length: list(range(rows))[::-1]}
+    self._stacks = [0] * images_per_row + [1 << sequence_length]  # of each number of free images: bit n, n free tokens
+    self.rows = [[] for _ in range(rows)]
+
+  def place(self, records: Iterable[tuple[int, int, int]]) -> list[int]:
+    """Puts each record (position, tokens, images), in order, where it leaves the least room for tokens, then for
+    images. Returns the positions of those that fit nowhere."""
+    stacks, waiting, rows, pitch, left = self._stacks, self._waiting, self.rows, self._tokens + 1, []
+    for position, need, slots in records:
+      least, found = pitch, -1
+      for free_images in range(slots, self._images + 1):
+        if fitting := stacks[free_images] >> need:
+          room = (fitting & -fitting).bit_length() - 1  # what the tightest row that fits will have left
+          if room < least:
+            least, found = room, free_images
+      if found < 0:
+        left.append(position)
+        continue
+      key = found * pitch + need + least
+      row = waiting[key].pop()
+      if not waiting[key]:
+        stacks[found] &= ~(1 << need + least)
+      waiting.setdefault((found - slots) * pitch + least, []).append(row)
+      stacks[found - slots] |= 1 << least
+      rows[row].append(position)
+      self.taken += need
+    return left
+
+
+def pack_block(
+  tokens, images, rows: int, sequence_length: int, images_per_row: int, waiting: Sequence[tuple[int, int]] = ()
+) -> Packed:
+  """Packs the records of a block, of `tokens` (W,) and `images` (W,), then those `waiting`, of (tokens, images)."""
+  tokens, images = np.asarray(tokens), np.asarray(images)
+  size = np.maximum(tokens / sequence_length, images / max(images_per_row, 1))
+  order = np.argsort(-size, kind="stable")
+  packed = Rows(rows, sequence_length, images_per_row)
+  left = packed.place(zip(order.tolist(), tokens[order].tolist(), images[order].tolist()))
+  left += packed.place((len(tokens) + i, *record) for i, record in enumerate(waiting))
+  fill = packed.taken / (rows * sequence_length)
+  return Packed(tuple(tuple(sorted(row)) for row in packed.rows), tuple(left), fill)
 
 
 def block_records(tokens, images, rows: int, sequence_length: int, images_per_row: int) -> int:
-  """W, the records of a block: as many as R mean records' rows hold, less until trials drop no more than 1 % of them.
+  """W, the records of a block: as many as fit by their mean and spread, less until trials drop hardly any.
+
+  The trials let a record wait for one block alone: what their few blocks drop is how the records' sizes fit together,
+  and not the chance that a block has many large ones, for which the spread stands.
 
   Args:
-    tokens, images: of every record, in the order of the stream: its first blocks are the trials.
+    tokens, images: of records in the order of the stream. They are the trials' blocks, over and over.
   """
   tokens, images = np.asarray(tokens), np.asarray(images)
-  records = rows * min(sequence_length / tokens.mean(), images_per_row / max(images.mean(), 1e-9))
-  records, trials = max(1, int(records)), max(1, TRIAL_ROWS // rows)
-  while True:
-    blocks = np.arange(trials * records).reshape(trials, records) % len(tokens)
-    dropped = sum(pack_block(tokens[b], images[b], rows, sequence_length, images_per_row).dropped for b in blocks)
-    if dropped <= MAX_DROPPED * blocks.size or records == 1:
-      return records
-    records -= -(-dropped // (2 * trials))  # half of what is too much, rounded up: the rest often finds a place then
+  records = min(_mean_records(tokens, rows * sequence_length), _mean_records(images, rows * images_per_row))
+  while records > 1 and (dropped := _trial(tokens, images, records, rows, sequence_length, images_per_row)):
+    # Half of what is too much: the rest often finds a place then.
+    records -= max(1, int(dropped / 2), int(FEWER * records))
+  return max(1, records)
 
 
-@functools.lru_cache(maxsize=8)
-def _permutation(num_records: int, seed: int, epoch: int) -> np.ndarray:
-  return generator(Stream.ORDER, seed, epoch).permutation(num_records)
+def _mean_records(needs: np.ndarray, room: int) -> int:
+  """How many records need a room, less one deviation of what so many need."""
+  if not needs.any():
+    return 2**31
+  mean = needs.mean()
+  return int(room / mean - needs.std() / mean * math.sqrt(room / mean))
 
 
-def records_between(start: int, stop: int, num_records: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-  """The epochs and the records at the places start … stop−1 of the endless permuted stream."""
-  epochs, places = np.divmod(np.arange(start, stop), num_records)
-  records = np.empty_like(places)
-  for epoch in np.unique(epochs):
-    records[epochs == epoch] = _permutation(num_records, seed, int(epoch))[places[epochs == epoch]]
-  return epochs, records
+def _trial(tokens, images, records: int, rows: int, sequence_length: int, images_per_row: int) -> float:
+  """How many records a block of so many drops; 0 where the trial's blocks drop hardly any."""
+  waiting, dropped, blocks = [], 0, max(TRIAL_BLOCKS, TRIAL_ROWS // rows)
+  for block in range(blocks):
+    own = np.arange(block * records, (block + 1) * records) % len(tokens)
+    left = pack_block(tokens[own], images[own], rows, sequence_length, images_per_row, waiting).left
+    waiting = [(int(tokens[own[i]]), int(images[own[i]])) for i in left if i < records]
+    dropped += len(left) - len(waiting)
+    if dropped > MAX_DROPPED * blocks * records:
+      return dropped / (block + 1)
+  return 0.0
 
 
-def record_at(stream_position: int, num_records: int, seed: int) -> tuple[int, int]:
-  """(epoch, record) at one place of the endless permuted stream."""
-  epoch, place = divmod(stream_position, num_records)
-  return epoch, int(_permutation(num_records, seed, epoch)[place])
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Block:
-  rows: tuple[tuple[tuple[int, int], ...], ...]  # (epoch, record) of every record of every row
-  dropped: float  # share of the block's records
-  fill: float  # share of the rows' tokens, by the records' upper bounds
+  """
+  Attributes:
+    names: (k, 2) epochs and records, of which the rows have some.
+    rows: of each row, which of them, in order.
+    dropped: share of a block's records that found no place.
+    fill: share of the rows' tokens that is taken, by the records' upper bounds.
+  """
+
+  names: np.ndarray
+  rows: tuple[tuple[int, ...], ...]
+  dropped: float
+  fill: float
+
+  def row(self, index: int) -> list[tuple[int, int]]:
+    """(epoch, record) of every record of a row."""
+    return [(epoch, record) for epoch, record in self.names[list(self.rows[index])].tolist()]
 
 
 class RowStream:
-  """The endless stream of packed rows over a data set of known lengths. Threads may share it."""
+  """The endless stream of packed rows of some records. Threads may share it."""
 
-  def __init__(self, tokens, images, *, rows: int, sequence_length: int, images_per_row: int, seed: int):
-    self._tokens, self._images = np.asarray(tokens), np.asarray(images)
-    self._capacity = (rows, sequence_length, images_per_row)
-    self._rows, self._seed = rows, seed
-    _, first_epoch = records_between(0, len(self._tokens), len(self._tokens), seed)
-    self.block_records = block_records(self._tokens[first_epoch], self._images[first_epoch], *self._capacity)
-    self.block = functools.lru_cache(maxsize=4)(self._pack)
+  def __init__(
+    self,
+    tokens: np.ndarray,
+    images: np.ndarray,
+    records: RecordStream,
+    *,
+    rows: int,
+    sequence_length: int,
+    images_per_row: int,
+    seed: int,
+    bucket: int = 0,
+  ):
+    """`tokens` and `images` of all the data set's records, of which the stream has some, or all; `bucket` is the number
+    of the stream among those of the run."""
+    self._tokens, self._images, self._records = tokens, images, records
+    self._capacity, self._draw = (rows, sequence_length, images_per_row), (seed, bucket)
+    _, first = records.between(0, int(np.clip(records.count, *TRIAL_RECORDS)))
+    self.block_records = block_records(tokens[first], images[first], *self._capacity)
+    self._remember()
 
-  def row(self, index: int) -> tuple[tuple[int, int], ...]:
+  def row(self, index: int) -> list[tuple[int, int]]:
     """(epoch, record) of every record in row `index` of the stream."""
-    block, row = divmod(index, self._rows)
-    return self.block(block).rows[row]
+    block, row = divmod(index, self._capacity[0])
+    return self.block(block).row(row)
+
+  def block(self, index: int) -> Block:
+    with self._packing:  # of threads that want one block, one packs it
+      return self._blocks(index)
+
+  def _remember(self):
+    self._packing = threading.Lock()
+    self._blocks = functools.lru_cache(maxsize=4)(self._pack)
+    self._left = {}  # of the block packed last: what it leaves over
+
+  def __getstate__(self):
+    return {name: value for name, value in vars(self).items() if name not in ("_packing", "_blocks", "_left")}
+
+  def __setstate__(self, state):
+    vars(self).update(state)
+    self._remember()
 
   def _pack(self, index: int) -> Block:
-    start = index * self.block_records
-    epochs, records = records_between(start, start + self.block_records, len(self._tokens), self._seed)
-    packed = pack_block(self._tokens[records], self._images[records], *self._capacity)
-    names = list(zip(epochs.tolist(), records.tolist()))
+    names, packed, left = self._packed(index, self._waiting(index, WAITS))
+    self._left = {index: left[:WAITS]}
     # The last rows of a block are what was left to fill: shuffled, no batch gets all of them.
-    order = generator(Stream.BLOCK_ROWS, self._seed, index).permutation(self._rows)
-    rows = tuple(tuple(names[position] for position in packed.rows[row]) for row in order)
-    return Block(rows, packed.dropped / self.block_records, packed.fill)
+    seed, bucket = self._draw
+    order = generator(Stream.BLOCK_ROWS, seed, index, bucket).permutation(len(packed.rows))
+    rows = tuple(packed.rows[row] for row in order)
+    return Block(names, rows, sum(map(len, left[WAITS:])) / self.block_records, packed.fill)
+
+  def _packed(self, index: int, waiting: Sequence[np.ndarray]) -> tuple[np.ndarray, Packed, list[np.ndarray]]:
+    """The names of a block's records, its own and then those that wait; how they are packed; and which are left over:
+    of its own, of those that had waited for one block, for two, …"""
+    start = index * self.block_records
+    groups = [np.stack(self._records.between(start, start + self.block_records), axis=1), *waiting]
+    names = np.concatenate(groups)
+    tokens, images = (needs[names[:, 1]] for needs in (self._tokens, self._images))
+    own, held = slice(None, self.block_records), slice(self.block_records, None)
+    sizes = list(zip(tokens[held].tolist(), images[held].tolist()))
+    packed = pack_block(tokens[own], images[own], *self._capacity, sizes)
+    left, ends = np.sort(packed.left).astype(int), np.cumsum([len(group) for group in groups])
+    return names, packed, [names[some] for some in np.split(left, np.searchsorted(left, ends[:-1]))]
+
+  def _waiting(self, index: int, waits: int) -> list[np.ndarray]:
+    """What the blocks before leave over: of the last one's own, of that before it, … of at most `waits`."""
+    if index == 0 or waits == 0:
+      return []
+    if index - 1 not in self._left:
+      return self._packed(index - 1, self._waiting(index - 1, waits - 1))[2][:waits]
+    return self._left[index - 1][:waits]

@@ -16,8 +16,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tensorflow_datasets.proto import tf_example_generated_pb2 as tf_example
-
 ROLES = ("user", "assistant")
 
 
@@ -75,7 +73,7 @@ def text_alone(key: str, text: str) -> Record:
 def to_bytes(record: Record) -> bytes:
   """As it is stored. BadRecord where its turns do not fit its images."""
   _check(record.turns, len(record.images))
-  example = tf_example.Example()
+  example = _example()
   features = example.features.feature
   for name, values in (
     ("key", [record.key.encode("utf-8", "replace")]),
@@ -89,7 +87,7 @@ def to_bytes(record: Record) -> bytes:
 
 def from_bytes(stored: bytes) -> Record:
   """What `to_bytes` has stored. BadRecord where that is none."""
-  example = tf_example.Example()
+  example = _example()
   try:
     example.ParseFromString(stored)
     features = {name: list(feature.bytes_list.value) for name, feature in example.features.feature.items()}
@@ -97,6 +95,13 @@ def from_bytes(stored: bytes) -> Record:
   except Exception as error:
     raise BadRecord(f"no record of a prepared data set: {type(error).__name__}: {error}") from None
   return Record(key, turns_from_json(turns, len(images)), tuple(images))
+
+
+def _example() -> Any:
+  """An empty tf.train.Example. TFDS brings it, and takes a quarter of a second to import."""
+  from tensorflow_datasets.proto import tf_example_generated_pb2 as tf_example
+
+  return tf_example.Example()
 
 
 def turns_to_json(turns: Sequence[Turn]) -> str:

@@ -80,9 +80,11 @@ class TextToImage:
     return [TextTurn(text, is_target=False), ImageTurn(image, is_target=True)]
 
   def without_condition(self, turns: Sequence[Turn]) -> tuple[Turn, ...]:
-    """All text before the target goes, so that the sequence starts with `<image>`; what paints nothing stays whole."""
+    """The text between the target and the image before it goes, so that what was said and drawn earlier stays, and a
+    sequence without other images starts with `<image>`; what paints nothing stays whole."""
     place = _place_of_target(turns) or 0
-    return tuple(turn for i, turn in enumerate(turns) if i >= place or isinstance(turn, ImageTurn))
+    before = max((i for i, turn in enumerate(turns[:place]) if isinstance(turn, ImageTurn)), default=-1)
+    return tuple(turn for i, turn in enumerate(turns) if not before < i < place)
 
   def prompt(self, turns: Sequence[Turn]) -> tuple[Turn, ...]:
     return tuple(turns[: _place_of_target(turns) or 0])
@@ -91,6 +93,25 @@ class TextToImage:
     """The last image that is to be painted."""
     place = _place_of_target(turns)
     return None if place is None else turns[place]
+
+
+class Conversation(TextToImage):
+  """Whatever a user and an assistant say and show. The answer is the last image that is to be painted, or the last text
+  that is to be said where none is. A record is (text or image, whether the assistant's) of each turn, in order."""
+
+  def turns(self, record: Sequence[tuple[str | np.ndarray, bool]], rng: np.random.Generator) -> list[Turn]:
+    return [(TextTurn if isinstance(said, str) else ImageTurn)(said, is_target=own) for said, own in record]
+
+  def prompt(self, turns: Sequence[Turn]) -> tuple[Turn, ...]:
+    return tuple(turns[: self._answer(turns) or 0])
+
+  def target(self, turns: Sequence[Turn]) -> Turn | None:
+    place = self._answer(turns)
+    return None if place is None else turns[place]
+
+  def _answer(self, turns: Sequence[Turn]) -> int | None:
+    painted = _place_of_target(turns)
+    return _place_of_target(turns, TextTurn) if painted is None else painted
 
 
 def text_of(turns: Sequence[Turn]) -> str:

@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import jax
 import numpy as np
@@ -57,15 +57,36 @@ def held_out(generator: Generator, n: int, seed: int, example: Example = asked_i
   """The first `n` records of the test split that ask for different images, fewer if there are fewer; `seed` words their
   captions. `example` as of `read_examples`. UserError if there are none."""
   source, settings = open_split(generator, "test"), generator.omni.settings
-  return read_examples(source, source.distinct(), n, seed, settings, generator.text_tokenizer, example)
+  return read_examples(source, distinct(source, settings), n, seed, settings, generator.text_tokenizer, example)
 
 
 def picked(generator: Generator, split: str, n: int, seed: int) -> Examples:
   """`n` records from all over a split, "train" or "test", fewer if it has fewer; `seed` picks and words them. UserError
   if there are none."""
-  source = open_split(generator, split)
-  return read_examples(
-    source, candidates(len(source), n, seed), n, seed, generator.omni.settings, generator.text_tokenizer
+  source, settings = open_split(generator, split), generator.omni.settings
+  records = candidates(of_drawn_size(source, settings), n, seed)
+  return read_examples(source, records, n, seed, settings, generator.text_tokenizer)
+
+
+def of_drawn_size(source: Source, settings: Settings) -> Sequence[int]:
+  """Indices of the records that are of the size which is drawn, the run's first bucket: pictures of one size make a
+  sheet and can be measured together. A warning says once if there are others."""
+  buckets = source.catalogue().buckets
+  if buckets is None or not np.any(buckets):
+    return range(len(source))
+  found, size = np.flatnonzero(buckets == 0), settings.buckets[0]
+  logging.log_first_n(
+    logging.WARNING, "drawn and measured are the %d of %d records that are of %d×%d pixels, data.aspect_ratios[0]", 1,
+    len(found), len(source), *size.pixels,
+  )  # fmt: skip
+  return found
+
+
+def distinct(source: Source, settings: Settings) -> Iterator[int]:
+  """Those of them, in order, that are not known to show what one before them does."""
+  drawn = of_drawn_size(source, settings)
+  return (
+    i for i in source.distinct() if len(drawn) == len(source) or drawn[np.searchsorted(drawn, i) % len(drawn)] == i
   )
 
 
@@ -74,9 +95,10 @@ def pick(records: int, n: int, seed: int) -> np.ndarray:
   return np.sort(streams.generator(Stream.EXAMPLES, seed).choice(records, min(n, records), replace=False))
 
 
-def candidates(records: int, n: int, seed: int) -> list[int]:
-  """What `pick` gives, and further indices to take the places of those that cannot be used."""
-  return list(dict.fromkeys([*pick(records, n, seed).tolist(), *pick(records, SPARE * n, seed).tolist()]))
+def candidates(records: Sequence[int], n: int, seed: int) -> list[int]:
+  """Those of the records that `pick` gives, and further ones to take the places of those that cannot be used."""
+  places = dict.fromkeys([*pick(len(records), n, seed).tolist(), *pick(len(records), SPARE * n, seed).tolist()])
+  return [int(records[place]) for place in places]
 
 
 def open_split(generator: Generator, split: str) -> Source:
@@ -130,9 +152,9 @@ def _checked(
     return None
   prompt, image = example
   read_prompt(prompt, settings, text_tokenizer)
-  size = settings.data.image_size
-  if image.shape != (size, size, 3):
-    raise ValueError(f"an image of {image.shape}, data.image_size asks for {(size, size, 3)}")
+  shape = (*settings.buckets[0].pixels, 3)
+  if image.shape != shape:
+    raise ValueError(f"an image of {image.shape}, data.image_size asks for {shape}")
   return example
 
 
@@ -143,7 +165,7 @@ def conversations(generator: Generator, suite: str, n: int, seed: int) -> tuple[
   task = graded_by(source, suite)
   if task is None:
     raise UserError(f"{suite} {ungraded(generator.omni.settings.data.source.name)}")
-  own = (i for i in source.distinct() if source.task(i) is task)
+  own = (i for i in distinct(source, generator.omni.settings) if source.task(i) is task)
   return task, [source.record(i, streams.generator(Stream.CAPTIONS, seed, i)) for i in itertools.islice(own, n)]
 
 

@@ -42,17 +42,18 @@ def gallery(captions: Sequence[str], columns: Mapping[str, Sequence[Picture]], i
 
 def _picture(shown: Picture, alternative: str) -> str:
   if not isinstance(shown, Marked):
-    return _image(shown, alternative)
+    return image_tag(shown, alternative)
   frames = "".join(
     f'<i style="left:{left:g}%;top:{top:g}%;width:{width:g}%;height:{height:g}%"></i>'
     for left, top, width, height in shown.frames
   )
   notes = "".join(f"<li>{escape(note)}</li>" for note in shown.notes)
   listed = f"<ul>{notes}</ul>" if notes else ""
-  return f'<div class="frames">{_image(shown.image, alternative)}{frames}</div>{listed}'
+  return f'<div class="frames">{image_tag(shown.image, alternative)}{frames}</div>{listed}'
 
 
-def _image(image: np.ndarray, alternative: str) -> str:
+def image_tag(image: np.ndarray, alternative: str) -> str:
+  """An image (H, W, 3) inside the page, enlarged if it is small."""
   height, width, _ = image.shape
   factor = enlargement(max(height, width))
   file = io.BytesIO()

@@ -11,7 +11,7 @@ from omniimage.settings.parts import DecoderSettings, PriorSettings, TokenizerSe
 from omniimage.settings.run import MeshSettings, RunSettings
 from omniimage.settings.sampling import AS_TRAINED, SamplingSettings
 from omniimage.settings.training import FaultSettings, OptimizerSettings, StageSettings
-from omniimage.size import Size
+from omniimage.size import Size, size_of
 from omniimage.vocabulary import MAX_GRID, image_length
 
 REMAT = ("none", "projections", "mlp", "attention", "full", "offload")  # from all saved to nothing, or on the host
@@ -55,9 +55,24 @@ class Settings(Ranged):
     divides(tokenizer.patch_size, decoder.pixels_per_token, "tokenizer.patch_size", "decoder.pixels_per_token")
     divides(decoder.patch_size, decoder.pixels_per_token, "decoder.patch_size", "decoder.pixels_per_token")
     divides(decoder.pixels_per_token, self.data.image_size, "decoder.pixels_per_token", "data.image_size")
-    for size in self.buckets:
-      self._check_size(size)
+    self._check_buckets()
     self._choose_sampled_rows()
+
+  def _check_buckets(self):
+    """SettingsError where two buckets are one, or the model cannot read or paint images of one."""
+    ratios, named = self.data.aspect_ratios, {}
+    require(bool(ratios), "data.aspect_ratios is empty; give width:height of the buckets, as ('1:1', '4:3', '3:4')")
+    for ratio, size in zip(ratios, self.buckets):
+      same = named.setdefault(size, ratio)
+      require(
+        same is ratio,
+        f"data.aspect_ratios has {same} and {ratio}, both of {size.rows}×{size.columns} visual tokens at "
+        f"data.image_size={self.data.image_size}; leave one out",
+      )
+      self._check_size(size)
+    highest = max(size.patches(self.decoder.patch_size)[0] for size in self.buckets)
+    for rows in self.decoder.chunk_rows:
+      require(0 <= rows <= highest, f"chunk_rows={rows}: the canvas has {highest} patch rows")
 
   def _check_size(self, size: Size):
     """SettingsError where the model cannot read or paint images of a size."""
@@ -73,8 +88,6 @@ class Settings(Ranged):
       self.data.sequence_length >= longest,
       f"data.sequence_length={self.data.sequence_length} cannot hold one image of {longest} tokens",
     )
-    for rows in self.decoder.chunk_rows:
-      require(0 <= rows <= patches[0], f"chunk_rows={rows}: the canvas has {patches[0]} patch rows")
 
   def _choose_sampled_rows(self):
     """Puts the number of rows that AS_TRAINED stands for in its place."""
@@ -98,13 +111,13 @@ class Settings(Ranged):
 
   @property
   def buckets(self) -> tuple[Size, ...]:
-    """The sizes that batches have: as yet one, the square of `data.image_size`. The first is that which is drawn."""
-    side = self.data.image_size // self.decoder.pixels_per_token
-    return (Size(side, side, self.decoder.pixels_per_token),)
+    """The sizes that batches have, of `data.aspect_ratios`. The first is that which is drawn by default."""
+    data = self.data
+    return tuple(size_of(ratio, data.image_size, self.decoder.pixels_per_token) for ratio in data.aspect_ratios)
 
   @property
   def canvas_rows(self) -> int:
-    """Patch rows of what is drawn."""
+    """Patch rows of what is drawn, of the first bucket."""
     return self.buckets[0].patches(self.decoder.patch_size)[0]
 
   @property

@@ -130,6 +130,7 @@ class Trainer:
     if begin_anew:
       set_old_run_aside(workdir)
       workdir.create()
+    batches.keep_list(workdir.bad_records, first=jax.process_index() == 0)
     run, has_saved = settings.run, lambda: workdir.unsaved.unlink(missing_ok=True)
     return cls(
       config=json.loads(json.dumps(config.to_dict())),
@@ -188,19 +189,22 @@ class Trainer:
     stage, (_, start) = self.settings.stages[name], stage_at(self.settings, int(state.step))
     stop, run, sharding = start + stage.steps, self.settings.run, batch_sharding(self.mesh)
     index, step, accounts = int(state.batch_index), int(state.step), self.accounts
-    begun = step
     self.metrics.begin(step)
     accounts.enter(name)
     accounts.turn_to("compile")
     step_fn = self.compile_step(state, name, start)
     own = local_rows(stage.rows, sharding)
-    batches = self.batches.iterate(index, index + stop - step, stage.rows, own)
-    unseen, rate, last_loss, counted = deque(), Rate(), None, True
-    with Progress(name, step - start, stage.steps) as progress:
+    ahead = self.batches.iterate(index, index + stop - step, stage.rows, own)
+    unseen, rate, last_loss, counted, compiled = deque(), Rate(), None, True, set()
+    with contextlib.closing(ahead) as batches, Progress(name, step - start, stage.steps) as progress:
       for index, batch in batches:
         self.batches.check()
-        if step > begun:  # the first one compiles
+        if (size := self.batches.size_of(index)) in compiled:
           accounts.turn_to("steps")
+        else:  # the first step of each size
+          accounts.turn_to("compile")
+          progress.compiling(size)
+          compiled.add(size)
         state, metrics = step_fn(state, global_batch(batch, sharding))
         accounts.turn_to("steps")
         step += 1

@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from omniimage import strict_json
 from omniimage.files import write_whole
+from omniimage.size import Size
 
 # It would say of every number that it is not finite; TensorBoard marks those, and metrics.jsonl names them.
 logging.getLogger("tensorboardX.x2num").setLevel(logging.ERROR)
@@ -99,6 +100,13 @@ class Progress:
       self._printed = now
       left = (now - self._began) / (self._done - self._first) * (self._steps - self._done)
       print(f"{self._stage} {self._done}/{self._steps}: {text}, {left:.0f} s left", file=sys.stderr, flush=True)
+
+  def compiling(self, size: Size):
+    """The next step is the first on images of a size."""
+    text = f"compiling for {'×'.join(map(str, size.pixels))} pixels"
+    self._bar.set_postfix_str(text)
+    if not (self._watched or self._silent) and self._done > self._first:
+      print(f"{self._stage} {self._done}/{self._steps}: {text}", file=sys.stderr, flush=True)
 
   def __enter__(self) -> "Progress":
     return self

@@ -14,7 +14,16 @@ from omniimage.errors import CheckpointError, UserError
 from omniimage.workdir import Workdir
 
 # In this order, so that a move cut short leaves nothing that could be begun anew without being asked.
-MOVED = ("checkpoints", "config.json", "tokenizer.json", "report.json", "report.html", "samples", "metrics")
+MOVED = (
+  "checkpoints",
+  "config.json",
+  "tokenizer.json",
+  "report.json",
+  "report.html",
+  "samples",
+  "metrics",
+  "bad_records*.jsonl",
+)
 
 
 def find_step(checkpoints: Checkpoints, workdir: Workdir, from_step: int | None = None) -> int | None:
@@ -76,9 +85,9 @@ def set_old_run_aside(workdir: Workdir):
     try:
       moving.mkdir(parents=True, exist_ok=True)
       workdir.unsaved.unlink(missing_ok=True)
-      for name in MOVED:
-        source, target = workdir.path / name, moving / name
-        if source.exists() and not (target.exists() and _is_empty(source)):
+      for source in [found for pattern in MOVED for found in workdir.path.glob(pattern)]:
+        target = moving / source.name
+        if not (target.exists() and _is_empty(source)):
           source.rename(target)
       moving.rename(done)
     except OSError as error:

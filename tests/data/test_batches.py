@@ -7,6 +7,7 @@ import re
 import numpy as np
 import pytest
 
+from omniimage import strict_json
 from omniimage.data import conversation
 from omniimage.data.batches import Batches
 from omniimage.data.conversation import ImageTurn, TextTurn
@@ -23,12 +24,14 @@ ROWS = 6
 DATA = DataSettings(
   source=SourceSettings("sketches"),
   image_size=8,
+  aspect_ratios=("1:1",),
   sequence_length=96,
   images_per_row=5,
   packing_rows=16,
   drop_text=0.1,
   vocabulary="builtin",
   max_bad_records=1.0,
+  workers=0,
 )
 VOCABULARY = Vocabulary(text_size=256, image_codes=10)
 
@@ -305,8 +308,24 @@ def test_a_record_longer_than_its_bound_is_left_out_and_never_spills_over():
   assert batches.bad_records == {9}
 
 
-def test_what_can_never_fit_a_row_is_an_error_before_anything_is_read():
-  with pytest.raises(SettingsError, match=r"data.sequence_length=40 .*record 3 may have 50 tokens; .* to 50 or more"):
-    batches_of(Sketches(n=4), sequence_length=40)
-  with pytest.raises(SettingsError, match=r"data.images_per_row=2 .* may have 3 images; set data.images_per_row to 3"):
-    batches_of(images_per_row=2)
+def test_rows_that_are_too_small_for_all_records_are_an_error_before_anything_is_read():
+  with pytest.raises(SettingsError, match=r"data.sequence_length=20 .*record 3 may have 50 tokens.* to 50 or more"):
+    batches_of(Sketches(n=4), sequence_length=20)
+
+
+def test_rows_that_are_too_small_for_more_records_than_may_be_bad_are_an_error_that_says_what_would_do():
+  with pytest.raises(SettingsError, match=r"images_per_row=1 .* may have 3 images, and 50 % .* 3 or more; 2 would"):
+    batches_of(images_per_row=1, max_bad_records=0.25)
+  with pytest.raises(SettingsError, match=r"data.images_per_row=1 .* to 3 or more$") as error:
+    batches_of(images_per_row=1, max_bad_records=0.2)
+  assert "\n" not in str(error.value)
+
+
+def test_a_few_records_that_are_larger_than_a_row_are_left_out_and_listed(tmp_path):
+  batches = batches_of(images_per_row=2, max_bad_records=0.25)
+  batches.keep_list(tmp_path / "bad_records.jsonl")
+  seen = {record for index in range(40) for row in batches.record_ids(index, ROWS) for record in row}
+  assert seen == {record for record in range(200) if record % 4 < 3}
+  lines = strict_json.read_lines(tmp_path / "bad_records.jsonl")
+  assert [line["record"] for line in lines] == [record for record in range(200) if record % 4 == 3]
+  assert lines[0]["reason"] == "larger than a row: 3 images, a row holds 2 (data.images_per_row)"

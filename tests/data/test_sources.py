@@ -29,7 +29,7 @@ def text_tokenizer():
 
 
 def open_(text_tokenizer, source=SCENES, split="train", size=SIZE, text_size=None):
-  data = DataSettings(source, size.side, 96, 5, 16, 0.1, "builtin", 1.0)
+  data = DataSettings(source, size.side, ("1:1",), 96, 5, 16, 0.1, "builtin", 1.0, workers=0)
   vocabulary = Vocabulary(text_size or text_tokenizer.size, image_codes=10)
   return open_source(data, split, (size,), text_tokenizer, vocabulary), vocabulary
 
@@ -104,7 +104,7 @@ def test_what_a_mixture_promises_of_its_records_holds(text_tokenizer, grid, task
 def test_a_mixture_is_packed_with_every_task_in_its_first_batch(text_tokenizer):
   source = mixed(*TASKS)
   opened, vocabulary = open_(text_tokenizer, source)
-  data = DataSettings(source, SIZE.side, 256, 8, 64, 0.1, "builtin", 1.0)
+  data = DataSettings(source, SIZE.side, ("1:1",), 256, 8, 64, 0.1, "builtin", 1.0, workers=0)
   batches = Batches(opened, data, vocabulary, text_tokenizer, (SIZE,), seed=0)
   batch = batches.batch(0, 8)
   assert not batches.bad_records
@@ -194,7 +194,7 @@ def test_sources_of_an_unknown_split_or_a_vocabulary_too_small_are_errors(text_t
 )
 def test_the_shipped_sources_fill_their_rows(text_tokenizer, source, size, sequence_length, images_per_row):
   opened, vocabulary = open_(text_tokenizer, source, size=size)
-  data = DataSettings(source, size.side, sequence_length, images_per_row, 256, 0.1, "builtin", 1.0)
+  data = DataSettings(source, size.side, ("1:1",), sequence_length, images_per_row, 256, 0.1, "builtin", 1.0, workers=0)
   batches = Batches(opened, data, vocabulary, text_tokenizer, (size,), seed=0)
   assert batches.statistics(0, 24)["packing_fill"] > 0.9 and batches.statistics(0, 24)["packing_dropped"] < 0.02
   batch = batches.batch(0, 24)

@@ -25,6 +25,7 @@ FLAGS = {
   "evaluate": (*DRAWS, "prompts", "install_seconds"),
   "plan": ("num_slices", *(f"config.{key}" for key in KEYS)),
   "train": tuple(f"config.{key}" for key in KEYS),
+  "prepare": ("held_out", "workers", "shard_bytes"),
 }
 
 
@@ -46,6 +47,9 @@ WORK = {  # of the commands: the first thing that would take long, or need a tra
   ),
   "omniimage.plan.plan": lambda config, topology, slices, *_, **__: _begin(settings=from_config(config), slices=slices),
   "omniimage.training.loop.train": lambda config, workdir, *_, **__: _begin(settings=from_config(config)),
+  "omniimage.prepare.prepare.prepare": lambda request, say: _begin(
+    settings=RUN.settings, held_out=request.held_out, workers=request.workers, shard_bytes=request.shard_bytes
+  ),
   "launch.processes.joined": contextlib.nullcontext,
 }
 
@@ -75,6 +79,7 @@ def test_a_number_in_a_flag_is_refused_in_a_line_or_has_a_meaning(command, tmp_p
     "evaluate": ("--workdir=run", f"--out={folder}"),
     "plan": (TINY, "--topology=v5e:2x4", f"--out={folder}/plan.json"),
     "train": (TINY, "--workdir=run"),
+    "prepare": ("--source=pictures", f"--out={folder}"),
   }[command]
 
   assert isinstance(outcome(command, *required), dict)  # otherwise nothing below would show anything

@@ -16,7 +16,8 @@ class Given:
     caption_columns: fields with a caption each, alternatives; or templates over fields, as "{label} in {style} style".
     split_column: the field that says "train" or "test".
     metadata: the file that lists the pictures, relative to the source.
-    mapping: of a TFDS data set's features to turns.
+    mapping: of a TFDS data set's features, or templates over them, to the role that shows or says them, in order:
+      {"{label}": "user", "image": "assistant"}.
   """
 
   image_column: str = ""
@@ -60,6 +61,9 @@ class Row:
 class Format(Protocol):
   """A source on disk that has been opened. Opening it raises UserError where it can never give a record: a path that is
   not there, a column that does not exist (with those that do), no caption at all."""
+
+  def found(self) -> str:
+    """What was taken for what, on one line: "file_name and text of metadata.jsonl"."""
 
   def units(self) -> Sequence[Unit]:
     """In order; the same each time."""

@@ -7,8 +7,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from omniimage.data.sources.emoji import EmojiSettings, EmojiSource
+from omniimage.data.sources.mixture import MixtureSettings, MixtureSource
+from omniimage.data.sources.records import RecordsSettings, open_records
 from omniimage.data.sources.scenes import ScenesSettings, ScenesSource
 from omniimage.data.sources.source import SPLITS, Row, Source
+from omniimage.data.sources.tfds import TfdsSettings, open_tfds
 from omniimage.errors import SettingsError
 from omniimage.size import Size
 from omniimage.vocabulary import Vocabulary
@@ -20,6 +23,9 @@ if TYPE_CHECKING:
 SOURCES = {
   "scenes": Row(ScenesSettings, ScenesSource),
   "emoji": Row(EmojiSettings, EmojiSource),
+  "records": Row(RecordsSettings, open_records),
+  "tfds": Row(TfdsSettings, open_tfds),
+  "mixture": Row(MixtureSettings, MixtureSource),
 }
 
 

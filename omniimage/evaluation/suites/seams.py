@@ -96,7 +96,7 @@ def seams(generator: Generator, prompts: int, seed: int, batch: int = 64) -> Sea
   """Draws the first `prompts` of the test split. A canvas of one chunk has no seams, and is not drawn."""
   examples, settings = held_out(generator, prompts, seed), generator.omni.settings
   patch_size, chunk_rows = settings.decoder.patch_size, settings.sampling.chunk_rows
-  if chunk_count(settings.data.image_size, patch_size, chunk_rows) == 1:
+  if chunk_count(settings.buckets[0].pixels[0], patch_size, chunk_rows) == 1:
     return Seams(examples, None, None, patch_size, chunk_rows)
   drawing = drawn(generator, examples.captions, seed, batch)
   return Seams(examples, drawing.images, drawing.rendering, patch_size, chunk_rows)

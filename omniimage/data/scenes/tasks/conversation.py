@@ -42,10 +42,6 @@ class Conversation(tasks.TextToImage):
     change = longest(_FOLLOWING, cost) + change_bound(self._grid, cost, refers_back=True)
     return caption_bound(num_objects, self._grid, cost, _REQUESTS) + (EXCHANGES - 1) * change
 
-  def without_condition(self, turns: Sequence[Turn]) -> tuple[Turn, ...]:
-    """The last instruction alone goes: what was drawn before, and why, stays."""
-    return (*turns[:-2], turns[-1])
-
 
 @dataclass(frozen=True)
 class ConversationGrader:

@@ -1,0 +1,104 @@
+"""Makes a data set of your own pictures, in the one format that training reads.
+
+  python -m launch.prepare --source=PATH_OR_NAME --out=DIR
+    [--format=folder|webdataset|parquet|conversations|text|tfds|scenes|emoji]
+    [--image_column=NAME --caption_column=NAME_OR_TEMPLATE --split_column=NAME --metadata=FILE --map=JSON]
+    [--held_out=SHARE --workers=N --name=NAME --licence=NOTE] [--runner=NAME [-- OPTIONS_OF_THE_RUNNER]]
+
+What a source may be, and what becomes of it, stands in docs/own_images.md. Whatever stops it, the same command goes on.
+"""
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from absl import flags
+
+from launch import cli, number_flags
+from omniimage.errors import UserError
+from omniimage.paths import absolute, is_utf8
+from omniimage.ranges import Range
+
+SOURCE = flags.DEFINE_string("source", None, "A folder or file of your own, or the name of a data set.")
+OUT = cli.path_flag("out", "The folder to make.")
+FORMAT = flags.DEFINE_string("format", None, "What the source is; by default it is guessed.")
+IMAGE_COLUMN = flags.DEFINE_string("image_column", "", "The field that names or holds the picture.")
+CAPTION_COLUMN = flags.DEFINE_multi_string(
+  "caption_column",
+  [],
+  'The field with the caption, or a template: "{label} in {style} style". Repeat it for alternatives.',
+)
+SPLIT_COLUMN = flags.DEFINE_string("split_column", "", "The field that says train or test.")
+METADATA = flags.DEFINE_string("metadata", "", "The file that lists the pictures, relative to the source.")
+MAP = flags.DEFINE_string("map", "", "Of a TFDS data set's features to turns, as JSON.")
+HELD_OUT = number_flags.real(
+  "held_out", 0.05, "Share of the pictures for tests, where the source does not say which.", Range(0, 0.99)
+)
+WORKERS = number_flags.whole("workers", None, "Processes; by default as many as there are cores.", Range(1, 1024))
+SHARD_BYTES = number_flags.whole("shard_bytes", 256 * 2**20, "About how large a file is.", Range(2**10, 2**40))
+LICENCE = flags.DEFINE_string("licence", "", "A note on what the pictures may be used for; it is kept with them.")
+NAME = flags.DEFINE_string("name", "", "Of the data set: small letters, digits and _. By default after the source.")
+RUNNER = flags.DEFINE_string("runner", "", "Run as an Apache Beam pipeline, as DirectRunner; its options follow --.")
+
+TEXTS = (SOURCE, FORMAT, IMAGE_COLUMN, SPLIT_COLUMN, METADATA, MAP, LICENCE, NAME, RUNNER)
+
+
+def main(argv: list[str]):
+  if argv[1:] and not RUNNER.value:
+    raise UserError(f"{argv[1]!r} is not a flag; flags begin with --, as in --source=pictures")
+  if not SOURCE.value or OUT.value is None:
+    raise UserError("give --source=pictures and --out=DIR, the folder to make")
+  _check_texts()
+  mapping = _mapping(MAP.value)
+
+  from omniimage.data.formats.format import Given  # after the flags: a wrong one should not wait for the libraries
+  from omniimage.prepare.prepare import Request, prepare
+
+  given = Given(IMAGE_COLUMN.value, tuple(CAPTION_COLUMN.value), SPLIT_COLUMN.value, METADATA.value, mapping)
+  request = Request(
+    source=_source(SOURCE.value),
+    out=OUT.value,
+    format=FORMAT.value or None,
+    given=given,
+    held_out=HELD_OUT.value,
+    licence=LICENCE.value,
+    name=NAME.value,
+    shard_bytes=SHARD_BYTES.value,
+    workers=WORKERS.value or os.cpu_count() or 1,
+    runner=RUNNER.value,
+    runner_options=tuple(argv[1:]),
+  )
+  prepare(request, say=lambda line: print(line, flush=True))
+
+
+def _check_texts():
+  for flag in TEXTS:
+    if flag.value and not is_utf8(flag.value):
+      raise UserError(f"--{flag.name}={flag.value!r} is no text: it is not UTF-8")
+  if wrong := [text for text in CAPTION_COLUMN.value if not text or not is_utf8(text)]:
+    raise UserError(f"--caption_column={wrong[0]!r} is not the name of a field")
+  if NAME.value and not re.fullmatch(r"[a-z][a-z0-9_]*", NAME.value):
+    raise UserError(f"--name={NAME.value!r} must be small letters, digits and _, and begin with a letter")
+
+
+def _source(typed: str) -> str:
+  """From the root where it is a path, or a pattern in a folder that is there; else the name of a data set."""
+  path = Path(typed).expanduser()
+  is_path = "://" in typed or path.exists() or (path.name != typed and path.parent.exists())
+  return str(absolute(typed)) if is_path else typed
+
+
+def _mapping(text: str) -> Mapping[str, str]:
+  try:
+    mapping = json.loads(text or "{}")
+  except ValueError as error:
+    raise UserError(f"--map={text} is no JSON: {error}") from None
+  if not isinstance(mapping, dict) or not all(isinstance(value, str) for value in mapping.values()):
+    raise UserError(f'--map={text} must be as {{"FEATURE": "…", …}}, names and texts')
+  return mapping
+
+
+if __name__ == "__main__":
+  cli.run(main)

@@ -1,0 +1,69 @@
+"""One's own data, as `launch.prepare` has made it: a folder of `omniimage.data.prepared`."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from omniimage.data.conversation import Tokenizer
+from omniimage.data.records import BadRecord, Record
+from omniimage.data.sources.stored import StoredSettings, StoredSource
+from omniimage.errors import UserError, require
+from omniimage.paths import absolute
+from omniimage.size import Size
+
+if TYPE_CHECKING:
+  from omniimage.data.prepared import Prepared
+
+
+@dataclass(frozen=True)
+class RecordsSettings(StoredSettings):
+  path: str  # of the folder
+
+
+@dataclass(frozen=True)
+class PreparedSplit:
+  """The records of one split of a folder."""
+
+  prepared: "Prepared"
+  split: str
+
+  def index(self) -> np.ndarray:
+    return self.prepared.index(self.split)
+
+  def text_tokens(self, text_tokenizer: Tokenizer) -> np.ndarray:
+    return self.prepared.text_tokens(self.split, text_tokenizer)
+
+  def read(self, index: int) -> Record:
+    return self.prepared.read(self.split, index)
+
+  def place(self, index: int) -> str:
+    """Its key; where that cannot be read, its shard and number there."""
+    try:
+      return self.read(index).key
+    except BadRecord:
+      for shard in self.prepared.shards(self.split):
+        if index < shard.records:
+          return f"{shard.file}:{index}"
+        index -= shard.records
+      raise
+
+
+def open_records(
+  settings: RecordsSettings, split: str, sizes: Sequence[Size], text_tokenizer: Tokenizer
+) -> StoredSource:
+  """A split of a prepared folder. UserError where it is none, or not finished, or has nothing to train on."""
+  from omniimage.data.prepared import Prepared  # and what reads the shards, which other sources do without
+
+  require(
+    bool(settings.path),
+    "data.source.path is empty; set config.data.source.path to a folder that launch.prepare has made of your data",
+  )
+  path = absolute(settings.path)
+  prepared = Prepared.open(path)
+  if split == "train" and split not in prepared.splits:
+    raise UserError(f"{path} holds out all of its records; prepare it with a smaller --held_out in another folder")
+  empty = f"{path} holds out no records to evaluate on; prepare it with --held_out=0.05 in another folder"
+  stored = PreparedSplit(prepared, split) if split in prepared.splits else None
+  return StoredSource(settings, stored, sizes, text_tokenizer, empty)
