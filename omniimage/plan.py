@@ -37,6 +37,7 @@ from omniimage.data.text import TextTokenizer
 from omniimage.distributed.mesh import batch_ways, check_rows, make_mesh
 from omniimage.distributed.xla_flags import compiler_options
 from omniimage.errors import UserError
+from omniimage.interop.start import complete
 from omniimage.planning.chips import Chip, chip_of, chips_in
 from omniimage.planning.cost import Cost, cost
 from omniimage.planning.schedule import LEVELS
@@ -83,7 +84,7 @@ def plan(
   With `fit`, of the largest batch that fits; every try is reported. Raises UserError before anything is compiled where
   config, stage, topology or installation cannot work.
   """
-  planner = Planner.prepare(from_config(config), topology, num_slices, stage)
+  planner = Planner.prepare(from_config(complete(config)), topology, num_slices, stage)
   return planner.largest(report) if fit else planner.plan(planner.rows)
 
 

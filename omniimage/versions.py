@@ -62,7 +62,16 @@ CHANGES = (
     renamed_settings={f"stages.*.{part}_rate": f"stages.*.rates.{part}" for part in ("tokenizer", "prior", "decoder")},
   ),
   Change(
-    settings={"data.aspect_ratios": ["1:1"], "data.workers": 0, "data.source[scenes].tasks": ["text_to_image"]},
+    settings={
+      "data.aspect_ratios": ["1:1"],
+      "data.workers": 0,
+      "data.source[scenes].tasks": ["text_to_image"],
+      "prior.gemma": False,
+      "prior.norm_epsilon": 1e-6,
+      "prior.rope_scaling": (),
+      "prior.local_layers": (),
+      "prior.init": "",
+    }
   ),
 )
 FORMAT = len(CHANGES)

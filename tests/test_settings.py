@@ -109,6 +109,7 @@ def test_every_field_has_a_reader(read, monkeypatch, tmp_path):
 
   monkeypatch.setattr(loop.Trainer, "compile_step", traced_step)
   monkeypatch.setattr(loop.Trainer, "_pass_on", lambda self, state: state)
+  assert trainer.system.starts() == {}
   params = small.params(trainer.system)
   trainer.run_stage(trainer._enter(fresh_state(params), "joint"), "joint", lambda step: False)
 

@@ -57,6 +57,12 @@ class Settings(Ranged):
     divides(decoder.pixels_per_token, self.data.image_size, "decoder.pixels_per_token", "data.image_size")
     self._check_buckets()
     self._choose_sampled_rows()
+    window = self.prior.local_layers[2] if self.prior.local_layers else self.data.sequence_length
+    require(
+      self.data.sequence_length <= window,
+      f"data.sequence_length={self.data.sequence_length} is more than the {window:.0f} positions that the local layers "
+      "see (prior.local_layers); make the rows shorter",
+    )
 
   def _check_buckets(self):
     """SettingsError where two buckets are one, or the model cannot read or paint images of one."""

@@ -19,6 +19,7 @@ from omniimage.data.batches import Batch, empty_batch
 from omniimage.data.text import TextTokenizer
 from omniimage.distributed.mesh import batch_axes, batch_sharding
 from omniimage.distributed.sharding import LAYER_RULES, Rules, unstacked_shardings
+from omniimage.interop.start import PriorStart
 from omniimage.models.omni import Omni
 from omniimage.sampling.autoregressive import Written, sample_token
 from omniimage.sampling.generate import Generator
@@ -78,6 +79,10 @@ class OmniSystem(System):
 
   def init(self, key: Array) -> Params:
     return self.omni.init(key)
+
+  def starts(self) -> dict[str, PriorStart]:
+    prior = self.settings.prior
+    return {"prior": PriorStart(prior, self.vocabulary)} if prior.init else {}
 
   def empty_batch(self, rows: int, size: Size) -> Mapping[str, np.ndarray]:
     return empty_batch(rows, self.settings.data, self.vocabulary, size)

@@ -48,6 +48,13 @@ class Part:
   settled: tuple[str, ...] = ()
 
 
+class Start(Protocol):
+  """A trained model that a part's parameters begin as, checked when it is made."""
+
+  def load(self, fresh: Params) -> Params:
+    """Its parameters in place of fresh ones, which are used up, on the same devices."""
+
+
 @dataclass(frozen=True)
 class Sampler:
   """One token of every row, as it is planned.
@@ -101,6 +108,10 @@ class System(ABC):
   @abstractmethod
   def init(self, key: Array) -> Params:
     """Fresh parameters of every part."""
+
+  def starts(self) -> Mapping[str, Start]:
+    """By part, what a run begins with in place of fresh parameters. UserError where that cannot be."""
+    return {}
 
   @abstractmethod
   def empty_batch(self, rows: int, size: Size) -> Mapping[str, np.ndarray]:

@@ -24,6 +24,7 @@ from omniimage.distributed.devices import check_devices
 from omniimage.distributed.mesh import batch_sharding, check_rows, global_batch, local_rows, make_mesh
 from omniimage.distributed.sharding import state_shardings
 from omniimage.errors import CheckpointError, UserError
+from omniimage.interop.start import complete
 from omniimage.settings import Settings, StageSettings, from_config
 from omniimage.step_folders import check_path
 from omniimage.streams import Stream, fold
@@ -36,7 +37,7 @@ from omniimage.training.optimizer import learning_rate, make_optimizer
 from omniimage.training.resuming import find_step, leave_later, set_old_run_aside, step_to_go_back_to
 from omniimage.training.samples import SampleSheets
 from omniimage.training.sharded import jitted_step, rules_of, system_for
-from omniimage.training.state import TrainState, enter_stage, fresh_state, leave_stage, stage_at
+from omniimage.training.state import TrainState, begin_with, enter_stage, fresh_state, leave_stage, stage_at
 from omniimage.training.step import StepFn
 from omniimage.workdir import Workdir, check_vocabulary
 
@@ -114,7 +115,8 @@ class Trainer:
 
   @classmethod
   def prepare(cls, config: ConfigDict, workdir: Workdir, begin_anew: bool = False) -> "Trainer":
-    accounts, settings = Accounts(), from_config(config)
+    accounts, config = Accounts(), complete(config, workdir.begun if not begin_anew else lambda: None)
+    settings = from_config(config)
     mesh = make_mesh(settings.mesh)
     for name in settings.schedule:
       check_rows(settings.stages[name].rows, settings.stages[name].accumulate, mesh, name)
@@ -270,8 +272,9 @@ class Trainer:
     abstract = jax.eval_shape(init, key)
     shardings = state_shardings(self.mesh, rules_of(self.system), abstract)
     if step is None:
+      starts = self.system.starts()
       with jax.set_mesh(self.mesh):
-        return jax.jit(init, out_shardings=shardings)(key)
+        return begin_with(starts, jax.jit(init, out_shardings=shardings)(key))
     placed = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), abstract, shardings)
     state = restore(self.checkpoints, step, placed, lambda: init(key))
     if int(state.step) != step:  # seals of older versions do not know their step
