@@ -17,7 +17,7 @@ def get_config(variant: str = "demo") -> ConfigDict:
     raise ValueError(f"configs/scenes.py has the variants demo and tiny, not {variant!r}")
   config = base()
 
-  config.data.source = ConfigDict(dict(name="scenes", grid=2, min_objects=1, max_objects=4))
+  config.data.source = ConfigDict(dict(name="scenes", grid=2, min_objects=1, max_objects=4, tasks=("text_to_image",)))
   config.data.image_size = 32  # pixels
   config.data.sequence_length = 96  # tokens a row: two scenes
   config.data.images_per_row = 2

@@ -3,6 +3,7 @@
   python -m launch.evaluate --workdir=runs/scenes --suite=all
 
 Suites, the rows of `omniimage.evaluation.suites.SUITES`: `binding` (do pictures of scenes show what was asked),
+`caption`, `questions`, `edits`, `sketch`, `conversation` (the other tasks over scenes, where the run has learnt them),
 `reconstruction` (the image tokenizer), `seams` (between chunks), or `all` that fit the run. Figures of other suites in
 an earlier report stay in it.
 """

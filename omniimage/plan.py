@@ -176,7 +176,7 @@ class Planner:
       return sharded.abstract_sampler(self.settings, self.text_size, self.mesh, rows, length)
     state = sharded.abstract_state(self._system, self.stage, self.mesh)
     step = sharded.jitted_step(self._system, self.stage, 0, self.mesh, state)
-    return step, (state, sharded.abstract_batch(self._system, rows, self.mesh))
+    return step, (state, sharded.abstract_batch(self._system, self.stage, rows, self.mesh))
 
   def _model_flops(self, rows: int) -> float:
     if self.stage == SAMPLE:

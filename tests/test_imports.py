@@ -16,6 +16,7 @@ RECORDS = tuple(
     "emoji",
     "records",
     "prepared",
+    "codes",
     "formats",
     "images",
     "color_profiles",

@@ -54,6 +54,22 @@ class Task(Protocol):
     """The answer that the conversation has; None where it is no conversation of this task."""
 
 
+class Writing:
+  """Base of the tasks whose answer is the last text that is to be written."""
+
+  def without_condition(self, turns: Sequence[Turn]) -> tuple[Turn, ...]:
+    """Guidance is of pictures alone: a conversation that paints nothing stays whole."""
+    return tuple(turns)
+
+  def prompt(self, turns: Sequence[Turn]) -> tuple[Turn, ...]:
+    return tuple(turns[: _place_of_target(turns, TextTurn) or 0])
+
+  def target(self, turns: Sequence[Turn]) -> TextTurn | None:
+    """The last text that is to be written."""
+    place = _place_of_target(turns, TextTurn)
+    return None if place is None else turns[place]
+
+
 class TextToImage:
   """Text, then the image it asks for. A record is the two of them."""
 
@@ -64,9 +80,11 @@ class TextToImage:
     return [TextTurn(text, is_target=False), ImageTurn(image, is_target=True)]
 
   def without_condition(self, turns: Sequence[Turn]) -> tuple[Turn, ...]:
-    """All text before the target goes, so that the sequence starts with `<image>`; what paints nothing stays whole."""
+    """The text between the target and the image before it goes, so that what was said and drawn earlier stays, and a
+    sequence without other images starts with `<image>`; what paints nothing stays whole."""
     place = _place_of_target(turns) or 0
-    return tuple(turn for i, turn in enumerate(turns) if i >= place or isinstance(turn, ImageTurn))
+    before = max((i for i, turn in enumerate(turns[:place]) if isinstance(turn, ImageTurn)), default=-1)
+    return tuple(turn for i, turn in enumerate(turns) if not before < i < place)
 
   def prompt(self, turns: Sequence[Turn]) -> tuple[Turn, ...]:
     return tuple(turns[: _place_of_target(turns) or 0])

@@ -29,6 +29,7 @@ from omniimage.sampling.events import Chunk, Codes, Event, Image, Text, TextEnd
 from omniimage.sampling.prompts import BUCKET, pad, room_before_image, to_float
 from omniimage.settings import SamplingSettings
 from omniimage.streams import Stream
+from omniimage.vocabulary import Vocabulary
 
 WORDS = 8  # tokens of text a piece
 UNFINISHED = "\ufffd"  # what a text ends with while the bytes of its last character are not all there
@@ -194,8 +195,8 @@ class Answer:
     is one pass, gives the painter its text states, and makes it the drawing of a prompt that ended so."""
     omni, pieces, params, sampling = self.omni, self.pieces, self.params, self.sampling
     v, size = omni.vocabulary, omni.settings.buckets[0]
-    # Guidance of the prior compares with the conversation without its text; its images stay.
-    forms = [tokens] if sampling.guidance == 1 else [tokens, tokens[tokens >= v.text_size]]
+    # Guidance of the prior compares with the conversation without its last words, as training drops them.
+    forms = [tokens] if sampling.guidance == 1 else [tokens, _without_last_words(tokens, v)]
     prompts, lengths = pad([[*form, *v.opening(size.rows, size.columns)] for form in forms], v)
     written, hidden = pieces.read(params, prompts, lengths, new_tokens=size.tokens)
     codes = np.empty((size.rows, size.columns), np.int32)
@@ -213,3 +214,10 @@ class Answer:
       pixels[top : top + len(own)] = own
       yield Chunk(own, (top, 0), size.pixels)
     yield Image(codes, np.asarray(rendering)[0], pixels)
+
+
+def _without_last_words(tokens: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
+  """Tokens (N,) without the text behind their last image."""
+  is_end = tokens == vocabulary.end_image
+  end = len(tokens) - np.argmax(is_end[::-1]) if is_end.any() else 0
+  return np.concatenate([tokens[:end], tokens[end:][tokens[end:] >= vocabulary.text_size]])

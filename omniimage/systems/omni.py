@@ -57,6 +57,7 @@ DECODER_RULES: Rules = (
 )
 
 OF_IMAGES = ("image", "diffusion", "pixel")  # terms that need some
+OF_PIXELS = ("diffusion", "pixel")  # that codes alone do not give
 
 
 class OmniSystem(System):
@@ -68,6 +69,7 @@ class OmniSystem(System):
   terms = tuple(TERMS)
   modifiers = ("z",)  # weight of log² Z beside each cross-entropy
   identity = ("tokenizer", "prior", "decoder", "data.image_size")
+  encoder = "tokenizer"
 
   @functools.cached_property
   def omni(self) -> Omni:
@@ -84,8 +86,8 @@ class OmniSystem(System):
     prior = self.settings.prior
     return {"prior": PriorStart(prior, self.vocabulary)} if prior.init else {}
 
-  def empty_batch(self, rows: int, size: Size) -> Mapping[str, np.ndarray]:
-    return empty_batch(rows, self.settings.data, self.vocabulary, size)
+  def empty_batch(self, rows: int, size: Size, coded: bool) -> Mapping[str, np.ndarray]:
+    return empty_batch(rows, self.settings.data, self.vocabulary, size, coded)
 
   def sums(self, batch: Batch) -> Totals:
     is_code = batch["tokens"] >= self.vocabulary.codes
@@ -95,6 +97,13 @@ class OmniSystem(System):
     self, stage: StageSettings, params: Params, batch: Batch, keys: Array, shared: Array, totals: Totals
   ) -> tuple[Array, Metrics]:
     return weighted_sum(Pass(self.omni, stage, self.omni.view(params), batch, keys, layout_index=shared), totals)
+
+  def needs_pixels(self, stage: StageSettings) -> bool:
+    return any(map(stage.weight, OF_PIXELS)) or self.encoder in stage.moves
+
+  def encode(self, params: Params, images: Array) -> Array:
+    read = self.omni.shrink(to_float(images))
+    return self.omni.encode(self.omni.view({self.encoder: params[self.encoder]}), read).codes
 
   def shared_draws(self, key: Array) -> Array:
     """Which of the decoder's chunk layouts an update uses."""
@@ -113,7 +122,7 @@ class OmniSystem(System):
     return {"codes_changed": jnp.sum(changed * batch["image_mask"]) / totals["pixel"]}
 
   def step_flops(self, stage: StageSettings, size: Size) -> float:
-    return omni_flops.step_flops(self.settings, stage, self.text_size, size)
+    return omni_flops.step_flops(self.settings, stage, self.text_size, size, self.reads_codes(stage))
 
   def sampler_flops(self, length: int) -> float:
     return omni_flops.token_flops(self.settings, self.text_size, length, kinds=("image",))

@@ -26,6 +26,7 @@ SKETCH, IMAGE = (ImageTurn(np.full((4, 4, 3), value, np.uint8), value == 1) for 
 def test_dropping_the_text_leaves_an_image_first():
   assert TASK.without_condition([CAPTION, IMAGE]) == (IMAGE,)
   assert TASK.without_condition([SKETCH, CAPTION, IMAGE, ANSWER]) == (SKETCH, IMAGE, ANSWER)
+  assert TASK.without_condition([CAPTION, SKETCH, CAPTION, CAPTION, IMAGE]) == (CAPTION, SKETCH, IMAGE)
   vocabulary = Vocabulary(text_size=256, image_codes=10)
   tokens = conversation.encode(TASK.without_condition([CAPTION, IMAGE]), Bytes(), vocabulary, Size(2, 2, 4)).tokens
   assert tokens[0] == vocabulary.image

@@ -50,7 +50,8 @@ class Walls(Source):
 def config(monkeypatch):
   monkeypatch.setitem(SOURCES, "walls", Row(SourceSettings, Walls))
   config = small.config(
-    **small.SHALLOW, **{"data.source": {"name": "walls"}, "data.aspect_ratios": ("1:1", "2:1"), "schedule": ("tokenizer",)}
+    **small.SHALLOW,
+    **{"data.source": {"name": "walls"}, "data.aspect_ratios": ("1:1", "2:1"), "schedule": ("tokenizer",)},
   )
   config.stages.tokenizer.steps = 24
   config.run.update(log_every=1, checkpoint_every=12, sample_every=0)

@@ -6,7 +6,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from omniimage.evaluation.held_out import Examples, drawn, held_out
+from omniimage.data.sources.source import Source
+from omniimage.evaluation.held_out import Examples, drawn, draws_from_words, held_out, undrawn
 from omniimage.evaluation.markup import table
 from omniimage.evaluation.sheets import to_uint8
 from omniimage.evaluation.suites.binding import Binding
@@ -53,6 +54,9 @@ class Seams:
 
 class SeamsSuite(Suite):
   behind: ClassVar = ("binding",)
+
+  def misfit(self, source: Source, learnt: str) -> str:
+    return "" if draws_from_words(source) else undrawn(learnt)
 
   def run(self, generator: Generator, number: int, seed: int, batch: int, earlier: Mapping[str, Result]) -> Seams:
     if "binding" in earlier:
