@@ -3,7 +3,7 @@
 What a picture shows is kept: it stands upright (EXIF), what is transparent shows the background, 16 bits and floats are
 scaled and not clipped, colors of another profile are converted to sRGB, of an animation the first frame is taken. Sizes
 come by one of FITS, antialiased; smaller pictures are enlarged: what is blurred can be learnt from, what is left out
-cannot. A JPEG is decoded at the nearest larger of 1/8, 1/4, 1/2 of its size, so that most of it never is.
+cannot. A JPEG is decoded at 1/8, 1/4 or 1/2 of its size where that is enough, so that most of it never is.
 
 What is no picture, or breaks off, or is larger than MAX_PIXELS, is a BadImage with its reason. Nothing here runs an
 interpreter (EPS, PDF, SVG), follows a path or keeps a state: threads may share it.
@@ -31,6 +31,9 @@ MAX_ASPECT = 20  # of the longer side to the shorter; beyond it a picture is a r
 MIN_SIDE = 2  # pixels; what is 1×1 counts visitors of web pages
 # Hamming is as sharp as bicubic at half the price, but for reducing only.
 REDUCE, ENLARGE = Image.Resampling.HAMMING, Image.Resampling.BICUBIC
+# A JPEG may be decoded a little smaller than it is wanted (480 lines as 240 for 256) and enlarged: it is then still
+# sharper than all of it reduced bilinearly, for two thirds of the time.
+ENOUGH = 15 / 16
 REDUCING_GAP = 2.0  # pixels are averaged before they are resized, down to so many times the size
 WHITES = (1, 255, 65535)  # of numbers that do not say what white is
 
@@ -212,7 +215,7 @@ def _upright(size: tuple[int, int], orientation: int) -> tuple[int, int]:
 def _resized(image: Image.Image, box: Box, size: tuple[int, int]) -> Image.Image:
   """The part in the box, at a size (width, height), as RGB or RGBA of sRGB, or L."""
   whole = image.size
-  wanted = (math.ceil(whole[i] * size[i] / (box[i + 2] - box[i])) for i in range(2))
+  wanted = (math.ceil(ENOUGH * whole[i] * size[i] / (box[i + 2] - box[i])) for i in range(2))
   if drafted := image.draft(None, tuple(wanted)):
     scales = (drafted[1][2] / whole[0], drafted[1][3] / whole[1]) * 2
     box = tuple(edge * scale for edge, scale in zip(box, scales))

@@ -1,5 +1,6 @@
 """A prepared folder as a source of training: what packing is told of its records, and what each becomes."""
 
+import dataclasses
 import pickle
 import time
 from pathlib import Path
@@ -20,10 +21,9 @@ from omniimage.data.sources.records import RecordsSettings
 from omniimage.data.sources.stored import StoredSettings, StoredSource, nearest
 from omniimage.data.text import TextTokenizer
 from omniimage.errors import SettingsError, UserError
-from omniimage.settings import DataSettings
 from omniimage.size import Size
 from omniimage.vocabulary import Vocabulary
-from tests import stored_records
+from tests import small, stored_records
 from tests.stored_records import picture
 
 SQUARE, WIDE, TALL = Size(2, 2, 8), Size(2, 4, 8), Size(4, 2, 8)
@@ -73,7 +73,7 @@ def settings_of(path, templates=("{}",), fit="crop", background=WHITE) -> Record
 
 
 def opened(path, text_tokenizer, split="train", sizes=SIZES, **changes) -> StoredSource:
-  data = DataSettings(settings_of(path, **changes), 16, 96, 5, 16, 0.1, "builtin", 1.0)
+  data = dataclasses.replace(small.settings().data, source=settings_of(path, **changes))
   return open_source(data, split, sizes, text_tokenizer, Vocabulary(text_tokenizer.size, image_codes=10))
 
 

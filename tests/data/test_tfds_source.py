@@ -1,5 +1,6 @@
 """A data set of TFDS as a source of training, without a folder in between."""
 
+import dataclasses
 import pickle
 import sys
 
@@ -16,10 +17,9 @@ from omniimage.data.sources import tfds as module
 from omniimage.data.sources.tfds import TfdsSettings
 from omniimage.data.text import TextTokenizer
 from omniimage.errors import SettingsError, UserError
-from omniimage.settings import DataSettings
 from omniimage.size import Size
 from omniimage.vocabulary import Vocabulary
-from tests import tfds_sets
+from tests import small, tfds_sets
 from tests.stored_records import picture
 
 SQUARE, WIDE = Size(2, 2, 8), Size(2, 4, 8)
@@ -65,7 +65,7 @@ def text_tokenizer():
 def opened(text_tokenizer, dataset, split="train", mapping=(), sizes=(SQUARE, WIDE), templates=("{}",)):
   dataset = str(ROOT / dataset) if dataset and (ROOT / dataset).exists() else dataset
   source = TfdsSettings("tfds", templates, "crop", (255, 255, 255), dataset, mapping)
-  data = DataSettings(source, 16, 96, 5, 16, 0.1, "builtin", 1.0)
+  data = dataclasses.replace(small.settings().data, source=source)
   return open_source(data, split, sizes, text_tokenizer, Vocabulary(text_tokenizer.size, image_codes=10))
 
 

@@ -22,19 +22,26 @@ class Kind:
   Attributes:
     open: (source, given) → the source, opened. UserError where it can never give a record.
     fits: whether what was found in a source looks like this format.
+    takes: the fields of `Given` that mean something to it.
   """
 
   open: Callable[[str, Given], Format]
   fits: Callable[[Survey], bool]
+  takes: tuple[str, ...] = ()
 
+
+COLUMNS = ("image_column", "caption_columns", "split_column")
+FLAGS = {"caption_columns": "caption_column", "mapping": "map"}  # whose names differ from those of `Given`
 
 FORMATS = {
-  "folder": Kind(folder.open_folder, folder.fits),
-  "webdataset": Kind(webdataset.open_webdataset, webdataset.fits),
-  "parquet": Kind(parquet.open_parquet, parquet.fits),
-  "conversations": Kind(conversations.open_conversations, conversations.fits),
-  "text": Kind(text.open_text, text.fits),
-  "tfds": Kind(tfds.open_tfds, tfds.fits),
+  "folder": Kind(folder.open_folder, folder.fits, (*COLUMNS, "metadata")),
+  "webdataset": Kind(webdataset.open_webdataset, webdataset.fits, COLUMNS),
+  "parquet": Kind(parquet.open_parquet, parquet.fits, COLUMNS),
+  "conversations": Kind(
+    conversations.open_conversations, conversations.fits, ("image_column", "split_column", "metadata")
+  ),
+  "text": Kind(text.open_text, text.fits, ("caption_columns", "split_column")),
+  "tfds": Kind(tfds.open_tfds, tfds.fits, ("image_column", "caption_columns", "mapping")),
   "scenes": Kind(scenes.open_scenes, scenes.fits),
   "emoji": Kind(emoji.open_emoji, emoji.fits),
 }
@@ -48,8 +55,11 @@ def open_format(source: str, name: str | None, given: Given) -> tuple[str, Forma
   if all(os.path.exists(os.path.join(source, file)) for file in PREPARED):
     raise UserError(f"{source} is a prepared data set already: train on it, or give what it was made of")
   name = name or _guess(source, given)
-  if given.mapping and name != "tfds":
-    raise UserError(f"--map is for features of TFDS, but {shown(source)} is read as {name}; give --caption_column")
+  for field, value in vars(given).items():
+    if value and field not in FORMATS[name].takes:
+      raise UserError(
+        f"--{FLAGS.get(field, field)} means nothing to {shown(source)}, which is read as {name}; leave it out"
+      )
   opened = FORMATS[name].open(source, given)
   _require_captions(source, opened)
   return name, opened

@@ -6,6 +6,7 @@ import string
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
+from omniimage.data.formats.inside import shown
 from omniimage.data.records import BadRecord
 from omniimage.errors import UserError
 
@@ -23,6 +24,7 @@ class Captions:
   """
 
   found: str  # in words, the columns
+  fields: frozenset[str]  # that are read
 
   def __init__(self, columns: Sequence[str], available: Collection[str], where: str):
     """UserError where a given column is none of those available; without any given, those in `DEFAULT_COLUMNS`.
@@ -34,8 +36,9 @@ class Captions:
     self._all = bool(columns)
     wanted = tuple(columns) or (next((name for name in DEFAULT_COLUMNS if name in available), "text"),)
     self.found = " and ".join(wanted)
-    self._fields = {column: [column] if column in available else _fields_of(column) for column in self.columns}
-    for field in [field for column in wanted for field in self._fields[column]]:
+    self._names = {column: [column] if column in available else _fields_of(column) for column in self.columns}
+    self.fields = frozenset(field for names in self._names.values() for field in names)
+    for field in [field for column in wanted for field in self._names[column]]:
       if field not in available:
         raise UserError(
           f"{where} has no {field!r} for a caption; it has {listed(available)}; give --caption_column=NAME, or a "
@@ -50,11 +53,11 @@ class Captions:
       if found and not self._all:
         break
     if not found:
-      raise BadRecord(f"no caption: {_why(self.columns, self._fields, fields)}")
+      raise BadRecord(f"no caption: {_why(self.columns, self._names, fields)}")
     return tuple(found)
 
   def _of_column(self, column: str, fields: Mapping[str, Any]) -> list[str]:
-    names = self._fields[column]
+    names = self._names[column]
     values = {name: list(texts(fields.get(name), name)) for name in names}
     if names == [column]:
       return values[column]
@@ -95,15 +98,15 @@ def clean(text: str | bytes, name: str) -> str:
     text = text.decode("utf-8-sig") if isinstance(text, bytes) else text
     text.encode()
   except UnicodeError:  # bytes of another encoding, or half of a character that UTF-16 writes in two
-    shown = text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass")
-    raise BadRecord(f"{name} is not UTF-8: {shown[:40]!r}") from None
+    start = text[:40] if isinstance(text, bytes) else text[:40].encode("utf-8", "surrogatepass")
+    raise BadRecord(f"{name} is not UTF-8: {start!r}") from None
   return text.strip().strip("\0\ufeff").strip()
 
 
 def listed(names: Collection[str]) -> str:
   """Names in a message."""
-  shown = ", ".join(sorted(map(str, names))[:LISTED]) + (", …" if len(names) > LISTED else "")
-  return shown or "no columns"
+  names = [shown(str(name)) for name in names]
+  return ", ".join(sorted(names)[:LISTED]) + (", …" if len(names) > LISTED else "") or "no columns"
 
 
 def _json_list(text: str) -> list[str] | None:

@@ -72,7 +72,7 @@ class Conversations:
 
   def units(self) -> Sequence[Unit]:
     return [
-      Unit(f"{name}:{span.line}", (name, span), span.rows)
+      Unit(inside.shown(f"{name}:{span.line}"), (name, span), span.rows)
       for name, table in self._tables.items()
       for span in table.spans()
     ]

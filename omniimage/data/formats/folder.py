@@ -13,7 +13,6 @@ pictures that a list does not name, are not read.
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +21,12 @@ from omniimage.data.formats.captions import Captions, listed
 from omniimage.data.formats.format import Given, Row, Unit
 from omniimage.data.formats.rows import row_of, split_in
 from omniimage.data.formats.survey import Survey, require_image_column, summary
-from omniimage.data.formats.tables import TABLES, Table, open_table
+from omniimage.data.formats.tables import TABLES, Table, first_rows, open_table
 from omniimage.data.formats.unlisted import UnlistedFolder
 from omniimage.data.records import BadRecord, Record, captioned
 from omniimage.errors import UserError
 
 LISTS = tuple(f"metadata{suffix}" for suffix in TABLES)
-TRIED_NAMES = 1000  # pictures that a list names, of which one at least must be there
 
 
 def fits(survey: Survey) -> bool:
@@ -81,7 +79,7 @@ class ListedFolder:
 
   def units(self) -> Sequence[Unit]:
     return [
-      Unit(f"{entry.name}:{span.line}", (i, span), span.rows)
+      Unit(inside.shown(f"{entry.name}:{span.line}"), (i, span), span.rows)
       for i, entry in enumerate(self._lists)
       for span in entry.table.spans()
     ]
@@ -112,6 +110,8 @@ def _lists(root: str, names: Sequence[str], given: Given) -> list[str]:
   """The lists of pictures: metadata.* of each folder; else the one at the top that has a picture's column, or those
   that have and are named after splits."""
   lists = [name for name in names if os.path.basename(name).lower() in LISTS]
+  if len({os.path.dirname(name) for name in lists}) < len(lists):
+    raise UserError(f"a folder of {root} has two lists: {listed(lists)}; keep one, or say which with --metadata=NAME")
   if lists:
     return lists
   tables = [name for name in names if "/" not in name and listing.suffix(name) in TABLES]
@@ -122,15 +122,14 @@ def _lists(root: str, names: Sequence[str], given: Given) -> list[str]:
 
 
 def _open_list(root: str, name: str, given: Given) -> PictureList:
-  """UserError where it lacks a column, or none of the pictures that it names is there."""
+  """UserError where it lacks a column, or none of the first pictures that it names is there."""
   table = open_table(str(Path(root, name)))
   columns = table.columns()
   image = require_image_column(columns, given, name)
   captions = Captions(given.caption_columns, columns, name)
   if given.split_column and given.split_column not in columns:
     raise UserError(f"{name} has no {given.split_column!r}; it has {listed(columns)}; give --split_column=NAME")
-  rows = (fields for span in table.spans()[:1] for _, fields in islice(table.rows(span), TRIED_NAMES))
-  named = [fields[image] for fields in rows if isinstance(fields, dict) and isinstance(fields.get(image), str)]
+  named = [fields[image] for fields in first_rows(table) if isinstance(fields.get(image), str)]
   folder = os.path.dirname(name)
   for base in dict.fromkeys((folder, "")):
     if any(_is_there(root, picture, base) for picture in named):

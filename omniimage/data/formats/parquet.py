@@ -20,6 +20,7 @@ from omniimage.data.records import BadRecord, Record, captioned
 from omniimage.errors import UserError
 
 SUCCESS = "success"
+OF_THE_DOWNLOAD = ("url", "status", "error_message")
 
 
 def fits(survey: Survey) -> bool:
@@ -65,9 +66,9 @@ class ParquetFiles:
     units = []
     for i, file in enumerate(self._files):
       if file.problem:
-        units.append(Unit(file.name, (i, None)))
+        units.append(Unit(inside.shown(file.name), (i, None)))
       else:
-        units += [Unit(f"{file.name}:{span.line}", (i, span), span.rows) for span in file.table.spans()]
+        units += [Unit(inside.shown(f"{file.name}:{span.line}"), (i, span), span.rows) for span in file.table.spans()]
     return units
 
   def rows(self, unit: Unit) -> Iterator[Row]:
@@ -116,4 +117,7 @@ def _open_file(root: str, name: str, given: Given) -> File:
   image = require_image_column(columns, given, name)
   if given.split_column and given.split_column not in columns:
     raise UserError(f"{name} has no {given.split_column!r}; it has {listed(columns)}; give --split_column=NAME")
-  return File(name, "", table, image, Captions(given.caption_columns, columns, name))
+  captions = Captions(given.caption_columns, columns, name)
+  # Others, embeddings perhaps, may be larger than the pictures.
+  table.only({image, given.split_column, *OF_THE_DOWNLOAD, *captions.fields})
+  return File(name, "", table, image, captions)

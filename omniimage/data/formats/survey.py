@@ -1,6 +1,5 @@
 """A look at a source, from which its format is guessed."""
 
-import itertools
 import os
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -12,8 +11,7 @@ from omniimage.data.formats.format import Given
 from omniimage.data.formats.tables import TABLES, JsonLines, Parquet, open_table
 from omniimage.errors import UserError
 
-FILES = 20_000  # that are looked at, the first ones
-TABLES_READ = 20  # whose columns are looked at
+TABLES_READ = 20  # whose columns are looked at, the first ones
 # Columns of a list that name a picture, or hold it; the first that there is.
 IMAGE_COLUMNS = ("file_name", "image", "jpg", "jpeg", "png", "webp", "file", "filename", "image_path", "img", "path")
 CONVERSATIONS = ("conversations", "messages")
@@ -38,7 +36,7 @@ class Summary:
 
 @dataclass(frozen=True)
 class Survey:
-  """What the first files of a source are.
+  """What the files of a source are.
 
   Attributes:
     suffixes: in lower case.
@@ -74,10 +72,10 @@ class Survey:
 
 def survey(source: str, given: Given) -> Survey:
   if os.path.isdir(source):
-    names = list(itertools.islice(listing.walk(source), FILES))
-    root = source
+    root, names = source, list(listing.walk(source))
   else:
-    names, root = [path for path in listing.expand(source) if os.path.isfile(path)], ""
+    paths = [source] if os.path.exists(source) else listing.expand(source)
+    root, names = "", [path for path in paths if os.path.isfile(path)]
   tables = [name for name in names if listing.suffix(name) in TABLES]
   tables = [given.metadata] if given.metadata else tables
   summaries = tuple(summary(str(Path(root, name)), name, given) for name in tables[:TABLES_READ])

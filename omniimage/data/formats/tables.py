@@ -4,7 +4,8 @@ import csv
 import io
 import itertools
 import json
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -13,7 +14,7 @@ from omniimage.data.records import BadRecord
 from omniimage.errors import UserError
 
 UNIT_ROWS = 4096  # rows of a span
-SAMPLED_ROWS = 1000  # from which the columns of JSON lines are collected
+SAMPLED_ROWS = 1000  # the first ones, from which the columns of JSON lines are collected
 BATCH_ROWS = 32  # rows of a Parquet file in memory, pictures included
 MAX_LINE = 2**28  # bytes
 MAX_FIELD = 2**20  # characters of a field of CSV
@@ -47,6 +48,9 @@ class Table(Protocol):
 
   def columns(self) -> list[str]: ...
 
+  def first(self) -> Span | None:
+    """One that begins with the first row, found without looking through the file; its end may be that of another."""
+
   def spans(self) -> list[Span]: ...
 
   def rows(self, span: Span) -> Iterator[tuple[int, Fields | BadRecord]]:
@@ -66,8 +70,10 @@ class JsonLines:
 
   def columns(self) -> list[str]:
     """Of the first rows, those that any of them has."""
-    rows = (fields for span in self.spans()[:1] for _, fields in itertools.islice(self.rows(span), SAMPLED_ROWS))
-    return list(dict.fromkeys(name for fields in rows if isinstance(fields, Mapping) for name in fields))
+    return list(dict.fromkeys(name for fields in first_rows(self) for name in fields))
+
+  def first(self) -> Span:
+    return Span(0, os.path.getsize(self.path), 1, 0)
 
   def spans(self) -> list[Span]:
     with _opened(self.path) as file:
@@ -92,12 +98,16 @@ class Csv:
       raise UserError(f"{path} is not UTF-8 (UTF-16, as Excel writes?); save it as UTF-8 CSV")
     header = first.decode("utf-8-sig", "surrogateescape")
     self._delimiter = max(",;\t", key=header.count)
-    self._columns = [name.strip() for name in next(self._reader([header]), [])]
+    columns = next(self._rows(iter([header])), [])
+    self._columns = [] if isinstance(columns, BadRecord) else [name.strip() for name in columns]
     if not any(self._columns):
       raise UserError(f"{path} has no first line that names its columns, as file_name,text")
 
   def columns(self) -> list[str]:
     return self._columns
+
+  def first(self) -> Span:
+    return Span(0, os.path.getsize(self.path), 1, 0)
 
   def spans(self) -> list[Span]:
     with _opened(self.path) as file:
@@ -175,9 +185,16 @@ class Parquet:
   def columns(self) -> list[str]:
     return self._columns
 
+  def only(self, columns: Collection[str]):
+    """Reads no others from now on."""
+    self._columns = [name for name in self._columns if name in columns]
+
   def holds_bytes(self, column: str) -> bool:
     """Whether it is of bytes, or of structs that have some."""
     return "binary" in self._types[column]
+
+  def first(self) -> Span | None:
+    return next(iter(self.spans()), None)
 
   def spans(self) -> list[Span]:
     starts = itertools.accumulate(self._groups, initial=0)
@@ -188,8 +205,8 @@ class Parquet:
 
     row = span.line
     try:
-      with parquet.ParquetFile(self.path, buffer_size=2**20) as file:
-        for batch in file.iter_batches(BATCH_ROWS, row_groups=[span.group]):
+      with parquet.ParquetFile(self.path, buffer_size=2**20, pre_buffer=False) as file:  # or all of a row group is read
+        for batch in file.iter_batches(BATCH_ROWS, row_groups=[span.group], columns=self._columns):
           for i in range(batch.num_rows):
             yield row, self._fields(batch, i)
             row += 1
@@ -198,7 +215,7 @@ class Parquet:
 
   def _fields(self, batch: Any, i: int) -> Fields | BadRecord:
     try:
-      fields = {name: column[i].as_py() for name, column in zip(self._columns, batch.columns)}
+      fields = {name: batch.column(name)[i].as_py() for name in self._columns}
     except (UnicodeDecodeError, ValueError, OverflowError) as error:
       return BadRecord(f"a value is not what its column says: {_line(error)}")
     for name, classes in self._classes.items():
@@ -221,6 +238,13 @@ def open_table(path: str) -> Table:
   if kind is None:
     raise UserError(f"{path} is no list of rows; expected one of {', '.join(TABLES)}")
   return kind(path)
+
+
+def first_rows(table: Table) -> Iterator[Fields]:
+  """Some of the first rows, without those that have no fields."""
+  span = table.first()
+  rows = itertools.islice(table.rows(span), SAMPLED_ROWS) if span else ()
+  return (fields for _, fields in rows if not isinstance(fields, BadRecord))
 
 
 def _opened(path: str) -> io.BufferedReader:

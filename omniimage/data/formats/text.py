@@ -53,9 +53,9 @@ class Texts:
     return " and ".join([*(["the .txt files"] if self._documents else []), *said[:3]])
 
   def units(self) -> Sequence[Unit]:
-    units = [Unit(name, name) for name in self._documents]
+    units = [Unit(inside.shown(name), name) for name in self._documents]
     for name, (table, _) in self._tables.items():
-      units += [Unit(f"{name}:{span.line}", (name, span), span.rows) for span in table.spans()]
+      units += [Unit(inside.shown(f"{name}:{span.line}"), (name, span), span.rows) for span in table.spans()]
     return units
 
   def rows(self, unit: Unit) -> Iterator[Row]:

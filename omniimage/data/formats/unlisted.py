@@ -21,6 +21,11 @@ class UnlistedFolder:
     self._root = root
     pictures = [name for name in names if listing.is_picture(name)]
     others = (name for name in names if not listing.is_picture(name) and listing.suffix(name) != ".txt")
+    for flag, value in (("image_column", given.image_column), ("split_column", given.split_column)):
+      if value:
+        raise UserError(
+          f"--{flag}={value} needs a list of the pictures, but {root} has none; name it with --metadata=FILE"
+        )
     links = [name for name in others if os.path.isdir(Path(root, name))]
     if not pictures:
       also = f" (the link {inside.shown(links[0])} is not followed)" if links else ""

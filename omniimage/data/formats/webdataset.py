@@ -59,7 +59,7 @@ class WebDataset:
     return f"{len(self._shards)} tar shards, captions from {self._captions.found}"
 
   def units(self) -> Sequence[Unit]:
-    return [Unit(shard, shard) for shard in self._shards]
+    return [Unit(shown(shard), shard) for shard in self._shards]
 
   def rows(self, unit: Unit) -> Iterator[Row]:
     shard = unit.content

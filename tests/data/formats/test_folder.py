@@ -264,3 +264,18 @@ def test_a_linked_folder_that_leads_outside_is_told_of(tmp_path):
   write(tmp_path / "set", {**TWO, "a.txt": "a"})
   (tmp_path / "set/more").symlink_to(tmp_path / "elsewhere")
   assert "outside the data set" in problems(read(tmp_path / "set"))["more"]
+
+
+def test_two_lists_of_one_folder_are_asked_about(tmp_path):
+  rows = {"metadata.csv": "file_name,text\na.png,a\n", "metadata.jsonl": lines({"file_name": "a.png", "text": "b"})}
+  write(tmp_path, {**TWO, **rows})
+  with pytest.raises(UserError, match=r"two lists: metadata.csv, metadata.jsonl; .*--metadata"):
+    read(tmp_path)
+  assert captions(read(tmp_path, metadata="metadata.jsonl")) == {"a.png": ("b",)}
+
+
+def test_a_column_of_a_list_that_is_not_there_is_not_passed_over(tmp_path):
+  write(tmp_path, {**TWO, "a.txt": "a"})
+  for flag in ("image_column", "split_column"):
+    with pytest.raises(UserError, match=rf"--{flag}=x needs a list"):
+      read(tmp_path, **{flag: "x"})

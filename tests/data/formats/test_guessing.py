@@ -67,12 +67,14 @@ def test_a_folder_named_like_a_built_in_source_is_asked_about(tmp_path, monkeypa
   assert open_format("./emoji", None, Given())[0] == "folder"
 
 
-def test_an_unknown_format_a_prepared_set_and_a_stray_map_are_refused(tmp_path):
+def test_an_unknown_format_a_prepared_set_and_a_stray_flag_are_refused(tmp_path):
   source = write(tmp_path, SOURCES["folder"])
   with pytest.raises(UserError, match=r"--format=tar is none of folder, webdataset"):
     open_format(source, "tar", Given())
-  with pytest.raises(UserError, match=r"--map is for features of TFDS"):
+  with pytest.raises(UserError, match=r"--map means nothing to .* read as folder"):
     open_format(source, None, Given(mapping={"image": "user"}))
+  with pytest.raises(UserError, match=r"--caption_column means nothing to emoji"):
+    open_format("emoji", None, Given(caption_columns=["text"]))
   write(tmp_path, {"dataset.json": "{}", "features.json": "{}"})
   with pytest.raises(UserError, match=r"prepared data set already"):
     open_format(source, None, Given())

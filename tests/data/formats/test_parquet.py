@@ -140,3 +140,12 @@ def test_a_column_may_say_the_split(tmp_path):
   rows = [{"image": picture(i), "text": "a", "set": name} for i, name in enumerate(("train", "Val", "restval"))]
   found = read(table(tmp_path / "a.parquet", rows), split_column="set")
   assert [row.split for row in found] == ["train", "test", None] and "'restval'" in problems(found)["a.parquet:2"]
+
+
+def test_columns_that_nobody_asked_for_are_not_read(tmp_path):
+  rows = [{"image": picture(), "text": "a", "embedding": [0.5] * 8, "style": "flat"}]
+  path = table(tmp_path / "a.parquet", rows)
+  _, opened = open_format(path, None, Given(caption_columns=["{text} in {style}"]))
+  (file,) = opened._files
+  ((_, fields),) = file.table.rows(file.table.spans()[0])
+  assert set(fields) == {"image", "text", "style"}
