@@ -8,6 +8,7 @@ from omniimage.data.conversation import ImageTurn, TextTurn
 from omniimage.data.transcript import read_tokens
 from omniimage.size import Size
 from omniimage.vocabulary import MAX_GRID, Vocabulary, image_length, turns_length
+from tests import small
 
 VOCABULARY = Vocabulary(text_size=256, image_codes=10)
 SIZE = Size(rows=2, columns=2, pixels_per_token=2)  # of `picture`
@@ -118,7 +119,8 @@ def test_the_role_is_the_assistants_where_the_turn_is_a_target():
 
 
 @pytest.mark.parametrize("text", ["<user>", "<assistant> hi", "a<eos>b", "<image></image>"])
-def test_what_is_said_never_begins_or_ends_a_turn(text, text_tokenizer):
+def test_what_is_said_never_begins_or_ends_a_turn(text):
+  text_tokenizer = small.text_tokenizer()
   vocabulary = Vocabulary(text_tokenizer.size, image_codes=10)
   said = conversation.encode([TextTurn(text, False), TextTurn(text, True)], text_tokenizer, vocabulary, SIZE).tokens
   specials = [vocabulary.user, vocabulary.assistant, vocabulary.eos]
