@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from configs import scenes
-from omniimage.data.batches import Batches
+from omniimage.data.batches import Reader
 from omniimage.systems.omni import OmniSystem
 from omniimage.training import sharded
 from omniimage.training.samples import SampleSheets
@@ -83,14 +83,14 @@ def _poison(first: int, stop: int):
 
 
 def _note_records(folder: Path):
-  read = Batches.batch
+  read = Reader.read
 
   def read_and_note(self, batch_index, rows, own=None):
-    records = self.record_ids(batch_index, rows)
+    records = [[record for _, record in self.stream.row(batch_index, rows, place)] for place in range(rows)]
     own = [int(row) for row in (range(rows) if own is None else own)]
     line = json.dumps([batch_index, {row: records[row] for row in own}])
     with open(folder / f"{os.getpid()}.jsonl", "a") as file:
       file.write(line + "\n")
     return read(self, batch_index, rows, own)
 
-  Batches.batch = read_and_note
+  Reader.read = read_and_note

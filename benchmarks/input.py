@@ -106,10 +106,13 @@ def images_per_second(batches: Iterator[int]) -> float:
 
 
 def settings_of(path: Path, **changes) -> Settings:
+  """Of pictures of 256 pixels; `changes` of config.data."""
   config = configs.get_config("300m")
   config.data.source.path = str(path)
-  for name, value in changes.items():
-    config.data[name] = value
+  config.data.update(changes)
+  if not config.data.images_per_row:
+    config.schedule = ("prior",)
+    config.stages.prior.weights.update(dict(text=1.0, image=0.0))
   return from_config(config)
 
 
@@ -161,7 +164,7 @@ def resize_and_crop(image: Image.Image) -> np.ndarray:
   scale = SIDE / min(image.size)
   width, height = (round(length * scale) for length in image.size)
   left, top = (width - SIDE) // 2, (height - SIDE) // 2
-  return np.asarray(image.resize((width, height), Image.BILINEAR).crop((left, top, left + SIDE, top + SIDE)))
+  return np.array(image.resize((width, height), Image.BILINEAR).crop((left, top, left + SIDE, top + SIDE)))
 
 
 def torch_batches(dataset) -> Iterator[int]:

@@ -17,6 +17,7 @@ def base() -> ConfigDict:
   data.aspect_ratios = ("1:1",)  # width:height of the buckets, each of about image_size² pixels; the first is drawn
   data.packing_rows = 1024  # rows that one block of records is packed into
   data.vocabulary = "builtin"  # or the path of a byte-level tokenizer.json
+  data.codes = ""  # folder of `launch.prepare --tokenize`: stages that need no pixels read codes instead of images
   data.max_bad_records = 0.05  # share of the last 512 that may be unreadable; above it the run stops
   data.workers = 0  # processes that read and decode ahead; 0: two threads of the run's own
 

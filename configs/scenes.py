@@ -17,7 +17,7 @@ def get_config(variant: str = "demo") -> ConfigDict:
     raise ValueError(f"configs/scenes.py has the variants demo and tiny, not {variant!r}")
   config = base()
 
-  config.data.source = ConfigDict(dict(name="scenes", grid=2, min_objects=1, max_objects=4))
+  config.data.source = ConfigDict(dict(name="scenes", grid=2, min_objects=1, max_objects=4, tasks=("text_to_image",)))
   config.data.image_size = 32  # pixels
   config.data.sequence_length = 100  # tokens a row: two scenes
   config.data.images_per_row = 2
@@ -41,8 +41,13 @@ def get_config(variant: str = "demo") -> ConfigDict:
   prior.qk_norm = True
   prior.qkv_bias = False
   prior.tied_head = False
+  prior.gemma = False  # nor Gemma 3's layers
+  prior.norm_epsilon = 1e-6
   prior.rope_theta = 10_000.0
+  prior.rope_scaling = ()  # of the rotary frequencies, as in Llama 3; none
+  prior.local_layers = ()  # as in Gemma 3; none
   prior.text_rows = 0  # of the text table: what the vocabulary needs
+  prior.init = ""  # or hf:FOLDER, an open language model to begin with; it sets all of the above but text_rows
 
   config.decoder = decoder = ConfigDict()
   decoder.patch_size = 8  # pixels; few wide patches keep two cores in matrix products instead of softmax

@@ -3,6 +3,7 @@
   python -m launch.evaluate --workdir=runs/scenes --suite=all
 
 Suites, the rows of `omniimage.evaluation.suites.SUITES`: `binding` (do pictures of scenes show what was asked),
+`caption`, `questions`, `edits`, `sketch`, `conversation` (the other tasks over scenes, where the run has learnt them),
 `reconstruction` (the image tokenizer), `seams` (between chunks), or `all` that fit the run. Figures of other suites in
 an earlier report stay in it.
 """
@@ -39,7 +40,7 @@ def main(argv: list[str]):
   workdir = WORKDIR.value
   out = OUT.value or workdir
   run = load_run(workdir)
-  check_pixels(PROMPTS.value, run.settings.data.image_size)
+  check_pixels(PROMPTS.value, run.settings.buckets[0].pixels)
   if INSTALL_SECONDS.value is not None:
     run = dataclasses.replace(run, seconds={"install": INSTALL_SECONDS.value, **run.seconds})
   run = dataclasses.replace(run, settings=sampling_flags.overridden(run.settings))
@@ -47,11 +48,12 @@ def main(argv: list[str]):
   print(f"{workdir} at step {run.step}, seed {SEED.value}\n{summary(figures)}\nreport: {out / 'report.html'}")
 
 
-def check_pixels(prompts: int, size: int):
-  """UserError where the pictures, of size × size pixels, would not fit into memory."""
-  most = MOST_PIXELS // size**2
+def check_pixels(prompts: int, pixels: tuple[int, int]):
+  """UserError where the pictures, of height × width pixels, would not fit into memory."""
+  height, width = pixels
+  most = MOST_PIXELS // (height * width)
   if prompts > most:
-    raise UserError(f"--prompts={prompts}: of this run's {size}×{size} pixels at most {most:,} fit into memory")
+    raise UserError(f"--prompts={prompts}: of this run's {height}×{width} pixels at most {most:,} fit into memory")
 
 
 if __name__ == "__main__":

@@ -6,6 +6,10 @@
     [--held_out=SHARE --workers=N --name=NAME --licence=NOTE] [--runner=NAME [-- OPTIONS_OF_THE_RUNNER]]
 
 What a source may be, and what becomes of it, stands in docs/own_images.md. Whatever stops it, the same command goes on.
+
+With a run whose tokenizer is trained, the images of a prepared data set are encoded once, for stages that read codes:
+
+  python -m launch.prepare --source=PREPARED --tokenize=WORKDIR --out=DIR [--variants=whole,flipped,part --workers=N]
 """
 
 import json
@@ -41,7 +45,17 @@ SHARD_BYTES = number_flags.whole("shard_bytes", 256 * 2**20, "About how large a 
 LICENCE = flags.DEFINE_string("licence", "", "A note on what the pictures may be used for; it is kept with them.")
 NAME = flags.DEFINE_string("name", "", "Of the data set: small letters, digits and _. By default after the source.")
 RUNNER = flags.DEFINE_string("runner", "", "Run as an Apache Beam pipeline, as DirectRunner; its options follow --.")
+TOKENIZE = cli.path_flag("tokenize", "A run: its tokenizer encodes the images of --source, a prepared data set.")
+VARIANTS = flags.DEFINE_list(
+  "variants",
+  ["whole"],
+  "With --tokenize: what is encoded of each image: whole, flipped, part, the last more than once.",
+)
 
+# What is of a conversion alone.
+CONVERSION = (
+  FORMAT, IMAGE_COLUMN, CAPTION_COLUMN, SPLIT_COLUMN, METADATA, MAP, HELD_OUT, SHARD_BYTES, LICENCE, NAME, RUNNER
+)  # fmt: skip
 TEXTS = (SOURCE, FORMAT, IMAGE_COLUMN, SPLIT_COLUMN, METADATA, MAP, LICENCE, NAME, RUNNER)
 
 
@@ -51,6 +65,10 @@ def main(argv: list[str]):
   if not SOURCE.value or OUT.value is None:
     raise UserError("give --source=pictures and --out=DIR, the folder to make")
   _check_texts()
+  if TOKENIZE.value is not None:
+    return _tokenize()
+  if VARIANTS.present:
+    raise UserError("--variants is of codes: give --tokenize=WORKDIR too, a run whose tokenizer is trained")
   mapping = _mapping(MAP.value)
 
   from omniimage.data.formats.format import Given  # after the flags: a wrong one should not wait for the libraries
@@ -66,11 +84,27 @@ def main(argv: list[str]):
     licence=LICENCE.value,
     name=NAME.value,
     shard_bytes=SHARD_BYTES.value,
-    workers=WORKERS.value or os.cpu_count() or 1,
+    workers=_workers(),
     runner=RUNNER.value,
     runner_options=tuple(argv[1:]),
   )
   prepare(request, say=lambda line: print(line, flush=True))
+
+
+def _tokenize():
+  if given := [flag.name for flag in CONVERSION if flag.present]:
+    raise UserError(f"--{given[0]} is of a conversion, and --tokenize takes --source as it was prepared; leave it out")
+
+  from omniimage.prepare.tokenize import Request, tokenize
+  from omniimage.prepare.views import check_variants
+
+  variants = check_variants(VARIANTS.value)
+  request = Request(absolute(SOURCE.value), TOKENIZE.value, OUT.value, variants, _workers())
+  tokenize(request, say=lambda line: print(line, flush=True))
+
+
+def _workers() -> int:
+  return WORKERS.value or os.cpu_count() or 1
 
 
 def _check_texts():

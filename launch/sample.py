@@ -2,8 +2,10 @@
 
 python -m launch.sample --workdir=runs/scenes --prompt="a large red star in the top left" --out=star.png
 python -m launch.sample --workdir=runs/emoji --split=test --num_images=16 --out=unseen.png
+python -m launch.sample --workdir=runs/images --prompt="a lighthouse" --aspect_ratio=4:3 --out=lighthouse.png
 """
 
+import dataclasses
 import io
 from pathlib import Path
 
@@ -19,6 +21,9 @@ PROMPT = flags.DEFINE_string("prompt", None, "What to draw.")
 SPLIT = flags.DEFINE_enum("split", None, ["train", "test"], "Instead of a prompt: captions from all over this split.")
 OUT = cli.path_flag("out", "PNG file to write.")
 NUM_IMAGES = number_flags.whole("num_images", 1, "How many.", Range(1, 4096))
+ASPECT_RATIO = flags.DEFINE_string(
+  "aspect_ratio", None, "Width:height of what is drawn, one of the run's data.aspect_ratios. Default: the first."
+)
 SEED = number_flags.whole("seed", 0, "Another seed draws another picture.", SEEDS)
 SCALE = number_flags.whole("scale", 4, "Enlarges the pixels of small images.", Range(1, 1024))
 
@@ -48,8 +53,11 @@ def main(argv: list[str]):
   if PROMPT.value is not None:
     check_text(PROMPT.value)
   run = load_run(WORKDIR.value)
-  size = run.settings.data.image_size
-  check_pixels(NUM_IMAGES.value, size * SCALE.value if PROMPT.value is not None else max(size, DISPLAYED))
+  if ASPECT_RATIO.value is not None:
+    run = dataclasses.replace(run, settings=run.settings.drawing(ASPECT_RATIO.value))
+  height, width = run.settings.buckets[0].pixels
+  scale = SCALE.value if PROMPT.value is not None else max(1, DISPLAYED // max(height, width))
+  check_pixels(NUM_IMAGES.value, (height * scale, width * scale))
   if PROMPT.value is not None:
     read_prompt(PROMPT.value, run.settings, run.text_tokenizer)  # nor a wrong prompt for the compiler
     _warn_of_unseen([PROMPT.value], run)
@@ -72,11 +80,13 @@ def main(argv: list[str]):
   print(f"{OUT.value}: {len(drawing.images)} drawn at step {run.step} of the run")
 
 
-def check_pixels(images: int, side: int):
-  """UserError where so many images, shown `side` pixels wide, make a picture that no memory or viewer takes."""
-  if images * side**2 > MOST_PIXELS:
+def check_pixels(images: int, shown: tuple[int, int]):
+  """UserError where so many images, each of so many pixels on the sheet, make a picture that no memory or viewer
+  takes."""
+  height, width = shown
+  if images * height * width > MOST_PIXELS:
     raise UserError(
-      f"--num_images={images}, each shown {side:,} pixels wide, are {images * side**2:,} pixels, more than the "
+      f"--num_images={images}, each shown {width:,} pixels wide, are {images * height * width:,} pixels, more than the "
       f"{MOST_PIXELS:,} of a picture that can be shown; draw fewer, or --scale them less"
     )
 

@@ -33,7 +33,8 @@ def overridden(settings: Settings) -> Settings:
   if not settings.paints_as_trained:
     print(
       f"warning: --chunk_rows={settings.sampling.chunk_rows} was never trained, and the pictures will be worse; the "
-      f"painter was trained on chunks of {settings.decoder.chunk_rows} patch rows",
+      f"painter was trained on chunks of {settings.decoder.chunk_rows} patch rows; this canvas has "
+      f"{settings.canvas_rows}",
       file=sys.stderr,
     )
   return settings

@@ -37,6 +37,7 @@ from omniimage.data.text import TextTokenizer
 from omniimage.distributed.mesh import batch_ways, check_rows, make_mesh
 from omniimage.distributed.xla_flags import compiler_options
 from omniimage.errors import UserError
+from omniimage.interop.start import complete
 from omniimage.planning.chips import Chip, chip_of, chips_in
 from omniimage.planning.cost import Cost, cost
 from omniimage.planning.schedule import LEVELS
@@ -83,7 +84,7 @@ def plan(
   With `fit`, of the largest batch that fits; every try is reported. Raises UserError before anything is compiled where
   config, stage, topology or installation cannot work.
   """
-  planner = Planner.prepare(from_config(config), topology, num_slices, stage)
+  planner = Planner.prepare(from_config(complete(config)), topology, num_slices, stage)
   return planner.largest(report) if fit else planner.plan(planner.rows)
 
 
@@ -175,13 +176,13 @@ class Planner:
       return sharded.abstract_sampler(self.settings, self.text_size, self.mesh, rows, length)
     state = sharded.abstract_state(self._system, self.stage, self.mesh)
     step = sharded.jitted_step(self._system, self.stage, 0, self.mesh, state)
-    return step, (state, sharded.abstract_batch(self._system, rows, self.mesh))
+    return step, (state, sharded.abstract_batch(self._system, self.stage, rows, self.mesh))
 
   def _model_flops(self, rows: int) -> float:
     if self.stage == SAMPLE:
       return rows * self._system.sampler_flops(self.settings.data.sequence_length)
     stage = dataclasses.replace(self.settings.stages[self.stage], rows=rows)
-    return self._system.step_flops(stage, self.settings.buckets[0])  # that of the batch which is compiled for
+    return self._system.step_flops(stage, self.settings.largest_bucket)  # as `abstract_batch`
 
   def _compile(self, rows: int) -> tuple[jax.stages.Compiled, float]:
     """The compiled program and the seconds that took. Raises DoesNotFit."""

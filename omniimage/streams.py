@@ -46,6 +46,9 @@ class Stream(enum.IntEnum):
   CHUNKS = 65  # by chunk
   WORDS = 66  # of a text, by place
 
+  # Of a prepared data set.
+  VIEWS = 80  # parts of pictures, by record and variant
+
 
 def fold(key: Array, stream: Stream, index: int | Array | None = None) -> Array:
   """The key of a stream or, with an index, of one draw of it."""

@@ -23,7 +23,8 @@ class Change:
   """From one format to the next. A path stands for all that lies below it.
 
   Attributes:
-    settings: new settings, dotted, with the values that do what was done before. `*` is every key of a group.
+    settings: new settings, dotted, with the values that do what was done before. `*` is every key of a group, and
+      `source[scenes]` a group `source` only where its name is "scenes".
     renamed_settings: dotted, old to new, with as many `*` on both sides.
     dropped_settings: dotted, that are no settings any more.
     arrays: new arrays of the training state, as "health"; a run begins them afresh.
@@ -63,7 +64,19 @@ CHANGES = (
     settings={"system": "omni"},
     renamed_settings={f"stages.*.{part}_rate": f"stages.*.rates.{part}" for part in ("tokenizer", "prior", "decoder")},
   ),
-  Change(settings={"data.aspect_ratios": ["1:1"], "data.workers": 0}),
+  Change(
+    settings={
+      "data.aspect_ratios": ["1:1"],
+      "data.workers": 0,
+      "data.codes": "",
+      "data.source[scenes].tasks": ["text_to_image"],
+      "prior.gemma": False,
+      "prior.norm_epsilon": 1e-6,
+      "prior.rope_scaling": (),
+      "prior.local_layers": (),
+      "prior.init": "",
+    }
+  ),
   Change(unreadable="was trained on sequences in which no token begins a turn, and has other ids"),
 )
 FORMAT = len(CHANGES)
@@ -160,8 +173,10 @@ def _places(config: dict[str, Any], path: str) -> list[tuple[dict[str, Any], str
   *groups, name = path.split(".")
   places = [config]
   for key in groups:
+    key, _, wanted = key.rstrip("]").partition("[")
     below = [list(place.values()) if key == "*" else [place.setdefault(key, {})] for place in places]
     places = [group for found in below for group in found if isinstance(group, dict)]
+    places = [group for group in places if not wanted or group.get("name") == wanted]
   return [(place, name) for place in places]
 
 

@@ -38,10 +38,12 @@ class Vocabulary:
   Attributes:
     text_size: ids of the text tokenizer, 0 ≤ id < text_size.
     image_codes: size of the image tokenizer's codebook.
+    unwritten: text ids that no text has, `TextTokenizer.unwritten`: nobody has trained them, and none is sampled.
   """
 
   text_size: int
   image_codes: int
+  unwritten: tuple[int, ...] = ()
 
   @property
   def pad(self) -> int:

@@ -102,6 +102,13 @@ class Workdir:
         f"{self.config}, of format {written_in}: {error}; {again}, with configs of this version"
       ) from None
 
+  def begun(self) -> Settings | None:
+    """The settings of the run that is there; None where none is, or none that can be read."""
+    try:
+      return self.read_settings()
+    except UserError:
+      return None
+
   def open_vocabulary(self, name: str) -> TextTokenizer:
     """The vocabulary that a config names. Where its file is gone, the run's own copy takes its place.
 

@@ -16,6 +16,7 @@ RECORDS = tuple(
     "emoji",
     "records",
     "prepared",
+    "codes",
     "formats",
     "images",
     "color_profiles",
@@ -32,7 +33,7 @@ LAYERS = (
   ("omniimage.training",),
   ("omniimage.systems",),
   ("omniimage.sampling",),
-  ("omniimage.models", "omniimage.data", "omniimage.distributed", "omniimage.planning", *KEEPS),
+  ("omniimage.models", "omniimage.data", "omniimage.distributed", "omniimage.planning", "omniimage.interop", *KEEPS),
   ("omniimage.settings",),
   RECORDS,  # a source's settings lie beside it
   ("omniimage",),

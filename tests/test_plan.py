@@ -54,6 +54,13 @@ def test_a_plan_has_every_key_that_the_documentation_names():
   assert None not in record.values() and made.hlo.startswith("HloModule")
 
 
+def test_a_stage_that_reads_codes_is_planned_without_the_encoder():
+  images, codes = (
+    plan(small.config(**{"data.codes": folder}), TOPOLOGY, stage="prior").record for folder in ("", "/codes")
+  )
+  assert 0 < codes["model_flops_per_chip"] < images["model_flops_per_chip"]
+
+
 def test_the_low_mfu_belongs_to_the_high_seconds():
   record = plan(small.config(), TOPOLOGY).record
   seconds, share, flops = record["step_seconds"], record["mfu"], record["model_flops_per_chip"]

@@ -14,6 +14,7 @@ from configs import emoji, omni, scenes
 from omniimage import settings as settings_module
 from omniimage.data.records import captioned
 from omniimage.data.sources import SOURCES, open_source
+from omniimage.data.sources.mixture import MixtureSettings
 from omniimage.data.sources.records import RecordsSettings
 from omniimage.data.sources.source import SourceSettings
 from omniimage.data.sources.tfds import TfdsSettings
@@ -46,9 +47,14 @@ def test_a_variant_that_a_config_does_not_have_is_an_error_that_names_it(module)
 
 def _classes(cls: type) -> set[type]:
   """The settings class and all below it."""
-  kinds = {kind for hint in typing.get_type_hints(cls).values() for kind in (hint, *typing.get_args(hint))}
-  kinds |= {row.settings for row in SOURCES.values()} if SourceSettings in kinds else set()
-  return {cls}.union(*(_classes(kind) for kind in kinds if dataclasses.is_dataclass(kind)))
+  found, left = set(), [cls]
+  while left:
+    if (kind := left.pop()) in found or not dataclasses.is_dataclass(kind):
+      continue
+    found.add(kind)
+    kinds = {inner for hint in typing.get_type_hints(kind).values() for inner in (hint, *typing.get_args(hint))}
+    left += [*kinds, *(row.settings for row in SOURCES.values() if SourceSettings in kinds)]
+  return found
 
 
 def _is_reader(frame) -> bool:
@@ -103,6 +109,7 @@ def test_every_field_has_a_reader(read, monkeypatch, tmp_path):
 
   monkeypatch.setattr(loop.Trainer, "compile_step", traced_step)
   monkeypatch.setattr(loop.Trainer, "_pass_on", lambda self, state: state)
+  assert trainer.system.starts() == {}
   params = small.params(trainer.system)
   trainer.run_stage(trainer._enter(fresh_state(params), "joint"), "joint", lambda step: False)
 
@@ -120,7 +127,7 @@ def test_every_field_has_a_reader(read, monkeypatch, tmp_path):
 
 
 def _read_own_data(settings: Settings, folder: pathlib.Path, monkeypatch):
-  """Opens the sources that read what lies on disk."""
+  """Opens the sources that read what lies on disk, and a mixture of them."""
   monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
   picture = stored_records.picture()
   stored_records.write(folder / "records", {"train": [captioned("a", ["a square"], picture)]})
@@ -128,13 +135,14 @@ def _read_own_data(settings: Settings, folder: pathlib.Path, monkeypatch):
   examples = [{"text": "a square", "image": picture}]
   tfds_sets.make(folder, "squares", features, {"train": examples, "test": examples})
   shown = {"templates": ("{}",), "fit": "crop", "background": (255, 255, 255)}
-  for source in (
+  own = (
     RecordsSettings("records", path=str(folder / "records"), **shown),
     TfdsSettings("tfds", dataset=str(folder / "squares"), mapping=(), **shown),
-  ):
-    data = dataclasses.replace(settings.data, source=source)
-    opened = open_source(data, "train", settings.buckets, small.text_tokenizer(), small.omni(settings).vocabulary)
-    opened.record(0, np.random.default_rng(0))
+  )
+  data = dataclasses.replace(settings.data, source=MixtureSettings("mixture", own, (1.0, 1.0)))
+  opened = open_source(data, "train", settings.buckets, small.text_tokenizer(), small.omni(settings).vocabulary)
+  assert len(opened.catalogue().parts) == 2 and opened.record(1, np.random.default_rng(0))
+  assert opened.record(0, np.random.default_rng(0))
 
 
 def _changed(changes: dict) -> dict:
@@ -197,6 +205,12 @@ def test_a_whole_number_will_do_where_a_fraction_is_asked_for():
     ({"data.image_size": 1024, "decoder.patch_size": 2}, "has 512 patches a side; at most 256"),
     ({"stages.prior.steps": 2**31 - 1}, "the stages' steps add up to 2147483677; at most 2,147,483,647"),
     ({"data.drop_text": 1.0}, "config.data.drop_text=1.0 must be from 0 to 0.999"),
+    ({"data.aspect_ratios": ()}, "data.aspect_ratios is empty; give width:height of the buckets"),
+    ({"data.aspect_ratios": ("1:1", "4/3")}, "'4/3' is no aspect ratio"),
+    ({"data.aspect_ratios": ("1:1", "8:9")}, "has 1:1 and 8:9, both of 2×2 visual tokens at data.image_size=16; leave"),
+    ({"data.aspect_ratios": ("1:1", "1:1")}, "has 1:1 and 1:1, both of 2×2 visual tokens"),
+    ({"data.aspect_ratios": "4:3"}, "config.data.aspect_ratios='4:3' must be a tuple of str"),
+    ({"data.workers": -1}, "config.data.workers=-1 must be from 0 to 512"),
     ({"data.packing_rows": 0}, "config.data.packing_rows=0 must be from 1 to 65,536"),
     ({"data.sequence_length": 7}, "data.sequence_length=7 cannot hold one image of 8 tokens"),
     ({"data.source.grid": 6}, "config.data.source.grid=6 must be from 2 to 5"),
@@ -292,6 +306,32 @@ def test_a_run_of_before_that_sampled_what_was_never_trained_loads_and_samples_a
   assert from_stored(_changed({"decoder.chunk_rows": (1,), "sampling.chunk_rows": 2})).sampling.chunk_rows == 1
   assert "sampling.chunk_rows=2 was never trained" in caplog.text
   assert from_stored(_changed({"decoder.chunk_offsets": (1,), "sampling.chunk_rows": 2})).sampling.chunk_rows == 2
+
+
+def test_the_first_ratio_is_drawn_and_any_other_of_the_run_can_be():
+  s = small.settings(
+    **{"data.image_size": 64, "data.sequence_length": 128, "data.aspect_ratios": ("1:1", "4:3", "3:4")}
+  )
+  assert [(size.rows, size.columns) for size in s.buckets] == [(8, 8), (7, 9), (9, 7)]
+  assert s.drawing("1:1") == s and s.drawing("8:8").buckets[0] == s.buckets[0]
+  tall = s.drawing("3:4")
+  assert tall.buckets == (s.buckets[2], s.buckets[0], s.buckets[1]) and tall.drawing("1:1") == s
+  with pytest.raises(SettingsError, match=r"has learnt images of 1:1, 4:3, 3:4 \(data.aspect_ratios\), not of 2:1"):
+    s.drawing("2:1")
+  with pytest.raises(SettingsError, match="'wide' is no aspect ratio"):
+    s.drawing("wide")
+
+
+@pytest.mark.parametrize(
+  ("trained", "painted"),
+  [((2,), 2), ((0,), 18), ((4, 9), 9), ((4,), 3), ((8,), 6)],
+  ids=["as before", "whole", "as trained", "lower", "lower too"],
+)
+def test_another_ratio_is_painted_in_chunks_that_divide_its_canvas(trained, painted):
+  """The square has 16 patch rows, 3:4 has 18."""
+  changes = {"data.image_size": 64, "data.sequence_length": 128, "data.aspect_ratios": ("1:1", "3:4")}
+  layouts = {"decoder.chunk_rows": trained, "decoder.chunk_offsets": (0,) * len(trained)}
+  assert small.settings(**changes, **layouts).drawing("3:4").sampling.chunk_rows == painted
 
 
 @pytest.mark.parametrize("chunk_rows, said", [(3, "must divide the canvas's 4 patch rows"), (9, "has 4 patch rows")])

@@ -61,6 +61,14 @@ def test_a_setting_that_was_added_has_the_value_that_changes_nothing():
   assert "text_rows" not in present_config(config, FORMAT)["prior"], "in this format it would be a fault"
 
 
+def test_a_setting_of_one_source_is_added_to_no_other():
+  def source(**given):
+    return present_config({"data": {"source": given}}, 2)["data"]["source"]
+
+  assert source(name="scenes", grid=2) == {"name": "scenes", "grid": 2, "tasks": ["text_to_image"]}
+  assert source(name="emoji") == {"name": "emoji"}
+
+
 def test_a_setting_that_was_dropped_is_passed_over_and_so_are_the_arrays_of_a_state():
   assert "fuse_gathers" not in present_config({**small.config().to_dict(), "fuse_gathers": True}, 0)
   counts = {"opt_state/prior/3/count", "opt_state/prior/1/count", "params/prior/3/count"}

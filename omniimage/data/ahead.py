@@ -1,5 +1,6 @@
 """Reading ahead of the training loop: in threads of this process, or in processes of their own."""
 
+import gc
 import os
 import signal
 import threading
@@ -8,6 +9,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import grain
+import jax
+import numpy as np
+from absl import flags
 
 AHEAD = 4  # items that threads read ahead
 AHEAD_OF_A_WORKER = 2  # items that each process does
@@ -25,6 +29,8 @@ def read_ahead(
   """
   items = grain.MapDataset.range(start, stop).map(read)
   if workers:
+    if not flags.FLAGS.is_parsed():  # in a notebook; Grain asks its own flags
+      flags.FLAGS.mark_as_parsed()
     # One thread each: processes are what reads in parallel here.
     dataset = items.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=1)).mp_prefetch(
       grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=AHEAD_OF_A_WORKER), begin_worker
@@ -33,9 +39,17 @@ def read_ahead(
     dataset = items.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead))
   iterator = iter(dataset)
   try:
-    yield from iterator
+    yield from map(_own, iterator) if workers else iterator
   finally:
     iterator.close()
+    del iterator
+    if workers:
+      gc.collect()  # Grain's last items are in cycles; shared memory that is not let go before the end makes a warning
+
+
+def _own(item: Any) -> Any:
+  """The item in memory of this process, so that the shared memory goes back at once."""
+  return jax.tree.map(lambda leaf: np.array(leaf) if isinstance(leaf, np.ndarray) else leaf, item)
 
 
 def begin_worker(number: int, count: int):

@@ -8,7 +8,7 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 import numpy as np
 from absl import logging
@@ -26,20 +26,24 @@ from omniimage.size import Size
 from omniimage.streams import Stream, generator
 from omniimage.vocabulary import Vocabulary
 
-# Axes: B rows, L tokens of a row, I image slots of a row, H and W pixels.
+# Axes: B rows, L tokens of a row, I image slots of a row, H and W pixels, h and w codes.
 
 FIRST_RECORDS = 8  # one of them at least must be readable, or nothing starts
 MOST_LISTED = 10_000  # of the records that are larger than a row
 
 
 class Batch(TypedDict):
-  """Packed rows. A segment is a conversation; padding is segment 0, with `pad` tokens at position 0 of weight 0."""
+  """Packed rows. A segment is a conversation; padding is segment 0, with `pad` tokens at position 0 of weight 0.
+
+  A coded batch holds the images' codes, made before, and no images.
+  """
 
   tokens: np.ndarray  # (B,L) int32, placeholders where the codes go
   positions: np.ndarray  # (B,L,3) int32: time, row, column, from 0 in every segment
   segments: np.ndarray  # (B,L) int32: 1, 2, …
   loss_weights: np.ndarray  # (B,L) float32: weight of token i as what position i−1 should predict
-  images: np.ndarray  # (B,I,H,W,3) uint8, all of one size; the step maps them to [-1, 1]
+  images: NotRequired[np.ndarray]  # (B,I,H,W,3) uint8, all of one size; the step maps them to [-1, 1]
+  codes: NotRequired[np.ndarray]  # (B,I,h,w) int32, likewise
   image_mask: np.ndarray  # (B,I) bool: the slot holds an image; all else of an unused slot is zero
   image_start: np.ndarray  # (B,I) int32: index in the row of the image's first code
   image_is_target: np.ndarray  # (B,I) bool
@@ -63,15 +67,20 @@ class Batches:
     text_tokenizer: Tokenizer,
     sizes: Sequence[Size],
     seed: int,
+    coded: bool = False,
   ):
-    """`sizes`: that the source was opened for."""
+    """
+    Args:
+      sizes: that the source was opened for.
+      coded: the images of its turns are codes, and so are those of the batches.
+    """
     catalogue = source.catalogue()
     if not len(catalogue.tokens):
       raise ValueError("the data source has no records; a source needs at least one")
     self._data = data
     self._stream = BatchStream(catalogue, len(sizes), data, seed)
     bounds = catalogue.tokens, catalogue.images
-    self._reader = Reader(source, data, vocabulary, text_tokenizer, tuple(sizes), seed, self._stream, *bounds)
+    self._reader = Reader(source, data, vocabulary, text_tokenizer, tuple(sizes), seed, self._stream, *bounds, coded)
     self.bad_records: set[int] = set()
     self._readings, self._listed = Readings(), None
     self._reader.check()
@@ -156,13 +165,14 @@ class Reader:
   stream: BatchStream
   tokens: np.ndarray  # (n,) of each record at most
   images: np.ndarray  # (n,) likewise
+  coded: bool
 
   def read(self, batch_index: int, rows: int, own: Sequence[int] | None = None) -> tuple[int, Batch, Notes]:
     """The rows `own` of a batch of `rows`, or all of them. A record that cannot be read is an empty segment, and
     noted."""
     own, notes = range(rows) if own is None else own, []
     size = self.sizes[self.stream.bucket(batch_index)]
-    batch = empty_batch(len(own), self.data, self.vocabulary, size)
+    batch = empty_batch(len(own), self.data, self.vocabulary, size, self.coded)
     for row, place in enumerate(own):
       start = slot = 0
       for segment, (epoch, record) in enumerate(self.stream.row(batch_index, rows, int(place)), start=1):
@@ -185,10 +195,10 @@ class Reader:
     if without_text:
       turns = self.source.task(record).without_condition(turns)
     encoded = conversation.encode(turns, self.text_tokenizer, self.vocabulary, size)
-    shape = (*size.pixels, 3)
+    shape, what = ((size.rows, size.columns), "codes") if self.coded else ((*size.pixels, 3), "an image")
     for image in encoded.images:
       if image.shape != shape:
-        raise ValueError(f"record {record} has an image of {image.shape}, its bucket is of {shape}")
+        raise ValueError(f"record {record} has {what} of {image.shape}, its bucket is of {shape}")
     for name, found, bound in (
       ("tokens", len(encoded.tokens), self.tokens[record]),
       ("images", len(encoded.images), self.images[record]),
@@ -221,15 +231,19 @@ class ReadOf:
     return self.reader.read(int(batch_index), self.rows, self.own)
 
 
-def empty_batch(rows: int, data: DataSettings, vocabulary: Vocabulary, size: Size) -> Batch:
+def empty_batch(rows: int, data: DataSettings, vocabulary: Vocabulary, size: Size, coded: bool = False) -> Batch:
   """A batch of padding, of a bucket: every field, its shape and type."""
   B, L, I = rows, data.sequence_length, data.images_per_row
+  if coded:
+    shown = {"codes": np.zeros((B, I, size.rows, size.columns), np.int32)}
+  else:
+    shown = {"images": np.zeros((B, I, *size.pixels, 3), np.uint8)}
   return Batch(
+    **shown,
     tokens=np.full((B, L), vocabulary.pad, np.int32),
     positions=np.zeros((B, L, 3), np.int32),
     segments=np.zeros((B, L), np.int32),
     loss_weights=np.zeros((B, L), np.float32),
-    images=np.zeros((B, I, *size.pixels, 3), np.uint8),
     image_mask=np.zeros((B, I), bool),
     image_start=np.zeros((B, I), np.int32),
     image_is_target=np.zeros((B, I), bool),
@@ -244,8 +258,9 @@ def _write(batch: Batch, encoded: Encoded, row: int, segment: int, start: int, s
   batch["segments"][tokens] = segment
   batch["loss_weights"][tokens] = encoded.loss_weights
   images = row, slice(slot, slot + len(encoded.images))
+  shown = batch["codes" if "codes" in batch else "images"]
   for offset, image in enumerate(encoded.images):
-    batch["images"][row, slot + offset] = image
+    shown[row, slot + offset] = image
   batch["image_mask"][images] = True
   batch["image_start"][images] = encoded.image_starts + start
   batch["image_is_target"][images] = encoded.image_is_target

@@ -48,12 +48,13 @@ class TextTurn(Said):
 
 @dataclass(frozen=True, eq=False)
 class ImageTurn(Said):
-  image: np.ndarray  # (H,W,3) uint8
+  image: np.ndarray  # (H,W,3) uint8, or its codes (h,w) int32 where those were stored
   is_target: bool
 
   def __post_init__(self):
     image = self.image
-    if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+    kind = (image.dtype, image.ndim, *image.shape[2:]) if isinstance(image, np.ndarray) else None
+    if kind not in ((np.uint8, 3, 3), (np.int32, 2)):
       what = f"{image.shape} of {image.dtype}" if isinstance(image, np.ndarray) else f"a {type(image).__name__}"
       raise ValueError(f"ImageTurn: expected (height, width, 3) pixels of uint8, got {what}")
 
@@ -68,7 +69,7 @@ class Encoded:
   tokens: np.ndarray  # (N,) int32
   positions: np.ndarray  # (N,3) int32: time, row, column
   loss_weights: np.ndarray  # (N,) float32
-  images: tuple[np.ndarray, ...]  # (H,W,3) uint8 each
+  images: tuple[np.ndarray, ...]  # of the turns, pixels or codes
   image_starts: np.ndarray  # (I,) int32: index of the first code
   image_is_target: np.ndarray  # (I,) bool
 

@@ -23,10 +23,12 @@ from omniimage.streams import Stream, generator
 # Axes: W records of a block, R rows of a block.
 
 WAITS = 4  # blocks after its own in which a record may find a place
-MAX_DROPPED = 0.0001  # share of the records that trials may drop; fewer leave the rows emptier
-TRIAL_RECORDS = (2**12, 2**16)  # at least and at most: the first epoch; they stand for all
-TRIAL_ROWS, TRIAL_BLOCKS = 4096, 8  # that are packed at least to find how many records a block takes
-FEWER = 1 / 256  # of a block's records that a trial takes less than the one before it
+USUAL_RECORDS = (2**12, 2**16)  # at least and at most, from the begin of the stream: they stand for all
+MAX_LEFT = 0.001  # share of a block of the usual mix that may find no place in it
+DEVIATIONS = 1.0  # of what a block's records need, that are kept free; fewer drop more, more leave the rows emptier
+TRIAL_ROWS, TRIAL_BLOCKS = 1024, 12  # at least, from the begin of the stream, that are packed to see what is dropped
+MAX_DROPPED = 0.0005  # share of their records
+FEWER = 256  # th part of a block's records, by which it has fewer where more are dropped
 
 
 @dataclass(frozen=True)
@@ -92,42 +94,25 @@ def pack_block(
   return Packed(tuple(tuple(sorted(row)) for row in packed.rows), tuple(left), fill)
 
 
-def block_records(tokens, images, rows: int, sequence_length: int, images_per_row: int) -> int:
-  """W, the records of a block: as many as fit by their mean and spread, less until trials drop hardly any.
-
-  The trials let a record wait for one block alone: what their few blocks drop is how the records' sizes fit together,
-  and not the chance that a block has many large ones, for which the spread stands.
+def usual_records(tokens, images, rows: int, sequence_length: int, images_per_row: int) -> int:
+  """How many records a block may have: as many of the usual mix as its rows can hold, less a deviation, so that a block
+  with more large records than usual seldom overflows by more than the next ones have room for.
 
   Args:
-    tokens, images: of records in the order of the stream. They are the trials' blocks, over and over.
+    tokens, images: of records that stand for all.
   """
   tokens, images = np.asarray(tokens), np.asarray(images)
-  records = min(_mean_records(tokens, rows * sequence_length), _mean_records(images, rows * images_per_row))
-  while records > 1 and (dropped := _trial(tokens, images, records, rows, sequence_length, images_per_row)):
-    # Half of what is too much: the rest often finds a place then.
-    records -= max(1, int(dropped / 2), int(FEWER * records))
-  return max(1, records)
-
-
-def _mean_records(needs: np.ndarray, room: int) -> int:
-  """How many records need a room, less one deviation of what so many need."""
-  if not needs.any():
-    return 2**31
-  mean = needs.mean()
-  return int(room / mean - needs.std() / mean * math.sqrt(room / mean))
-
-
-def _trial(tokens, images, records: int, rows: int, sequence_length: int, images_per_row: int) -> float:
-  """How many records a block of so many drops; 0 where the trial's blocks drop hardly any."""
-  waiting, dropped, blocks = [], 0, max(TRIAL_BLOCKS, TRIAL_ROWS // rows)
-  for block in range(blocks):
-    own = np.arange(block * records, (block + 1) * records) % len(tokens)
-    left = pack_block(tokens[own], images[own], rows, sequence_length, images_per_row, waiting).left
-    waiting = [(int(tokens[own[i]]), int(images[own[i]])) for i in left if i < records]
-    dropped += len(left) - len(waiting)
-    if dropped > MAX_DROPPED * blocks * records:
-      return dropped / (block + 1)
-  return 0.0
+  order, capacity = np.lexsort((tokens, images)), (rows, sequence_length, images_per_row)
+  needs = (tokens, rows * sequence_length), (images, rows * images_per_row)
+  records = int(min(room / need.mean() for need, room in needs if need.any()))
+  while records > 1:
+    usual = order[((np.arange(records) + 0.5) * (len(order) / records)).astype(int)]  # of every size its share
+    left = len(pack_block(tokens[usual], images[usual], *capacity).left)
+    if left <= MAX_LEFT * records:
+      break
+    records -= max(1, left // 2)  # the other half often finds a place then
+  deviation = max(need.std() / need.mean() for need, _ in needs if need.any())
+  return max(1, int(records - DEVIATIONS * deviation * math.sqrt(records)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,9 +154,12 @@ class RowStream:
     of the stream among those of the run."""
     self._tokens, self._images, self._records = tokens, images, records
     self._capacity, self._draw = (rows, sequence_length, images_per_row), (seed, bucket)
-    _, first = records.between(0, int(np.clip(records.count, *TRIAL_RECORDS)))
-    self.block_records = block_records(tokens[first], images[first], *self._capacity)
+    _, first = records.between(0, int(np.clip(records.count, *USUAL_RECORDS)))
+    self.block_records = usual_records(tokens[first], images[first], *self._capacity)
     self._remember()
+    while self.block_records > 1 and self._drops():
+      self.block_records -= max(1, self.block_records // FEWER)
+      self._remember()
 
   def row(self, index: int) -> list[tuple[int, int]]:
     """(epoch, record) of every record in row `index` of the stream."""
@@ -181,6 +169,15 @@ class RowStream:
   def block(self, index: int) -> Block:
     with self._packing:  # of threads that want one block, one packs it
       return self._blocks(index)
+
+  def _drops(self) -> bool:
+    """Whether the first blocks drop more than may be."""
+    blocks, dropped = max(TRIAL_BLOCKS, TRIAL_ROWS // self._capacity[0]), 0.0
+    for index in range(blocks):
+      dropped += self.block(index).dropped
+      if dropped > MAX_DROPPED * blocks:
+        return True
+    return False
 
   def _remember(self):
     self._packing = threading.Lock()

@@ -55,6 +55,22 @@ class Task(Protocol):
     """The answer that the conversation has; None where it is no conversation of this task."""
 
 
+class Writing:
+  """Base of the tasks whose answer is the last text that is to be written."""
+
+  def without_condition(self, turns: Sequence[Turn]) -> tuple[Turn, ...]:
+    """Guidance is of pictures alone: a conversation that paints nothing stays whole."""
+    return tuple(turns)
+
+  def prompt(self, turns: Sequence[Turn]) -> tuple[Turn, ...]:
+    return tuple(turns[: _place_of_target(turns, TextTurn) or 0])
+
+  def target(self, turns: Sequence[Turn]) -> TextTurn | None:
+    """The last text that is to be written."""
+    place = _place_of_target(turns, TextTurn)
+    return None if place is None else turns[place]
+
+
 class TextToImage:
   """Text, then the image it asks for. A record is the two of them."""
 

@@ -19,7 +19,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from omniimage.data import emoji
 from omniimage.data.lossless import PROBES, losses
 from omniimage.data.scenes.captions import vocabulary_captions
-from omniimage.data.tokenizer_files import Unfit, build, read
+from omniimage.data.tokenizer_files import Unfit, build, read, unwritten
 from omniimage.errors import UserError
 from omniimage.paths import absolute
 
@@ -41,6 +41,7 @@ class TextTokenizer:
     self._tokenizer = tokenizer
     self.fingerprint = fingerprint  # of the content of its file
     self.size = max(tokenizer.get_vocab(with_added_tokens=True).values()) + 1
+    self.unwritten = unwritten(tokenizer, self.size)
 
   def __reduce__(self):  # data workers get a copy; what __init__ sets is not in the library's pickle
     return TextTokenizer, (self._tokenizer, self.fingerprint)

@@ -58,6 +58,15 @@ def build(description: Mapping[str, Any], name: str) -> tuple[Tokenizer, list[di
   return tokenizer, added
 
 
+def unwritten(tokenizer: Tokenizer, size: int) -> tuple[int, ...]:
+  """The ids below `size` that no text is made of: control tokens, and gaps. Of a trained model they may be as they were
+  drawn at its beginning."""
+  control = {i for i, token in tokenizer.get_added_tokens_decoder().items() if token.special}
+  own = tokenizer.get_vocab(with_added_tokens=True)
+  written = {i for content, i in own.items() if content != _unused(i)}
+  return tuple(i for i in range(size) if i in control or i not in written)
+
+
 def _added(token: Any) -> dict[str, Any]:
   if not isinstance(token, dict) or not isinstance(token.get("content"), str) or type(token.get("id")) is not int:
     raise Unfit(f"an added token needs an id and its content: {json.dumps(token)[:80]}")

@@ -96,6 +96,7 @@ class Attention(nn.Module):
   head_width: int
   qk_norm: bool = True
   qkv_bias: bool = False
+  norm: tuple[float, float] = (1e-6, 0.0)  # of RMSNorm, for QK-norm: epsilon, offset
   dtype: Any = jnp.float32
   attention_fn: AttentionFn = dot_product_attention
 
@@ -106,7 +107,7 @@ class Attention(nn.Module):
     self.query, self.key, self.value = project(self.heads), project(self.kv_heads), project(self.kv_heads)
     self.out = nn.DenseGeneral(self.width, axis=(-2, -1), use_bias=False, dtype=self.dtype, kernel_init=small_init)
     if self.qk_norm:
-      self.query_norm, self.key_norm = RMSNorm(), RMSNorm()
+      self.query_norm, self.key_norm = RMSNorm(*self.norm), RMSNorm(*self.norm)
 
   def keys_values(self, memory: Array, cos_sin) -> tuple[Array, Array]:
     """Keys and values of a sequence, each (B, S, G, K)."""

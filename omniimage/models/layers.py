@@ -3,6 +3,7 @@
 Axes: B batch, L positions, D width, H heads, K head width, A position axes, N patches, P pixels of a patch.
 """
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -18,14 +19,16 @@ small_init = nn.initializers.variance_scaling(1 / 16, "fan_in", "normal")
 
 
 class RMSNorm(nn.Module):
-  """Root-mean-square norm (Zhang & Sennrich 2019), computed in float32."""
+  """Root-mean-square norm (Zhang & Sennrich 2019), computed in float32. It scales by its parameter and `offset`, which
+  together begin as 1."""
 
   epsilon: float = 1e-6
+  offset: float = 0.0
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
-    scale = self.param("scale", nn.initializers.ones, (x.shape[-1],), jnp.float32)
-    return (rms_normalize(x, self.epsilon) * scale).astype(x.dtype)
+    scale = self.param("scale", nn.initializers.constant(1 - self.offset), (x.shape[-1],), jnp.float32)
+    return (rms_normalize(x, self.epsilon) * (scale + self.offset if self.offset else scale)).astype(x.dtype)
 
 
 def rms_normalize(x: Array, epsilon: float = 1e-6) -> Array:
@@ -34,21 +37,22 @@ def rms_normalize(x: Array, epsilon: float = 1e-6) -> Array:
 
 
 class GatedMLP(nn.Module):
-  """SwiGLU (Shazeer 2020): down(silu(gate(x)) · up(x))."""
+  """SwiGLU (Shazeer 2020): down(silu(gate(x)) · up(x)), or GeGLU by another activation."""
 
   width: int
   hidden: int
   dtype: Any = jnp.float32
+  activation: Callable[[Array], Array] = nn.silu
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
     gate = tag(nn.Dense(self.hidden, use_bias=False, dtype=self.dtype, name="gate")(x), "gate")
     up = tag(nn.Dense(self.hidden, use_bias=False, dtype=self.dtype, name="up")(x), "up")
     down = nn.Dense(self.width, use_bias=False, dtype=self.dtype, kernel_init=small_init, name="down")
-    return down(nn.silu(gate) * up)
+    return down(self.activation(gate) * up)
 
 
-def rotary(positions: Array, head_width: int, theta: float) -> tuple[Array, Array]:
+def rotary(positions: Array, head_width: int, theta: float, scaling: Sequence[float] = ()) -> tuple[Array, Array]:
   """Cosines and sines of rotary positions (Su et al. 2021) over several axes.
 
   One ladder of frequencies θ^(−2i/K); pair i turns by the position on axis i mod A. Where all axes agree, as on text,
@@ -58,14 +62,27 @@ def rotary(positions: Array, head_width: int, theta: float) -> tuple[Array, Arra
     positions: (..., A), integer or fractional.
     head_width: K, even.
     theta: base of the ladder.
+    scaling: of `scaled_frequencies`; () leaves the ladder as it is.
 
   Returns:
     cos and sin, each (..., K/2), float32.
   """
   pairs = np.arange(head_width // 2)
-  frequencies = (theta ** (-2.0 * pairs / head_width)).astype(np.float32)
+  frequencies = theta ** (-2.0 * pairs / head_width)
+  frequencies = (scaled_frequencies(frequencies, *scaling) if scaling else frequencies).astype(np.float32)
   angles = jnp.asarray(positions, jnp.float32)[..., pairs % positions.shape[-1]] * frequencies
   return jnp.cos(angles), jnp.sin(angles)
+
+
+def scaled_frequencies(frequencies: np.ndarray, factor: float, low: float, high: float, trained: float) -> np.ndarray:
+  """Llama 3's frequencies for sequences `factor` times as long as the `trained` positions (Grattafiori et al. 2024).
+
+  A pair that turns more than `high` times over these stays, one that turns less than `low` times is slowed down by the
+  factor, and between the two it goes from one to the other.
+  """
+  turns = trained * frequencies / (2 * np.pi)
+  kept = np.clip((turns - low) / (high - low), 0, 1)
+  return frequencies * (kept + (1 - kept) / factor)
 
 
 def rotate(x_BLHK: Array, cos_sin: tuple[Array, Array]) -> Array:

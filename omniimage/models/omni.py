@@ -49,10 +49,11 @@ class Omni:
   scan: bool = True
   attention_fn: AttentionFn = dot_product_attention
   gather_params: GatherParams | None = None
+  unwritten: tuple[int, ...] = ()  # text ids that are not to be sampled, of `Vocabulary`
 
   @functools.cached_property
   def vocabulary(self) -> Vocabulary:
-    return Vocabulary(self.text_size, self.tokenizer.quantizer.codes)
+    return Vocabulary(self.text_size, self.tokenizer.quantizer.codes, self.unwritten)
 
   @functools.cached_property
   def tokenizer(self) -> ImageTokenizer:

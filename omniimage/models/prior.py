@@ -1,15 +1,17 @@
 """The prior: one decoder-only transformer over text, specials and image codes.
 
-A superset of Llama, Qwen2.5 and Qwen3: RMSNorm, SwiGLU, grouped-query attention, optional QK-norm and q/k/v bias, tied
-or untied head. Tables are kept apart by kind, text with specials and image codes, each padded to a multiple of 128: the
-grammar says which kind comes next, so each cross-entropy needs only its own table.
+A superset of Llama, Qwen2.5, Qwen3 and Gemma 3: RMSNorm, SwiGLU, grouped-query attention, optional QK-norm and q/k/v
+bias, tied or untied head. Tables are kept apart by kind, text with specials and image codes, each padded to a multiple
+of 128: the grammar says which kind comes next, so each cross-entropy needs only its own table.
 
 Axes: B rows, L positions, D width, V ids of a table, S places of the cache, G key/value heads, K head width.
 """
 
+import functools
 from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jax import Array
 
@@ -38,22 +40,42 @@ class Tables(nn.Module):
 
 
 class PriorBlock(nn.Module):
-  """Pre-norm transformer layer with a cache."""
+  """Pre-norm transformer layer with a cache. What it passes on is (x_BLD, its number in the stack).
+
+  Gemma's has a norm behind each branch, too, and most of its layers are local: their rotary base is another one.
+  """
 
   settings: PriorSettings
   execution: Execution
 
   @nn.compact
-  def __call__(self, x_BLD: Array, cos_sin, mask: AttentionMask, cache_index=0, cache=None):
+  def __call__(self, x_and_number, cos_sin, mask: AttentionMask, cache_index=0, cache=None):
     s, run = self.settings, self.execution
+    norm, (x_BLD, number) = functools.partial(RMSNorm, *s.norm), x_and_number
     attention = Attention(
-      s.width, s.heads, s.kv_heads, s.head_width, s.qk_norm, s.qkv_bias, run.dtype, run.attention_fn, name="attention"
+      s.width,
+      s.heads,
+      s.kv_heads,
+      s.head_width,
+      s.qk_norm,
+      s.qkv_bias,
+      s.norm,
+      run.dtype,
+      run.attention_fn,
+      name="attention",
     )
-    y_BLD = RMSNorm(name="attention_norm")(x_BLD)
-    attended_BLD, cache = attention(y_BLD, cos_sin, mask, cache=cache, cache_index=cache_index)
+    if s.local_layers:
+      is_global = (number + 1) % int(s.local_layers[0]) == 0
+      cos_sin = jax.tree.map(lambda own, local: jnp.where(is_global, own, local), *cos_sin)
+    attended_BLD, cache = attention(
+      norm(name="attention_norm")(x_BLD), cos_sin, mask, cache=cache, cache_index=cache_index
+    )
+    attended_BLD = norm(name="attention_out_norm")(attended_BLD) if s.gemma else attended_BLD
     x_BLD = tag(x_BLD + attended_BLD, "residual")
-    y_BLD = RMSNorm(name="mlp_norm")(x_BLD)
-    return x_BLD + GatedMLP(s.width, s.mlp_width, run.dtype, name="mlp")(y_BLD), cache
+    mlp = GatedMLP(s.width, s.mlp_width, run.dtype, nn.gelu if s.gemma else nn.silu, name="mlp")
+    y_BLD = mlp(norm(name="mlp_norm")(x_BLD))
+    y_BLD = norm(name="mlp_out_norm")(y_BLD) if s.gemma else y_BLD
+    return (x_BLD + y_BLD, number + 1), cache
 
 
 class Prior(nn.Module):
@@ -68,7 +90,7 @@ class Prior(nn.Module):
     scale = s.width**-0.5 if s.tied_head else 1.0
     self.embed = Tables((text, s.width), (image, s.width), nn.initializers.normal(scale))
     self.layers = layer_stack(PriorBlock, s.depth, self.execution, settings=s)
-    self.norm = RMSNorm()
+    self.norm = RMSNorm(*s.norm)
     if not s.tied_head:
       self.head = Tables((s.width, text), (s.width, image), nn.initializers.lecun_normal())
 
@@ -91,10 +113,17 @@ class Prior(nn.Module):
     text_BLD = jnp.take(self.embed.text, jnp.minimum(tokens_BL, self.vocabulary.text_and_specials - 1), axis=0)
     image_BLD = jnp.take(self.embed.image, jnp.maximum(codes_BL, 0), axis=0)
     x_BLD = jnp.where(codes_BL[..., None] >= 0, image_BLD, text_BLD).astype(dtype)
+    x_BLD = x_BLD * jnp.asarray(self.settings.width**0.5, dtype) if self.settings.gemma else x_BLD
     x_BLD = x_BLD if features_BLD is None else x_BLD + features_BLD.astype(dtype)
-    cos_sin = rotary(positions_BL3, self.settings.head_width, self.settings.rope_theta)
-    x_BLD, caches = apply_layers(self.layers, x_BLD, cos_sin, mask, cache_index, caches=caches)
+    first = (x_BLD, jnp.int32(0))
+    (x_BLD, _), caches = apply_layers(self.layers, first, self._rotary(positions_BL3), mask, cache_index, caches=caches)
     return self.norm(x_BLD), caches
+
+  def _rotary(self, positions_BL3: Array):
+    """cos_sin of all layers, or, where some are local, of the global and of the local ones."""
+    s = self.settings
+    cos_sin = rotary(positions_BL3, s.head_width, s.rope_theta, s.rope_scaling)
+    return (cos_sin, rotary(positions_BL3, s.head_width, s.local_layers[1])) if s.local_layers else cos_sin
 
   def head_kernel(self, kind: str) -> Array:
     """Output matrix (D, padded V) of "text" (with specials) or "image"."""

@@ -3,7 +3,7 @@
 import contextlib
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,15 @@ def finished(out: Path, request: Mapping[str, Any]) -> Prepared | None:
   _check_same(out, prepared.description.get("request", {}), request, "was made")
   prepared.verify()
   return prepared
+
+
+def complete(out: Path, request: Mapping[str, Any], say: Callable[[str], None]) -> Prepared | None:
+  """`finished`, and says so."""
+  done = finished(out, request)
+  if done is not None:
+    clear(out)
+    say(f"{out} is complete, and its checksums are right; there is nothing to do")
+  return done
 
 
 @contextlib.contextmanager

@@ -72,11 +72,11 @@ def prepare(request: Request, say: Say) -> Prepared:
   """
   identity = request.identity()
   output.check(request.out, Path(request.source), identity)
-  if (done := _complete(request, identity, say)) is not None:
+  if (done := output.complete(request.out, identity, say)) is not None:
     return done
   name, source = formats.open_format(request.source, request.format, request.given)
   with output.taken(request.out) as folder:
-    if (done := _complete(request, identity, say)) is not None:  # by another process, a moment ago
+    if (done := output.complete(request.out, identity, say)) is not None:  # by another process, a moment ago
       return done
     say(f"{name}: {source.found()}")
     units = [UnitTask(number, unit) for number, unit in enumerate(source.units())]
@@ -90,14 +90,6 @@ def prepare(request: Request, say: Say) -> Prepared:
     say(line)
   say(f"complete: {request.out}\nreport: {request.out / 'report.html'}")
   return finished
-
-
-def _complete(request: Request, identity: Mapping[str, Any], say: Say) -> Prepared | None:
-  done = output.finished(request.out, identity)
-  if done is not None:
-    output.clear(request.out)
-    say(f"{request.out} is complete, and its checksums are right; there is nothing to do")
-  return done
 
 
 def _convert(request: Request, source: Format, folder: Path, units: Sequence[UnitTask], say: Say):

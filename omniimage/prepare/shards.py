@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 from array_record.python.array_record_module import ArrayRecordWriter
@@ -108,6 +109,7 @@ class ShardWriter:
 
   folder: Path  # of the parts
   out: Path
+  options: ClassVar[str] = OPTIONS
 
   def __call__(self, task: ShardTask, tell: Tell):
     if self.finished(task) is not None:
@@ -115,8 +117,8 @@ class ShardWriter:
     path = self.out / task.name
     unfinished = path.with_name(f"{path.name}.tmp")
     with writing(path):
-      self._write(unfinished, task, tell)
-      shard = Shard(task.name, len(task.parts), unfinished.stat().st_size, sha256(unfinished))
+      count = self._write(unfinished, task, tell)
+      shard = Shard(task.name, count, unfinished.stat().st_size, sha256(unfinished))
       finish(unfinished, path)
       write_whole(self._note(task), json.dumps(vars(shard)).encode())
 
@@ -128,18 +130,25 @@ class ShardWriter:
     except (FileNotFoundError, ValueError, TypeError):
       return None
 
-  def _write(self, path: Path, task: ShardTask, tell: Tell):
-    writer = None
+  def records(self, task: ShardTask) -> Iterator[bytes]:
+    """In order, as they are stored."""
+    return _stored(self.folder, task)
+
+  def _write(self, path: Path, task: ShardTask, tell: Tell) -> int:
+    """Returns how many records there are."""
+    writer, count = None, 0
     try:
-      writer = ArrayRecordWriter(str(path), OPTIONS)
-      for stored in _stored(self.folder, task):
+      writer = ArrayRecordWriter(str(path), self.options)
+      for stored in self.records(task):
         writer.write(stored)
+        count += 1
         tell(1)
       writer.close()
     except RuntimeError as error:  # of C++: a disk that is full
       path.unlink(missing_ok=True)
       reason = str(error).partition(";")[0]
       raise UserError(f"{path} cannot be written: {reason}; mend that and run the same again") from None
+    return count
 
   def _note(self, task: ShardTask) -> Path:
     return self.folder / f"{task.name}.json"

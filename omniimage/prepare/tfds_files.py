@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from omniimage.data.prepared import Split
+from omniimage.files import flush
 from omniimage.paths import writing
 
 
@@ -33,3 +34,4 @@ def write(out: Path, name: str, splits: Mapping[str, Split], source: str, licenc
       data_dir=out, features=features, split_infos=infos, version="1.0.0", check_data=False,
       description=f"Conversations with images, prepared from {source}", license=licence or None,
     )  # fmt: skip
+    flush(out / "features.json", out / "dataset_info.json")

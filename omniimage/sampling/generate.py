@@ -46,7 +46,7 @@ class Generator:
 
   def __init__(self, settings: Settings, params: Params, text_tokenizer: TextTokenizer):
     """`params` as stored (stacked): {tokenizer, prior, decoder}."""
-    self.omni = Omni(settings, text_tokenizer.size, scan=False)
+    self.omni = Omni(settings, text_tokenizer.size, scan=False, unwritten=text_tokenizer.unwritten)
     self.text_tokenizer = text_tokenizer
     self.load(params)
     self._draw = jax.jit(functools.partial(draw_prompts, self.omni), static_argnames="sampling")

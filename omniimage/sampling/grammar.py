@@ -7,6 +7,7 @@ the user says, it is given. Axes: B rows, V ids of the vocabulary.
 
 import flax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from omniimage.vocabulary import Vocabulary
@@ -43,7 +44,7 @@ class Grammar:
   def allowed(self, vocabulary: Vocabulary) -> Array:
     """(B, V) bool: ids that the assistant may write next, and padding once its turn has ended."""
     v, ids, expects = vocabulary, jnp.arange(vocabulary.total), self.expects[:, None]
-    is_text = (ids < v.text_size) | (ids == v.eos) | (ids == v.image)
+    is_text = ((ids < v.text_size) & ~_among(v.unwritten, v.total)) | (ids == v.eos) | (ids == v.image)
     is_size, is_code = (ids >= v.sizes) & (ids < v.codes), ids >= v.codes
     return jnp.select(
       [expects == TEXT, (expects == ROWS) | (expects == COLUMNS), expects == CODE, expects == END_IMAGE],
@@ -69,3 +70,10 @@ class Grammar:
     stays = (expects == DONE) & ~begins
     elapsed = jnp.select([stays, complete, expects == CODE], [0, jnp.maximum(rows, columns), 0], 1)
     return Grammar(after.astype(jnp.int32), rows, columns, written, self.time + elapsed)
+
+
+def _among(ids: tuple[int, ...], total: int) -> np.ndarray:
+  """(V,) bool, true at these ids."""
+  among = np.zeros(total, bool)
+  among[list(ids)] = True
+  return among

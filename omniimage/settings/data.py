@@ -20,3 +20,5 @@ class DataSettings(Ranged):
   vocabulary: str  # "builtin" or the path of a tokenizer.json
   max_bad_records: Share  # share of the records read of late that may be unreadable; above it the run stops
   workers: Annotated[int, Range(0, 512)]  # processes that read and decode ahead; 0: threads of the run's own
+  # Folder that launch.prepare --tokenize has made, for stages that need no pixels; "": all stages read images.
+  codes: str = ""

@@ -52,14 +52,43 @@ class PriorSettings(Ranged):
   qk_norm: bool
   qkv_bias: bool
   tied_head: bool
+  gemma: bool  # Gemma 3's layers: norms before and behind each branch, scaled by 1 + w; GeGLU; embeddings × √width
+  norm_epsilon: Annotated[float, Range(1e-12, 1)]
   rope_theta: Annotated[float, Range(1, 1e12)]
+  # Llama 3's scaling of the rotary frequencies: by which factor, the turns between which it sets in, and the positions
+  # trained on before, over which turns are counted; (): none.
+  rope_scaling: tuple[Annotated[float, Range(1e-3, 1e9)], ...]
+  # Gemma 3's: every so many layers one is global, with `rope_theta`; the rotary base of the others; the positions that
+  # these see, which no row may exceed. (): all are global.
+  local_layers: tuple[Annotated[float, Range(1, 1e12)], ...]
   # Rows of the text table at least, so that a larger vocabulary can take its place; 0: what is needed.
   text_rows: Annotated[int, Range(0, 2**22)]
+  init: str  # what a run begins with: "hf:FOLDER", an open language model (docs/language_models.md); "": nothing
 
   def __post_init__(self):
     super().__post_init__()
     divides(self.kv_heads, self.heads, "prior.kv_heads", "prior.heads")
     require(self.head_width % 2 == 0, f"prior.head_width={self.head_width} must be even, for rotary positions")
+    require(
+      len(self.rope_scaling) in (0, 4) and (not self.rope_scaling or self.rope_scaling[1] < self.rope_scaling[2]),
+      f"prior.rope_scaling={self.rope_scaling} is no scaling; give (), or as Llama 3 has it (8.0, 1.0, 4.0, 8192.0): "
+      "factor, low and high frequency factor, original positions",
+    )
+    require(
+      len(self.local_layers) in (0, 3),
+      f"prior.local_layers={self.local_layers} is no pattern; give (), or as Gemma 3 has it (6, 10000.0, 512): every "
+      "so many layers a global one, the others' rotary base, and how far they see",
+    )
+    require(
+      not self.init or (self.init.startswith("hf:") and len(self.init) > 3),
+      f"prior.init={self.init!r} is no model to begin with; give hf:FOLDER, a model in Hugging Face's form, or "
+      "'' for fresh parameters",
+    )
+
+  @property
+  def norm(self) -> tuple[float, float]:
+    """Epsilon and offset of its norms."""
+    return self.norm_epsilon, float(self.gemma)
 
 
 @dataclasses.dataclass(frozen=True)

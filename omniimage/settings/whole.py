@@ -57,6 +57,12 @@ class Settings(Ranged):
     divides(decoder.pixels_per_token, self.data.image_size, "decoder.pixels_per_token", "data.image_size")
     self._check_buckets()
     self._choose_sampled_rows()
+    window = self.prior.local_layers[2] if self.prior.local_layers else self.data.sequence_length
+    require(
+      self.data.sequence_length <= window,
+      f"data.sequence_length={self.data.sequence_length} is more than the {window:.0f} positions that the local layers "
+      "see (prior.local_layers); make the rows shorter",
+    )
 
   def _check_buckets(self):
     """SettingsError where two buckets are one, or the model cannot read or paint images of one."""
@@ -116,6 +122,32 @@ class Settings(Ranged):
     return tuple(size_of(ratio, data.image_size, self.decoder.pixels_per_token) for ratio in data.aspect_ratios)
 
   @property
+  def largest_bucket(self) -> Size:
+    """The size with the most visual tokens, by which memory and time are planned."""
+    return max(self.buckets, key=lambda size: size.tokens)
+
+  def drawing(self, aspect_ratio: str) -> "Settings":
+    """These settings with another of the buckets as the first, which is drawn. SettingsError where the run has none of
+    that ratio.
+
+    It is painted in chunks as high as before, where those are trained and divide it; else as it was trained; else in
+    the highest below that divide it.
+    """
+    data, sampling = self.data, self.sampling
+    size = size_of(aspect_ratio, data.image_size, self.decoder.pixels_per_token)
+    named = dict(zip(self.buckets, data.aspect_ratios))
+    ratios = ", ".join(data.aspect_ratios)
+    require(size in named, f"this run has learnt images of {ratios} (data.aspect_ratios), not of {aspect_ratio}")
+    canvas = size.patches(self.decoder.patch_size)[0]
+    trained = self._trained_rows(canvas)
+    if sampling.chunk_rows not in (0, *trained):
+      lower = (rows for rows in range(min(sampling.chunk_rows, canvas), 0, -1) if canvas % rows == 0)
+      sampling = dataclasses.replace(sampling, chunk_rows=trained[0] if trained else next(lower))
+    others = (ratio for ratio in data.aspect_ratios if ratio != named[size])
+    data = dataclasses.replace(data, aspect_ratios=(named[size], *others))
+    return dataclasses.replace(self, data=data, sampling=sampling)
+
+  @property
   def canvas_rows(self) -> int:
     """Patch rows of what is drawn, of the first bucket."""
     return self.buckets[0].patches(self.decoder.patch_size)[0]
@@ -123,7 +155,9 @@ class Settings(Ranged):
   @property
   def trained_rows(self) -> tuple[int, ...]:
     """Heights of the chunks, in patch rows, that are trained and that sampling, all chunks as high, can paint."""
-    canvas = self.canvas_rows
+    return self._trained_rows(self.canvas_rows)
+
+  def _trained_rows(self, canvas: int) -> tuple[int, ...]:
     heights = [(rows or canvas, offset) for rows, offset in self.decoder.layouts]
     return tuple(height for height, offset in heights if canvas % height == 0 and offset % height == 0)
 

@@ -19,6 +19,7 @@ from omniimage.data.batches import Batch, empty_batch
 from omniimage.data.text import TextTokenizer
 from omniimage.distributed.mesh import batch_axes, batch_sharding
 from omniimage.distributed.sharding import LAYER_RULES, Rules, unstacked_shardings
+from omniimage.interop.start import PriorStart
 from omniimage.models.omni import Omni
 from omniimage.sampling.autoregressive import Written, sample_token
 from omniimage.sampling.generate import Generator
@@ -56,6 +57,7 @@ DECODER_RULES: Rules = (
 )
 
 OF_IMAGES = ("image", "diffusion", "pixel")  # terms that need some
+OF_PIXELS = ("diffusion", "pixel")  # that codes alone do not give
 
 
 class OmniSystem(System):
@@ -67,6 +69,7 @@ class OmniSystem(System):
   terms = tuple(TERMS)
   modifiers = ("z",)  # weight of log² Z beside each cross-entropy
   identity = ("tokenizer", "prior", "decoder", "data.image_size")
+  encoder = "tokenizer"
 
   @functools.cached_property
   def omni(self) -> Omni:
@@ -79,8 +82,12 @@ class OmniSystem(System):
   def init(self, key: Array) -> Params:
     return self.omni.init(key)
 
-  def empty_batch(self, rows: int, size: Size) -> Mapping[str, np.ndarray]:
-    return empty_batch(rows, self.settings.data, self.vocabulary, size)
+  def starts(self) -> dict[str, PriorStart]:
+    prior = self.settings.prior
+    return {"prior": PriorStart(prior, self.vocabulary)} if prior.init else {}
+
+  def empty_batch(self, rows: int, size: Size, coded: bool) -> Mapping[str, np.ndarray]:
+    return empty_batch(rows, self.settings.data, self.vocabulary, size, coded)
 
   def sums(self, batch: Batch) -> Totals:
     is_code = batch["tokens"] >= self.vocabulary.codes
@@ -90,6 +97,13 @@ class OmniSystem(System):
     self, stage: StageSettings, params: Params, batch: Batch, keys: Array, shared: Array, totals: Totals
   ) -> tuple[Array, Metrics]:
     return weighted_sum(Pass(self.omni, stage, self.omni.view(params), batch, keys, layout_index=shared), totals)
+
+  def needs_pixels(self, stage: StageSettings) -> bool:
+    return any(map(stage.weight, OF_PIXELS)) or self.encoder in stage.moves
+
+  def encode(self, params: Params, images: Array) -> Array:
+    read = self.omni.shrink(to_float(images))
+    return self.omni.encode(self.omni.view({self.encoder: params[self.encoder]}), read).codes
 
   def shared_draws(self, key: Array) -> Array:
     """Which of the decoder's chunk layouts an update uses."""
@@ -108,7 +122,7 @@ class OmniSystem(System):
     return {"codes_changed": jnp.sum(changed * batch["image_mask"]) / totals["pixel"]}
 
   def step_flops(self, stage: StageSettings, size: Size) -> float:
-    return omni_flops.step_flops(self.settings, stage, self.text_size, size)
+    return omni_flops.step_flops(self.settings, stage, self.text_size, size, self.reads_codes(stage))
 
   def sampler_flops(self, length: int) -> float:
     return omni_flops.token_flops(self.settings, self.text_size, length, kinds=("image",))

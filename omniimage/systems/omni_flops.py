@@ -17,15 +17,16 @@ from omniimage.vocabulary import Vocabulary
 FORWARD, THROUGH, LEARNS = 1, 2, 3  # forward alone; with the gradient of what came in; with that of parameters too
 
 
-def step_flops(settings: Settings, stage: StageSettings, text_size: int, size: Size) -> float:
-  """One update on the stage's global batch of images of a size. Of several chunk layouts, the dearest."""
+def step_flops(settings: Settings, stage: StageSettings, text_size: int, size: Size, coded: bool = False) -> float:
+  """One update on the stage's global batch of images of a size, or of their codes. Of several chunk layouts, the
+  dearest."""
   s = settings
   images = stage.rows * s.data.images_per_row
 
   def pays(part: str) -> int:
     return LEARNS if part in stage.moves else FORWARD
 
-  flops = images * tokenizer_flops(s, s.tokenizer.encoder_depth, size) * pays("tokenizer")
+  flops = 0 if coded else images * tokenizer_flops(s, s.tokenizer.encoder_depth, size) * pays("tokenizer")
   if stage.weight("pixel"):
     flops += images * tokenizer_flops(s, s.tokenizer.decoder_depth, size) * pays("tokenizer")
   if stage.weight("text") or stage.weight("image") or stage.weight("diffusion"):

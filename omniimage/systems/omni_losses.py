@@ -68,8 +68,8 @@ class Pass:
 
   @functools.cached_property
   def codes_BIN(self) -> Array:
-    """As targets: without a gradient."""
-    codes = jax.lax.stop_gradient(self.encoded.codes)
+    """As targets: without a gradient. Those of a coded batch have been made before."""
+    codes = self.batch["codes"] if "codes" in self.batch else jax.lax.stop_gradient(self.encoded.codes)
     return codes.reshape(*codes.shape[:2], -1)
 
   @functools.cached_property

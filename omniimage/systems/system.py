@@ -48,6 +48,13 @@ class Part:
   settled: tuple[str, ...] = ()
 
 
+class Start(Protocol):
+  """A trained model that a part's parameters begin as, checked when it is made."""
+
+  def load(self, fresh: Params) -> Params:
+    """Its parameters in place of fresh ones, which are used up, on the same devices."""
+
+
 @dataclass(frozen=True)
 class Sampler:
   """One token of every row, as it is planned.
@@ -81,6 +88,7 @@ class System(ABC):
   terms: ClassVar[tuple[str, ...]]  # of the loss, each with a weight
   modifiers: ClassVar[tuple[str, ...]] = ()  # other names that a stage's weights may have
   identity: ClassVar[tuple[str, ...]]  # settings, dotted, or groups of them, that say what the parameters mean
+  encoder: ClassVar[str] = ""  # the part that makes codes of images; none: codes cannot be stored
 
   def __init__(
     self,
@@ -102,9 +110,13 @@ class System(ABC):
   def init(self, key: Array) -> Params:
     """Fresh parameters of every part."""
 
+  def starts(self) -> Mapping[str, Start]:
+    """By part, what a run begins with in place of fresh parameters. UserError where that cannot be."""
+    return {}
+
   @abstractmethod
-  def empty_batch(self, rows: int, size: Size) -> Mapping[str, np.ndarray]:
-    """A batch of padding, of a bucket: every field, its shape and type."""
+  def empty_batch(self, rows: int, size: Size, coded: bool) -> Mapping[str, np.ndarray]:
+    """A batch of padding, of a bucket: every field, its shape and type. A coded one holds codes and no images."""
 
   @abstractmethod
   def sums(self, batch: Batch) -> Totals:
@@ -121,6 +133,14 @@ class System(ABC):
       shared: of `shared_draws`.
       totals: of the whole global batch.
     """
+
+  def needs_pixels(self, stage: StageSettings) -> bool:
+    """Whether a stage's losses look at the images beyond their codes; where they do not, stored codes will do."""
+    return True
+
+  def encode(self, params: Params, images: Array) -> Array:
+    """Images (..., H, W, 3) uint8 → codes (..., h, w) int32, with the parameters of `encoder` as they are stored."""
+    raise NotImplementedError(f"{type(self).__name__} makes no codes")
 
   def shared_draws(self, key: Array) -> Any:
     """What is drawn once for all rows of an update."""
@@ -155,6 +175,10 @@ class System(ABC):
   def sampler_flops(self, length: int) -> float:
     """FLOPs that one token of one row needs."""
     return 0.0
+
+  def reads_codes(self, stage: StageSettings) -> bool:
+    """Whether a stage's batches hold codes, made once, and no images."""
+    return bool(self.settings.data.codes) and not self.needs_pixels(stage)
 
   def totals(self, batch: Batch) -> Totals:
     """What each term is divided by."""

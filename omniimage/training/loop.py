@@ -24,11 +24,13 @@ from omniimage.distributed.devices import check_devices
 from omniimage.distributed.mesh import batch_sharding, check_rows, global_batch, local_rows, make_mesh
 from omniimage.distributed.sharding import state_shardings
 from omniimage.errors import CheckpointError, UserError
+from omniimage.interop.start import complete
 from omniimage.settings import Settings, StageSettings, from_config
 from omniimage.step_folders import check_path
 from omniimage.streams import Stream, fold
 from omniimage.systems.system import System
 from omniimage.training.accounts import Accounts, Rate
+from omniimage.training.coded import Coded
 from omniimage.training.continuing import check_config, check_schedule, log_changes, restore
 from omniimage.training.faults import FaultLog, RollBack
 from omniimage.training.metrics import MetricsWriter, Progress, last_wall_seconds
@@ -36,7 +38,7 @@ from omniimage.training.optimizer import learning_rate, make_optimizer
 from omniimage.training.resuming import find_step, leave_later, set_old_run_aside, step_to_go_back_to
 from omniimage.training.samples import SampleSheets
 from omniimage.training.sharded import jitted_step, rules_of, system_for
-from omniimage.training.state import TrainState, enter_stage, fresh_state, leave_stage, stage_at
+from omniimage.training.state import TrainState, begin_with, enter_stage, fresh_state, leave_stage, stage_at
 from omniimage.training.step import StepFn
 from omniimage.workdir import Workdir, check_vocabulary
 
@@ -106,6 +108,7 @@ class Trainer:
   system: System
   mesh: Mesh
   batches: Batches
+  coded: Coded | None  # for the stages that read codes, if there are any
   checkpoints: Checkpoints
   sheets: SampleSheets
   accounts: Accounts
@@ -114,7 +117,8 @@ class Trainer:
 
   @classmethod
   def prepare(cls, config: ConfigDict, workdir: Workdir, begin_anew: bool = False) -> "Trainer":
-    accounts, settings = Accounts(), from_config(config)
+    accounts, config = Accounts(), complete(config, workdir.begun if not begin_anew else lambda: None)
+    settings = from_config(config)
     mesh = make_mesh(settings.mesh)
     for name in settings.schedule:
       check_rows(settings.stages[name].rows, settings.stages[name].accumulate, mesh, name)
@@ -123,6 +127,7 @@ class Trainer:
     data, sizes = settings.data, settings.buckets
     sources = [open_source(data, split, sizes, text_tokenizer, system.vocabulary) for split in ("train", "test")]
     batches = Batches(sources[0], data, system.vocabulary, text_tokenizer, sizes, settings.seed)
+    coded = Coded.open(system, text_tokenizer)
     check_path(workdir.checkpoints, write=True)
     workdir.create()
     workdir.lock.take()
@@ -140,6 +145,7 @@ class Trainer:
       system=system,
       mesh=mesh,
       batches=batches,
+      coded=coded,
       checkpoints=Checkpoints(workdir.checkpoints, run.keep_checkpoints, run.keep_every, has_saved),
       sheets=SampleSheets(system, text_tokenizer, sources, workdir.samples),
       accounts=accounts,
@@ -189,17 +195,21 @@ class Trainer:
     stage, (_, start) = self.settings.stages[name], stage_at(self.settings, int(state.step))
     stop, run, sharding = start + stage.steps, self.settings.run, batch_sharding(self.mesh)
     index, step, accounts = int(state.batch_index), int(state.step), self.accounts
+    source = self.coded.batches if self.system.reads_codes(stage) else self.batches
+    if self.coded:
+      self.coded.check(self.system, state)
+      source.keep_list(self.workdir.bad_records, first=False)  # what stages of the other kind have listed is read again
     self.metrics.begin(step)
     accounts.enter(name)
     accounts.turn_to("compile")
     step_fn = self.compile_step(state, name, start)
     own = local_rows(stage.rows, sharding)
-    ahead = self.batches.iterate(index, index + stop - step, stage.rows, own)
+    ahead = source.iterate(index, index + stop - step, stage.rows, own)
     unseen, rate, last_loss, counted, compiled = deque(), Rate(), None, True, set()
     with contextlib.closing(ahead) as batches, Progress(name, step - start, stage.steps) as progress:
       for index, batch in batches:
-        self.batches.check()
-        if (size := self.batches.size_of(index)) in compiled:
+        source.check()
+        if (size := source.size_of(index)) in compiled:
           accounts.turn_to("steps")
         else:  # the first step of each size
           accounts.turn_to("compile")
@@ -218,7 +228,8 @@ class Trainer:
         self.workdir.lock.check()
         progress.update(last_loss, rate.tick(batch["image_mask"].sum() * stage.rows / len(own)))
         if step % run.log_every == 0 or step == stop:
-          self.metrics.write(step, name, self._logged(metrics, stage, step - start - 1, rate, index))
+          logged = self._logged(metrics, stage, step - start - 1, rate)
+          self.metrics.write(step, name, logged | source.statistics(index, stage.rows))
         if step == stop:
           accounts.turn_to("compile")
           state = self._pass_on(state)
@@ -270,8 +281,9 @@ class Trainer:
     abstract = jax.eval_shape(init, key)
     shardings = state_shardings(self.mesh, rules_of(self.system), abstract)
     if step is None:
+      starts = self.system.starts()
       with jax.set_mesh(self.mesh):
-        return jax.jit(init, out_shardings=shardings)(key)
+        return begin_with(starts, jax.jit(init, out_shardings=shardings)(key))
     placed = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), abstract, shardings)
     state = restore(self.checkpoints, step, placed, lambda: init(key))
     if int(state.step) != step:  # seals of older versions do not know their step
@@ -307,11 +319,10 @@ class Trainer:
     }
     self.checkpoints.save(int(state.step), state, versions.stamped(about))
 
-  def _logged(self, metrics, stage: StageSettings, stage_step: int, rate: Rate, index: int) -> dict[str, float]:
+  def _logged(self, metrics, stage: StageSettings, stage_step: int, rate: Rate) -> dict[str, float]:
     rates = {
       f"learning_rate/{part}": learning_rate(self.settings.optimizer, stage, stage.rates[part])(stage_step)
       for part in stage.moves
     }
-    read = self.batches.statistics(index, stage.rows)
-    values = {**metrics, **rates, "images_per_second": rate.value, **read, **self.accounts.metrics()}
+    values = {**metrics, **rates, "images_per_second": rate.value, **self.accounts.metrics()}
     return {name: float(value) for name, value in values.items()}

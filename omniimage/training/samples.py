@@ -13,7 +13,7 @@ from absl import logging
 from omniimage.data.sources.source import Source
 from omniimage.data.text import TextTokenizer
 from omniimage.errors import UserError
-from omniimage.evaluation.held_out import Examples, candidates, read_examples
+from omniimage.evaluation.held_out import Examples, candidates, of_drawn_size, read_examples
 from omniimage.evaluation.sheets import sheet
 from omniimage.files import write_whole
 from omniimage.systems.system import System
@@ -59,7 +59,7 @@ class SampleSheets:
     """Some of each split that has any, by what they are to the run; None if nothing can be drawn."""
     found, seed = {}, self._settings.seed
     for source, kind in zip(self._sources, ("trained", "unseen")):
-      records = candidates(len(source), EXAMPLES, seed)
+      records = candidates(of_drawn_size(source, self._settings), EXAMPLES, seed)
       with contextlib.suppress(UserError):
         found[kind] = read_examples(source, records, EXAMPLES, seed, self._settings, self._text_tokenizer)
     if not found:

@@ -61,12 +61,13 @@ def abstract_state(system: System, stage: str, mesh: Mesh) -> TrainState:
   return jax.tree.map(_placed, state, state_shardings(mesh, rules_of(system), state))
 
 
-def abstract_batch(system: System, rows: int, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
-  """Shapes, types and places of a batch of `rows` rows, of the first bucket: a plan is of one compiled step."""
-  sharding = batch_sharding(mesh)
+def abstract_batch(system: System, stage: str, rows: int, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
+  """Shapes, types and places of a stage's batch of `rows` rows, of the largest bucket: a plan is of one compiled
+  step."""
+  sharding, coded = batch_sharding(mesh), system.reads_codes(system.settings.stages[stage])
   return {
     name: jax.ShapeDtypeStruct((rows, *value.shape[1:]), value.dtype, sharding=sharding)
-    for name, value in system.empty_batch(1, system.settings.buckets[0]).items()
+    for name, value in system.empty_batch(1, system.settings.largest_bucket, coded).items()
   }
 
 

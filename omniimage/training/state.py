@@ -10,7 +10,7 @@ import optax
 from jax import Array
 
 from omniimage.settings import Settings
-from omniimage.systems.system import Params
+from omniimage.systems.system import Params, Start
 from omniimage.training.health import Health, fresh_health
 
 
@@ -42,6 +42,15 @@ class TrainState:
 
 def fresh_state(params: Params) -> TrainState:
   return TrainState(jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32), params, {}, {}, fresh_health())
+
+
+def begin_with(starts: Mapping[str, Start], state: TrainState) -> TrainState:
+  """A fresh state with trained models in place of fresh parameters; their averages begin there too."""
+  for part, start in starts.items():
+    params = start.load(state.params[part])
+    ema = {part: jax.tree.map(jnp.copy, params)} if part in state.ema else {}
+    state = state.replace(params={**state.params, part: params}, ema={**state.ema, **ema})
+  return state
 
 
 def enter_stage(state: TrainState, moves: tuple[str, ...], optimizer: optax.GradientTransformation) -> TrainState:

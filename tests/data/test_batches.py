@@ -240,6 +240,33 @@ def test_the_share_of_conversations_without_text_is_what_was_asked_for():
   assert turned > 300 and 0.18 < silent / turned < 0.32
 
 
+class Stored(Sketches):
+  """The same records with their images' codes in their place, of one image: its color."""
+
+  def record(self, index, rng):
+    return [
+      ImageTurn(np.full((SIZE.rows, SIZE.columns), turn.image.flat[0], np.int32), turn.is_target)
+      if isinstance(turn, ImageTurn)
+      else turn
+      for turn in super().record(index, rng)
+    ]
+
+
+def test_batches_of_codes_are_the_batches_of_images_record_for_record():
+  images, codes = batches_of(), Batches(Stored(), DATA, VOCABULARY, Bytes(), (SIZE,), 0, coded=True)
+  for index in range(3):
+    coded, batch = codes.batch(index, ROWS), images.batch(index, ROWS)
+    np.testing.assert_array_equal(coded.pop("codes"), batch.pop("images")[..., :2, :2, 0])
+    assert_equal(coded, batch)
+
+
+def test_codes_of_another_size_are_bad_records():
+  codes = Batches(Stored(), DATA, VOCABULARY, Bytes(), (dataclasses.replace(SIZE, columns=3),), 0, coded=True)
+  shown = codes.batch(0, ROWS)["image_mask"]
+  with_images = {record for row in codes.record_ids(0, ROWS) for record in row if record % 4}
+  assert not shown.any() and codes.bad_records == with_images != set()
+
+
 # ------------------------------------------------------------------------------------------- what may go wrong
 
 

@@ -1,8 +1,5 @@
 """Pictures of every kind that people have come out as a person expects to see them; what is none has its reason."""
 
-import io
-import struct
-import zlib
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -14,33 +11,26 @@ from PIL import Image, ImageCms
 from omniimage.data import images
 from omniimage.data.images import BadImage, decode, inspect
 from omniimage.size import Size
+from tests.odd_pictures import (
+  BLUE,
+  GRAY,
+  GREEN,
+  PICTURE,
+  RED,
+  WHITE,
+  bad,
+  corners,
+  encoded,
+  png_header,
+  quarters,
+  swapped_profile,
+  turned,
+  ycck,
+)  # fmt: skip
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Pillow's, which the module filters outside of tests
 
-WHITE = (255, 255, 255)
 SIZE = Size(rows=4, columns=6, pixels_per_token=8)  # 32 high, 48 wide
-RED, GREEN, BLUE, GRAY = (230, 20, 20), (20, 180, 40), (30, 40, 220), (128, 128, 128)
-
-
-def quarters(top_left, top_right, bottom_left, bottom_right) -> np.ndarray:
-  """(64,96,3): four colors, one in each corner."""
-  return np.array([[top_left, top_right], [bottom_left, bottom_right]], np.uint8).repeat(32, 0).repeat(48, 1)
-
-
-PICTURE = quarters(RED, GREEN, BLUE, GRAY)
-
-
-def encoded(image, format: str, **options) -> bytes:
-  image = Image.fromarray(image) if isinstance(image, np.ndarray) else image
-  out = io.BytesIO()
-  image.save(out, format, **options)
-  return out.getvalue()
-
-
-def corners(pixels: np.ndarray) -> list[tuple[int, ...]]:
-  """The colors in the middle of the four quarters, in the order of `quarters`."""
-  height, width = pixels.shape[:2]
-  return [tuple(pixels[y, x].tolist()) for y in (height // 4, -height // 4) for x in (width // 4, -width // 4)]
 
 
 def seen(data: bytes, size: Size = SIZE, fit: str = "stretch", background=WHITE) -> list[tuple[int, ...]]:
@@ -77,28 +67,11 @@ def test_every_format_comes_out_as_it_went_in(format):
   assert_seen(data, RED, GREEN, BLUE, GRAY)
 
 
-def stored_as(orientation: int) -> np.ndarray:
-  """PICTURE as a camera held so stores it; EXIF 2.3 says where its first row and column are seen."""
-  turned = PICTURE.transpose(1, 0, 2)
-  return {
-    1: PICTURE,
-    2: PICTURE[:, ::-1],
-    3: PICTURE[::-1, ::-1],
-    4: PICTURE[::-1],
-    5: turned,  # the first row is the left side, the first column the top
-    6: turned[::-1],  # right side, top
-    7: turned[::-1, ::-1],  # right side, bottom
-    8: turned[:, ::-1],  # left side, bottom
-  }[orientation]
-
-
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "TIFF"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("fit", images.FITS)
 def test_a_camera_held_in_any_way_gives_an_upright_picture(format, orientation, fit):
-  exif = Image.Exif()
-  exif[0x0112] = orientation
-  data = encoded(np.ascontiguousarray(stored_as(orientation)), format, exif=exif)
+  data = turned(orientation, format)
   assert (inspect(data).height, inspect(data).width) == (64, 96)
   assert_seen(data, RED, GREEN, BLUE, GRAY, fit=fit)
 
@@ -202,25 +175,7 @@ def test_print_colors_of_a_jpeg():
 
 
 def test_print_colors_stored_as_brightness_and_hue():
-  """YCCK, as Photoshop saves them: the Adobe marker says 2."""
-  luma = 255 - np.asarray(Image.fromarray(255 - PICTURE).convert("YCbCr"))
-  bands = np.dstack([luma, np.zeros((64, 96), np.uint8)])
-  plain = encoded(Image.fromarray(bands, "CMYK"), "JPEG", quality=95, subsampling=0)
-  marker = plain.index(b"Adobe")
-  assert plain[marker + 11] == 0
-  assert_seen(plain[: marker + 11] + b"\x02" + plain[marker + 12 :], RED, GREEN, BLUE, GRAY, tolerance=12)
-
-
-def swapped_profile() -> bytes:
-  """An ICC profile whose red is sRGB's blue."""
-  profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-  profile = profile.replace("sRGB".encode("utf-16-be"), "swap".encode("utf-16-be"))
-  table = profile[128:]
-  entries = {table[4 + 12 * i : 8 + 12 * i]: 136 + 12 * i for i in range(struct.unpack(">I", table[:4])[0])}
-  red, blue = entries[b"rXYZ"], entries[b"bXYZ"]
-  out = bytearray(profile)
-  out[red : red + 8], out[blue : blue + 8] = profile[blue : blue + 8], profile[red : red + 8]
-  return bytes(out)
+  assert_seen(ycck(), RED, GREEN, BLUE, GRAY, tolerance=12)
 
 
 @pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP", "TIFF"])
@@ -358,19 +313,15 @@ def test_what_is_no_picture_has_its_reason(data, reason):
   assert refused(data) == reason
 
 
-def png_header(width: int, height: int) -> bytes:
-  """A PNG that says it is so large, and is not."""
-
-  def chunk(kind: bytes, content: bytes) -> bytes:
-    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
-
-  header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-  return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(99))) + chunk(b"IEND", b"")
-
-
 @pytest.mark.parametrize("width, height", [(12_000, 12_000), (20_000, 20_000), (2**31 - 1, 2**31 - 1)])
 def test_a_decompression_bomb_is_refused_by_its_header(width, height):
   assert f"more than {images.MAX_PIXELS:,} pixels" in refused(png_header(width, height))
+
+
+@pytest.mark.parametrize("name", bad())
+def test_every_file_that_is_none_is_refused(name):
+  data, reason = bad()[name]
+  assert reason in refused(data)
 
 
 def test_more_bytes_than_a_picture_has_are_refused(monkeypatch):

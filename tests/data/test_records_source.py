@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from ml_collections import ConfigDict
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from omniimage.data import conversation
@@ -18,10 +19,14 @@ from omniimage.data.prepared import INDEX, count_tokens
 from omniimage.data.records import Picture, Record, Text, Turn, captioned, text_alone, to_bytes, turn_tokens
 from omniimage.data.sources import open_source
 from omniimage.data.sources.records import RecordsSettings
+from omniimage.data.sources.source import SPLITS
 from omniimage.data.sources.stored import StoredSettings, StoredSource, nearest
 from omniimage.data.text import TextTokenizer
 from omniimage.errors import SettingsError, UserError
+from omniimage.settings import from_config
 from omniimage.size import Size
+from omniimage.systems.omni import OmniSystem
+from omniimage.training.samples import SampleSheets
 from omniimage.vocabulary import Vocabulary
 from tests import small, stored_records
 from tests.stored_records import picture
@@ -374,3 +379,15 @@ def test_without_its_condition_a_picture_has_no_request_an_edit_keeps_its_pictur
 
   assert left(0) == [False, "image"] and left(3) == ["image", False, False, "image"]
   assert left(4) == ["image", True, True] and left(5) == [True]
+
+
+def test_without_held_out_records_sheets_show_those_that_are_trained_on(tmp_path, text_tokenizer, caplog):
+  stored_records.write(tmp_path / "set", {"train": RECORDS[:3]})
+  config = small.config()
+  config.data.source = ConfigDict(
+    dict(name="records", path=str(tmp_path / "set"), templates=("{}",), fit="crop", background=WHITE)
+  )
+  system = OmniSystem(from_config(config), text_tokenizer.size)
+  sources = [opened(tmp_path / "set", text_tokenizer, split, sizes=system.settings.buckets) for split in SPLITS]
+  sheets = SampleSheets(system, text_tokenizer, sources, tmp_path)
+  assert list(sheets._examples) == ["trained"] and len(sheets._examples["trained"].captions) == 2

@@ -1,5 +1,6 @@
 """The sources that ship with the package: their records, and what they promise of them."""
 
+import dataclasses
 import itertools
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import pytest
 
 from omniimage.data import conversation, emoji
 from omniimage.data.batches import Batches
+from omniimage.data.scenes.tasks import TASKS
 from omniimage.data.sources import open_source
 from omniimage.data.sources.emoji import EmojiSettings, EmojiSource
 from omniimage.data.sources.scenes import ScenesSettings, ScenesSource
@@ -18,7 +20,7 @@ from omniimage.size import Size
 from omniimage.vocabulary import Vocabulary
 
 SIZE = Size(rows=4, columns=4, pixels_per_token=8)
-SCENES = ScenesSettings("scenes", grid=2, min_objects=1, max_objects=4)
+SCENES = ScenesSettings("scenes", grid=2, min_objects=1, max_objects=4, tasks=("text_to_image",))
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +35,12 @@ def open_(text_tokenizer, source=SCENES, split="train", size=SIZE, text_size=Non
 
 
 @pytest.mark.parametrize(
-  "source", [SCENES, ScenesSettings("scenes", grid=5, min_objects=20, max_objects=25), EmojiSettings("emoji")]
+  "source",
+  [
+    SCENES,
+    ScenesSettings("scenes", grid=5, min_objects=20, max_objects=25, tasks=("text_to_image",)),
+    EmojiSettings("emoji"),
+  ],
 )
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_no_record_is_longer_than_its_bound_and_the_bound_is_not_idle(text_tokenizer, source, split):
@@ -57,6 +64,89 @@ def test_scenes_are_a_caption_and_a_target_picture(text_tokenizer):
   assert (np.diff(tokens[:4]) > 0).all() and np.array_equal(tokens[:4], tokens[4:8])
 
 
+def mixed(*tasks: str) -> ScenesSettings:
+  return dataclasses.replace(SCENES, tasks=tasks)
+
+
+def test_tasks_take_turns_so_that_any_prefix_is_mixed(text_tokenizer):
+  scenes, _ = open_(text_tokenizer, mixed("text_to_image", "edit", "text_to_image", "conversation"))
+  names = [type(scenes.task(i)).__name__ for i in range(6)]
+  assert names == ["TextToImage", "Edit", "TextToImage", "Conversation", "TextToImage", "Edit"]
+  assert len(scenes.tasks) == 3 and all(scenes.task(i) in scenes.tasks for i in range(8))
+  assert scenes.task(0) is scenes.task(2) is scenes.task(4), "however often its name stands there"
+
+
+def test_every_task_of_a_mixture_goes_through_the_same_scenes(text_tokenizer):
+  alone, _ = open_(text_tokenizer)
+  scenes, _ = open_(text_tokenizer, mixed("text_to_image", "caption", "text_to_image"))
+
+  def shown(source, index):
+    return next(turn.image for turn in source.record(index, np.random.default_rng(0)) if hasattr(turn, "image"))
+
+  expected = [shown(alone, i).tobytes() for i in range(8)]
+  assert [shown(scenes, i).tobytes() for i in (0, 2, 3, 5, 6, 8)] == expected[:6]
+  assert [shown(scenes, i).tobytes() for i in (1, 4, 7, 10)] == expected[:4]
+
+
+@pytest.mark.parametrize("grid", [2, 3, 4, 5])
+@pytest.mark.parametrize("tasks", [tuple(TASKS), ("edit",), ("conversation", "questions")])
+def test_what_a_mixture_promises_of_its_records_holds(text_tokenizer, grid, tasks):
+  source = ScenesSettings("scenes", grid=grid, min_objects=1, max_objects=grid**2, tasks=tasks)
+  opened, vocabulary = open_(text_tokenizer, source, size=Size(5, 5, 8))
+  catalogue, rng = opened.catalogue(), np.random.default_rng(0)
+  drawn = np.arange(240)
+  encoded = [conversation.encode(opened.record(i, rng), text_tokenizer, vocabulary, Size(5, 5, 8)) for i in drawn]
+  tokens, images = [len(one.tokens) for one in encoded], [len(one.images) for one in encoded]
+  assert (tokens <= catalogue.tokens[drawn]).all() and (images == catalogue.images[drawn]).all()
+  assert np.sum(tokens) > 0.75 * catalogue.tokens[drawn].sum()
+
+
+def test_a_mixture_is_packed_with_every_task_in_its_first_batch(text_tokenizer):
+  source = mixed(*TASKS)
+  opened, vocabulary = open_(text_tokenizer, source)
+  data = DataSettings(source, SIZE.side, ("1:1",), 256, 8, 64, 0.1, "builtin", 1.0, workers=0)
+  batches = Batches(opened, data, vocabulary, text_tokenizer, (SIZE,), seed=0)
+  batch = batches.batch(0, 8)
+  assert not batches.bad_records
+  assert len({type(opened.task(record)) for row in batches.record_ids(0, 8) for record in row}) == len(TASKS)
+  assert not batch["image_is_target"][batch["image_mask"]].all() and batch["image_is_target"].any()
+
+
+def test_what_is_evaluated_of_a_mixture_is_no_scene_twice_for_a_task(text_tokenizer):
+  tasks = ("text_to_image", "caption", "text_to_image")
+  one = ScenesSettings("scenes", grid=2, min_objects=1, max_objects=1, tasks=tasks)
+  scenes, _ = open_(text_tokenizer, one, "test")
+  records = list(scenes.distinct())
+  assert records == sorted(records) and len(records) == len(set(records)) == 2 * 24
+  for task in scenes.tasks:
+    own = [scenes.record(i, np.random.default_rng(0)) for i in records if scenes.task(i) is task]
+    assert len({turn.image.tobytes() for turns in own for turn in turns if hasattr(turn, "image")}) == len(own) == 24
+
+
+def test_tasks_that_there_are_not_are_named_with_those_there_are():
+  with pytest.raises(SettingsError, match=r"data.source.tasks has 'draw', but .* are text_to_image, caption, "):
+    mixed("text_to_image", "draw")
+  with pytest.raises(SettingsError, match=r"data.source.tasks is empty: the tasks over scenes are text_to_image"):
+    mixed()
+
+
+class LetterTokens:
+  """A text tokenizer whose ids are letters, for which words are as long as they are."""
+
+  size = 256
+
+  def encode(self, text: str) -> list[int]:
+    return list(text.encode())
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_bounds_hold_for_a_vocabulary_of_letters(task):
+  opened, vocabulary = open_(LetterTokens(), mixed(task))
+  rng, tokens = np.random.default_rng(0), opened.catalogue().tokens
+  found = [len(conversation.encode(opened.record(i, rng), LetterTokens(), vocabulary, SIZE).tokens) for i in range(200)]
+  assert (found <= tokens[:200]).all() and np.sum(found) > 0.5 * tokens[:200].sum()
+
+
 def test_emoji_are_resized_and_never_enlarged(text_tokenizer):
   small, _ = open_(text_tokenizer, EmojiSettings("emoji"), size=SIZE)
   full, _ = open_(text_tokenizer, EmojiSettings("emoji"), size=Size(8, 8, 8))
@@ -71,7 +161,9 @@ def test_emoji_are_resized_and_never_enlarged(text_tokenizer):
 
 
 def test_what_is_evaluated_first_is_not_shown_twice(text_tokenizer):
-  scenes, _ = open_(text_tokenizer, ScenesSettings("scenes", grid=2, min_objects=1, max_objects=1), "test")
+  scenes, _ = open_(
+    text_tokenizer, ScenesSettings("scenes", grid=2, min_objects=1, max_objects=1, tasks=("text_to_image",)), "test"
+  )
   shown = [scenes.record(i, np.random.default_rng(0))[1].image.tobytes() for i in scenes.distinct()]
   assert len(shown) == len(set(shown)) == 24 and list(itertools.islice(scenes.distinct(), 2)) == [0, 1]
   emojis, _ = open_(text_tokenizer, EmojiSettings("emoji"), "test")

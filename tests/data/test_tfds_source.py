@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+from ml_collections import ConfigDict
 from PIL import Image
 
 from omniimage.data import conversation
@@ -17,10 +18,12 @@ from omniimage.data.sources import tfds as module
 from omniimage.data.sources.tfds import TfdsSettings
 from omniimage.data.text import TextTokenizer
 from omniimage.errors import SettingsError, UserError
+from omniimage.settings import from_config
 from omniimage.size import Size
 from omniimage.vocabulary import Vocabulary
-from tests import small, tfds_sets
+from tests import small
 from tests.stored_records import picture
+from tests.tfds_sets import make
 
 SQUARE, WIDE = Size(2, 2, 8), Size(2, 4, 8)
 ROOT = None  # of the data sets that are there
@@ -35,7 +38,7 @@ def root(tmp_path_factory):
   lying[0x0112] = 6
   label = tfds.features.ClassLabel(names=["airplane", "car"])
   rows = [{"image": picture((40 * i, 0, 0)), "label": i % 2} for i in range(4)]
-  tfds_sets.make(root, "cifar10", {"image": image, "label": label}, {"train": rows[:3], "test": rows[3:]})
+  make(root, "cifar10", {"image": image, "label": label}, {"train": rows[:3], "test": rows[3:]})
   said = tfds.features.Sequence({"text": tfds.features.Text()})
   coco = [
     {"image": picture((1, 0, 0), 64, 32, "JPEG"), "captions": [{"text": "a cat"}, {"text": "a tabby that sleeps"}]},
@@ -44,9 +47,9 @@ def root(tmp_path_factory):
     {"image": picture((4, 0, 0))[:50], "captions": [{"text": "rotten"}]},
     {"image": b"no picture", "captions": [{"text": "no picture"}]},
   ]
-  tfds_sets.make(root, "coco_captions", {"image": image, "captions": said}, {"train": coco, "validation": coco[:1]})
+  make(root, "coco_captions", {"image": image, "captions": said}, {"train": coco, "validation": coco[:1]})
   places = [{"image": picture((i, 0, 0)), "name": f"place {i}"} for i in range(PLACES)]
-  tfds_sets.make(root, "places", {"image": image, "name": tfds.features.Text()}, {"photos": places})
+  make(root, "places", {"image": image, "name": tfds.features.Text()}, {"photos": places})
   return root
 
 
@@ -79,6 +82,17 @@ def test_a_recipe_makes_captioned_pictures_of_a_well_known_data_set(text_tokeniz
   assert [told(train, i) for i in range(len(train))] == [("airplane", 0), ("car", 1), ("airplane", 2)]
   assert [told(test, i) for i in range(len(test))] == [("car", 3)]
   assert test.key(0) == "cifar10/test:0" and "tensorflow" not in sys.modules
+
+
+def test_a_config_names_it(text_tokenizer):
+  config = small.config()
+  config.data.source = ConfigDict(
+    dict(name="tfds", dataset="coco", mapping=("a=user",), templates=("{}",), fit="pad", background=(0, 0, 0))
+  )
+  assert from_config(config).data.source == TfdsSettings("tfds", ("{}",), "pad", (0, 0, 0), "coco", ("a=user",))
+  config.data.source.background = (0, 0, 300)
+  with pytest.raises(SettingsError, match=r"config.data.source.background\[2\]=300 must be from 0 to 255"):
+    from_config(config)
 
 
 def test_packing_is_told_lengths_and_upright_sizes(text_tokenizer):

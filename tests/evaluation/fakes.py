@@ -1,22 +1,30 @@
 """A generator that draws what it is asked for, so that the suites' arithmetic can be known beforehand."""
 
 import dataclasses
+import hashlib
 from collections.abc import Callable
 
 import numpy as np
 
 from configs import scenes as config
+from omniimage import streams
+from omniimage.data.conversation import ImageTurn
 from omniimage.data.scenes.captions import parse
 from omniimage.data.scenes.world import Scene, render
+from omniimage.evaluation.held_out import open_split
 from omniimage.evaluation.sheets import to_uint8
+from omniimage.sampling.events import Image, Text, TextEnd
 from omniimage.sampling.generate import Drawing
 from omniimage.settings import Settings, from_config
+from omniimage.streams import Stream
 from tests import small
 
 
-def settings(**sampling) -> Settings:
+def settings(tasks: tuple[str, ...] = ("text_to_image",), **sampling) -> Settings:
   """The demo's scenes: up to four objects on a 2×2 grid, 32 pixels, two chunks."""
-  s = from_config(config.get_config())
+  scenes = config.get_config()
+  scenes.data.source.tasks = tasks
+  s = from_config(scenes)
   return dataclasses.replace(s, sampling=dataclasses.replace(s.sampling, **sampling))
 
 
@@ -49,6 +57,57 @@ class FakeGenerator:
 
   def reconstruct(self, images: np.ndarray) -> np.ndarray:
     return images / 127.5 - 1
+
+
+class FakePartner(FakeGenerator):
+  """Answers conversations of the test split by heart, after `spoiled(answer)`, a text or a picture, and no others.
+
+  Where it is shown other pictures than those it knows, as those that it has spoiled itself, it goes by the words.
+  """
+
+  def __init__(self, s: Settings, records: int, seed: int = 0, spoiled: Callable = lambda answer: answer):
+    """It knows the first `records`, in the words of a seed."""
+    super().__init__(s)
+    self._spoiled, self.said, self._answers = spoiled, [], {}
+    source = open_split(self, "test")
+    for index in range(records):
+      turns = source.record(index, streams.generator(Stream.CAPTIONS, seed, index))
+      said = [turn.image if isinstance(turn, ImageTurn) else turn.text for turn in turns]
+      for place, turn in enumerate(turns):
+        if turn.is_target:
+          self._answers[_words(said[:place])] = self._answers[_exactly(said[:place])] = said[place]
+
+  def session(self, turns, seed: int = 0, text_first: bool = False):
+    self.said.append((list(turns), seed))
+    answer = self._answer(turns)
+    if text_first:
+      yield Text(answer)
+      yield TextEnd(answer, "eos")
+    else:
+      yield finished(self, answer)
+
+  def __call__(self, prompts: list[str], seed: int = 0) -> Drawing:
+    if not all(_words([prompt]) in self._answers for prompt in prompts):
+      return super().__call__(prompts, seed)
+    images = [finished(self, self._answer([prompt])) for prompt in prompts]
+    return Drawing(*(np.stack([getattr(image, name) for image in images]) for name in ("codes", "rendering", "pixels")))
+
+  def _answer(self, turns):
+    return self._spoiled(self._answers.get(_exactly(turns), self._answers[_words(turns)]))
+
+
+def finished(generator: FakeGenerator, image: np.ndarray) -> Image:
+  """The event of a picture (H, W, 3) uint8."""
+  pixels = image / np.float32(127.5) - 1
+  return Image(generator.encode(image[None])[0], pixels, pixels)
+
+
+def _exactly(said) -> tuple:
+  return tuple(one if isinstance(one, str) else hashlib.sha256(one).hexdigest() for one in said)
+
+
+def _words(said) -> str:
+  return " / ".join(one if isinstance(one, str) else "image" for one in said)
 
 
 def recolored(scene: Scene) -> Scene:

@@ -124,3 +124,45 @@ def test_a_command_makes_a_data_set(capsys, tmp_path, monkeypatch):
   said = capsys.readouterr().out
   assert "a.json:0: picture 0" in said and "train: 5 records" in said and f"{tmp_path}/made/report.html" in said
   assert json.loads((tmp_path / "made" / "dataset.json").read_text())["licence"] == "mine"
+
+
+@pytest.fixture
+def encodes(monkeypatch, began):
+  from omniimage.prepare import tokenize
+
+  monkeypatch.setattr(tokenize, "tokenize", lambda request, say: began.append(request))
+  return began
+
+
+def test_the_flags_of_codes_reach_the_work(encodes, tmp_path):
+  of_codes = "--source=pictures", "--tokenize=run", "--out=codes"
+  in_process.call("prepare", *of_codes, "--variants=whole,part,part", "--workers=3")
+  in_process.call("prepare", *of_codes)
+  request, plain = encodes
+  assert (request.source, request.workdir, request.out) == tuple(
+    tmp_path / name for name in ("pictures", "run", "codes")
+  )
+  assert (request.variants, request.threads, plain.variants) == (("whole", "part", "part"), 3, ("whole",))
+
+
+@pytest.mark.parametrize(
+  ("args", "said"),
+  [
+    (["--tokenize=run", "--format=folder"], "--format is of a conversion"),
+    (["--tokenize=run", "--held_out=0.1"], "--held_out is of a conversion"),
+    (["--tokenize=run", "--variants=whole,mirrored"], "'mirrored' is none; there are whole, flipped, part"),
+    (["--tokenize=run", "--variants=flipped,flipped"], "flipped is the same each time"),
+    (["--tokenize=run", "--variants="], "--variants is empty"),
+    (["--tokenize=gs://bucket/run"], "gs://"),
+    (["--variants=flipped"], "give --tokenize=WORKDIR too"),
+  ],
+)
+def test_a_flag_of_codes_that_cannot_be_is_named_before_the_work(encodes, capsys, args, said):
+  assert said in refused(capsys, PICTURES, "--out=made", *args)
+  assert encodes == []
+
+
+def test_a_run_or_a_data_set_that_is_not_there_is_one_line(capsys, tmp_path):
+  codes = f"--tokenize={tmp_path}/run", f"--out={tmp_path}/codes"
+  assert "there is no such folder" in refused(capsys, f"--source={tmp_path}/none", *codes)
+  assert not (tmp_path / "codes").exists()

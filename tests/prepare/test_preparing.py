@@ -177,6 +177,17 @@ def test_more_processes_make_the_same_files(source, expected):
   assert contents(made(source, workers=2).path) == expected
 
 
+def test_it_takes_no_device_that_a_training_on_this_machine_may_hold(source):
+  code = "import sys; from tests.prepare.test_preparing import made_alone; made_alone(sys.argv[1]); print(*sys.modules)"
+  done = subprocess.run([sys.executable, "-c", code, str(source)], capture_output=True, text=True, check=True)
+  assert "omniimage.prepare.prepare" in done.stdout.split() and "jax" not in done.stdout.split()
+
+
+def made_alone(source: str):
+  formats.open_format = fake_format.open_fake
+  made(Path(source))
+
+
 def test_beam_makes_the_same_files(source, expected):
   assert contents(made(source, runner="BundleBasedDirectRunner").path) == expected
 
@@ -209,7 +220,7 @@ def test_a_kill_at_any_write_leaves_what_the_same_command_completes(source, expe
 
     monkeypatch.setattr(files, "flush", dying)
 
-  for moment in range(1, 1000, 3):
+  for moment in range(1, 1000, 5):
     dies_at(moment)
     out = source.parent / f"{moment}" / "prepared"
     try:

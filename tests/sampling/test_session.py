@@ -168,7 +168,7 @@ def test_a_cancel_from_another_thread_lets_the_piece_under_way_be_the_last(count
 
 @pytest.mark.parametrize("guidance", [1.0, 2.5])
 def test_images_that_were_said_stand_in_the_conversation_as_their_codes(guidance):
-  """As in training; and guidance compares with the conversation that has its images and no text."""
+  """As in training; and guidance compares with the conversation that has no words in its last request."""
   generator, s, v = _generator(), _settings(), _generator().omni.vocabulary
   turns = ["a red star", _picture(0), "now with a blue ring"]
   codes = np.asarray(generator.encode(turns[1][None])).ravel()
@@ -186,7 +186,7 @@ def test_images_that_were_said_stand_in_the_conversation_as_their_codes(guidance
     sampling = generator._sampling({"guidance": guidance})
     return sample_tokens(generator.omni, params, written, prompts.shape[1], jnp.arange(4), keys, sampling, True)[1]
 
-  forms = [tokens(turns)] if guidance == 1 else [tokens(turns), tokens([turns[1]])]
+  forms = [tokens(turns)] if guidance == 1 else [tokens(turns), tokens(turns[:2])]
   expected = draw(generator.params, *pad(forms, v), row_keys(0, 1))[0] - v.codes
   image = list(generator.session(turns, guidance=guidance))[-1]
   np.testing.assert_array_equal(image.codes.ravel(), expected)

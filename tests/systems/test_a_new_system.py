@@ -31,8 +31,8 @@ class MeanColor(System):
   def init(self, key):
     return {"palette": {"mean": 0.1 * jax.random.normal(key, (3,))}}
 
-  def empty_batch(self, rows, size):
-    return empty_batch(rows, self.settings.data, self.vocabulary, size)
+  def empty_batch(self, rows, size, coded):
+    return empty_batch(rows, self.settings.data, self.vocabulary, size, coded)
 
   def sums(self, batch):
     return {"square": jnp.sum(batch["image_mask"])}

@@ -36,7 +36,7 @@ def test_every_system_has_a_committed_config():
 def test_a_step_of_every_stage_of_every_config_is_traced(config, stage):
   settings, mesh = COMMITTED[config], make_mesh(MeshSettings(-1, 1, 1, 1))
   system, row = open_system(settings, small.text_tokenizer().size), settings.stages[stage]
-  state, batch = abstract_state(system, stage, mesh), abstract_batch(system, ROWS * row.accumulate, mesh)
+  state, batch = abstract_state(system, stage, mesh), abstract_batch(system, stage, ROWS * row.accumulate, mesh)
   after, metrics = jax.eval_shape(make_train_step(system, row, 0), state, batch)
   assert jax.tree.map(lambda x: (x.shape, x.dtype), after) == jax.tree.map(lambda x: (x.shape, x.dtype), state)
   terms = {name for name in system.terms if row.weight(name)}

@@ -48,7 +48,7 @@ def test_the_metrics_say_how_full_rows_are_what_was_dropped_and_what_could_not_b
 
 
 def test_where_the_storage_fails_the_run_stops_in_one_line_that_says_so(trainer, monkeypatch):
-  record, read = type(trainer.batches._source).record, []
+  record, read = type(trainer.batches._reader.source).record, []
 
   def failing(self, index, rng):
     read.append(index)
@@ -56,7 +56,7 @@ def test_where_the_storage_fails_the_run_stops_in_one_line_that_says_so(trainer,
       raise OSError("Transport endpoint is not connected")
     return record(self, index, rng)
 
-  monkeypatch.setattr(type(trainer.batches._source), "record", failing)
+  monkeypatch.setattr(type(trainer.batches._reader.source), "record", failing)
   with pytest.raises(UserError, match=r"of the last .* could not be read.*Transport endpoint is not connected"):
     train(trainer)
   assert len(lines(trainer, "metrics.jsonl")) < 30

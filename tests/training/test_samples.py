@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from omniimage.data.conversation import ImageTurn, TextTurn
+from omniimage.data.sources.source import Catalogue
 from omniimage.data.tasks import TextToImage
 from omniimage.training import samples
 from tests import small
@@ -45,6 +46,9 @@ class Records:
 
   def __len__(self) -> int:
     return self.count
+
+  def catalogue(self) -> Catalogue:
+    return Catalogue(np.full(self.count, 20), np.ones(self.count, int))
 
   def record(self, index: int, rng: np.random.Generator) -> list:
     self.read.append(index)
@@ -92,7 +96,7 @@ def test_records_that_cannot_be_drawn_are_passed_over_for_others(write, kind):
 
 def test_those_that_were_drawn_before_are_drawn_still(write):
   captions = write(Records(100), Records(100))
-  chosen = samples.candidates(100, 4, small.settings().seed)[:4]
+  chosen = samples.candidates(range(100), 4, small.settings().seed)[:4]
   assert captions == [f"a star {i} ({kind})" for kind in ("trained", "unseen") for i in chosen]
 
 

@@ -72,6 +72,11 @@ def _guess(source: str, given: Given) -> str:
     return fitting[0]
   if not fitting and not found.suffixes and not os.path.exists(source):
     raise UserError(f"--source={shown(source)} is not there; give a folder, a file, scenes, emoji or tfds:NAME")
+  if not fitting and (lists := found.of_kind("addresses")):
+    raise UserError(
+      f"--source={shown(source)}: {lists[0].name} has addresses, but the pictures are not there; download them first, "
+      "with img2dataset for example"
+    )
   what = f"looks like {' and '.join(fitting)}" if fitting else "looks like no format"
   raise UserError(f"--source={shown(source)} {what}: {found}; say which with --format={'|'.join(fitting or FORMATS)}")
 

@@ -37,7 +37,7 @@ def open_folder(source: str, given: Given) -> "ListedFolder | UnlistedFolder":
   """UserError where there are no pictures, no captions, or a column is not there."""
   root, metadata = source, given.metadata
   if os.path.isfile(source):
-    root, metadata = os.path.split(source)
+    root, metadata = os.path.dirname(source) or ".", os.path.basename(source)
   elif not os.path.isdir(source):
     raise UserError(f"{source} is no folder; expected one with pictures, and metadata.jsonl or a .txt beside each")
   names = list(listing.walk(root))

@@ -15,6 +15,7 @@ TABLES_READ = 20  # whose columns are looked at, the first ones
 # Columns of a list that name a picture, or hold it; the first that there is.
 IMAGE_COLUMNS = ("file_name", "image", "jpg", "jpeg", "png", "webp", "file", "filename", "image_path", "img", "path")
 CONVERSATIONS = ("conversations", "messages")
+ADDRESSES = ("url", "image_url")  # of pictures that are still to be downloaded
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,8 @@ class Summary:
   Attributes:
     name: relative to the source.
     columns: empty where it cannot be read.
-    kind: "conversations"; "images": it holds them; "list": it names them; "text"; "": none of these.
+    kind: "conversations"; "images": it holds them; "list": it names them; "addresses":
+      where on the web they are; "text"; "": none of these.
     image: the column of a picture, if there is one.
   """
 
@@ -95,6 +97,8 @@ def summary(path: str, name: str, given: Given) -> Summary:
     kind = "images"
   elif image:
     kind = "list"
+  elif any(column.lower() in ADDRESSES for column in columns):
+    kind = "addresses"
   else:
     said = given.caption_columns or any(column in columns for column in DEFAULT_COLUMNS)
     kind = "text" if said else ""

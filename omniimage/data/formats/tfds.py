@@ -100,8 +100,8 @@ class TfdsFormat:
     images = [given.image_column] if given.image_column else self._images
     if len(images) != 1 or images[0] not in self._images or not captions:
       raise UserError(
-        f"{self._name} has the features {listed(self._features)}; say what becomes of them with "
-        "--map, as captions/text=user, image=assistant"
+        f"{self._name} has the features {listed(self._features)}; say with --map who shows or says which of them, as "
+        "captions/text the user and image the assistant"
       )
     return [("user", self._captions(captions)), ("assistant", images[0])]
 

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from omniimage.data.sources.emoji import EmojiSettings, EmojiSource
+from omniimage.data.sources.mixture import MixtureSettings, MixtureSource
 from omniimage.data.sources.records import RecordsSettings, open_records
+from omniimage.data.sources.records import open_codes as open_coded_records
 from omniimage.data.sources.scenes import ScenesSettings, ScenesSource
 from omniimage.data.sources.source import SPLITS, Row, Source
 from omniimage.data.sources.tfds import TfdsSettings, open_tfds
@@ -16,14 +18,16 @@ from omniimage.size import Size
 from omniimage.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
+  from omniimage.data.codes import StoredCodes
   from omniimage.data.text import TextTokenizer
   from omniimage.settings import DataSettings
 
 SOURCES = {
   "scenes": Row(ScenesSettings, ScenesSource),
   "emoji": Row(EmojiSettings, EmojiSource),
-  "records": Row(RecordsSettings, open_records),
+  "records": Row(RecordsSettings, open_records, open_coded_records),
   "tfds": Row(TfdsSettings, open_tfds),
+  "mixture": Row(MixtureSettings, MixtureSource),
 }
 
 
@@ -31,6 +35,31 @@ def open_source(
   data: "DataSettings", split: str, sizes: Sequence[Size], text_tokenizer: "TextTokenizer", vocabulary: Vocabulary
 ) -> Source:
   """The source that `data.source` names, of "train" or "test". ValueError if split, sizes or vocabulary do not fit."""
+  _check(data, split, text_tokenizer, vocabulary)
+  return SOURCES[data.source.name].open(data.source, split, sizes, text_tokenizer)
+
+
+def open_codes(
+  stored: "StoredCodes",
+  data: "DataSettings",
+  split: str,
+  sizes: Sequence[Size],
+  text_tokenizer: "TextTokenizer",
+  vocabulary: Vocabulary,
+) -> Source:
+  """The same records in the same order, the images of their turns in codes. UserError if those are of others."""
+  _check(data, split, text_tokenizer, vocabulary)
+  open_stored = SOURCES[data.source.name].open_codes
+  if open_stored is None:
+    has_some = [name for name, row in SOURCES.items() if row.open_codes]
+    raise SettingsError(
+      f"data.codes={data.codes!r}: codes are stored of a prepared data set, data.source.name={' or '.join(has_some)}, "
+      f"and this is {data.source.name}; prepare it with python -m launch.prepare, or set data.codes to ''"
+    )
+  return open_stored(stored, data.source, split, sizes, text_tokenizer)
+
+
+def _check(data: "DataSettings", split: str, text_tokenizer: "TextTokenizer", vocabulary: Vocabulary):
   if text_tokenizer.size > vocabulary.text_size:
     raise SettingsError(
       f"data.vocabulary={data.vocabulary!r} has {text_tokenizer.size} tokens, the model's vocabulary only "
@@ -38,4 +67,3 @@ def open_source(
     )
   if split not in SPLITS:
     raise ValueError(f"there is no split {split!r}; give one of {', '.join(SPLITS)}")
-  return SOURCES[data.source.name].open(data.source, split, sizes, text_tokenizer)

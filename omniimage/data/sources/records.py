@@ -6,8 +6,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from omniimage.data import codes
+from omniimage.data.codes import StoredCodes
 from omniimage.data.conversation import Tokenizer
 from omniimage.data.records import BadRecord, Record
+from omniimage.data.sources.coded import CodedSource
 from omniimage.data.sources.stored import StoredSettings, StoredSource
 from omniimage.errors import UserError, require
 from omniimage.paths import absolute
@@ -62,8 +65,22 @@ def open_records(
   )
   path = absolute(settings.path)
   prepared = Prepared.open(path)
+  require(
+    not codes.holds_codes(prepared),
+    f"{path} holds codes, not images: give it as data.codes, and the data set that they are of as data.source.path",
+  )
   if split == "train" and split not in prepared.splits:
     raise UserError(f"{path} holds out all of its records; prepare it with a smaller --held_out in another folder")
   empty = f"{path} holds out no records to evaluate on; prepare it with --held_out=0.05 in another folder"
   stored = PreparedSplit(prepared, split) if split in prepared.splits else None
   return StoredSource(settings, stored, sizes, text_tokenizer, empty)
+
+
+def open_codes(
+  stored: StoredCodes, settings: RecordsSettings, split: str, sizes: Sequence[Size], text_tokenizer: Tokenizer
+) -> CodedSource:
+  """The same split with the codes of its images in their place. UserError if they are of another folder's."""
+  from omniimage.data.prepared import Prepared
+
+  stored.check_records(Prepared.open(absolute(settings.path)))
+  return CodedSource(settings, PreparedSplit(stored.folder, split), sizes, text_tokenizer)

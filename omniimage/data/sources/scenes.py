@@ -1,5 +1,7 @@
-"""The procedural world, `omniimage.data.scenes`, by one of its tasks."""
+"""The procedural world, `omniimage.data.scenes`, by some of its tasks, one after the other."""
 
+import functools
+import heapq
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -11,6 +13,7 @@ from omniimage.data import conversation
 from omniimage.data.conversation import Tokenizer, Turn
 from omniimage.data.scenes.distinct import distinct_scenes
 from omniimage.data.scenes.tasks import TASKS, SceneTask
+from omniimage.data.scenes.wording import Cost
 from omniimage.data.scenes.world import MIN_CELL, draw_scene, scene_of
 from omniimage.data.sources.source import Catalogue, Source, SourceSettings
 from omniimage.errors import SettingsError, require
@@ -18,7 +21,7 @@ from omniimage.ranges import Range
 from omniimage.size import Size
 
 RECORDS = {"train": 2**20, "test": 2**14}  # the world is endless, an epoch is not
-SAMPLED_CONVERSATIONS = 512  # from which the words of the scenes are collected
+SAMPLED_CONVERSATIONS = 64  # of a task, whose tokens are counted
 
 
 @dataclass(frozen=True)
@@ -26,9 +29,14 @@ class ScenesSettings(SourceSettings):
   grid: Annotated[int, Range(2, 5)]
   min_objects: Annotated[int, Range(1, 25)]
   max_objects: Annotated[int, Range(1, 25)]
+  tasks: tuple[str, ...]  # of the records, in turn, in `scenes.tasks.TASKS`; twice: twice as often
 
   def __post_init__(self):
     super().__post_init__()
+    there_are = f"the tasks over scenes are {', '.join(TASKS)}"
+    require(bool(self.tasks), f"data.source.tasks is empty: {there_are}")
+    for name in self.tasks:
+      require(name in TASKS, f"data.source.tasks has {name!r}, but {there_are}")
     require(
       self.min_objects <= self.max_objects <= self.grid**2,
       f"data.source: min_objects={self.min_objects} <= max_objects={self.max_objects} <= grid² must hold",
@@ -36,15 +44,10 @@ class ScenesSettings(SourceSettings):
 
 
 class ScenesSource(Source):
-  def __init__(
-    self,
-    settings: ScenesSettings,
-    split: str,
-    sizes: Sequence[Size],
-    text_tokenizer: Tokenizer,
-    task: str = "text_to_image",
-  ):
-    """`task`: a name in `scenes.tasks.TASKS`."""
+  """Record i is of the task number i % T of the settings' T. Each task goes through the scenes 0, 1, 2, … of the split
+  in its own time, so that how many objects a scene has does not hang on the task."""
+
+  def __init__(self, settings: ScenesSettings, split: str, sizes: Sequence[Size], text_tokenizer: Tokenizer):
     size = sizes[0]
     image_size = size.side
     if image_size < MIN_CELL * settings.grid:
@@ -53,46 +56,75 @@ class ScenesSource(Source):
         f"{MIN_CELL} pixels; enlarge the images, or give the grid fewer cells"
       )
     self._world = {"grid": settings.grid, "min_objects": settings.min_objects, "max_objects": settings.max_objects}
-    self._split, self._size = split, size
-    self._task = TASKS[task](settings.grid, image_size)
-    self.tasks = (self._task,)
+    self._split, self._size, self._names = split, size, settings.tasks
+    self._tasks = {name: TASKS[name](settings.grid, image_size) for name in dict.fromkeys(settings.tasks)}
+    self.tasks = tuple(self._tasks.values())
+    self._places = {name: [i for i, own in enumerate(self._names) if own == name] for name in self._tasks}
+    cost = functools.cache(functools.partial(phrase_tokens, text_tokenizer))
     objects = range(settings.min_objects, settings.max_objects + 1)
-    tokens_a_word = _tokens_a_word(settings, self._task, text_tokenizer)
-    self._text_bounds = np.array([tokens_a_word * self._task.words(n) for n in objects])
+    for task in self.tasks:
+      _check_bound(settings, task, text_tokenizer, cost)
+    self._text_bounds = {name: np.array([task.bound(n, cost) for n in objects]) for name, task in self._tasks.items()}
 
   def __len__(self) -> int:
     return RECORDS[self._split]
 
   def catalogue(self) -> Catalogue:
-    text = np.resize(self._text_bounds, len(self))  # record i has min_objects + i % (max − min + 1) objects
-    images = np.full(len(self), self._task.images)
-    return Catalogue(conversation.length(text, images, self._size), images)
+    text, images, exchanges = np.empty((3, len(self)), int)
+    for place, name in enumerate(self._names):
+      own = slice(place, None, len(self._names))
+      scenes = self._scene_number(np.arange(place, len(self), len(self._names)))
+      bounds = self._text_bounds[name]
+      text[own] = bounds[scenes % len(bounds)]  # scene i has min_objects + i % (max − min + 1) objects
+      images[own], exchanges[own] = self._tasks[name].images, self._tasks[name].exchanges
+    return Catalogue(conversation.length(text, images, self._size, exchanges), images)
 
   def record(self, index: int, rng: np.random.Generator) -> list[Turn]:
-    return self._task.turns(scene_of(index, self._split, **self._world), rng)
+    scene = scene_of(int(self._scene_number(index)), self._split, **self._world)
+    return self.task(index).turns(scene, rng)
 
   def task(self, index: int) -> SceneTask:
-    return self._task
+    return self._tasks[self._names[index % len(self._names)]]
 
   def distinct(self) -> Iterable[int]:
-    return (record for record, _ in distinct_scenes(self._split, len(self), **self._world))
+    """Without those that show a scene which a record of the same task before them does."""
+    return heapq.merge(*map(self._distinct, self._tasks))
+
+  def _scene_number(self, index):
+    """Of a record, or of an array of records that are all of one task: its place among the records of the task."""
+    places = self._places[self._names[int(np.ravel(index)[0]) % len(self._names)]]
+    turn, place = np.divmod(index, len(self._names))
+    return turn * len(places) + np.searchsorted(places, place)
+
+  def _distinct(self, name: str) -> Iterable[int]:
+    places = self._places[name]
+    records = sum(len(range(place, len(self), len(self._names))) for place in places)
+    for number, _ in distinct_scenes(self._split, records, **self._world):
+      turn, place = divmod(number, len(places))
+      yield turn * len(self._names) + places[place]
 
 
-def _tokens_a_word(settings: ScenesSettings, task: SceneTask, text_tokenizer: Tokenizer) -> int:
-  """The most tokens that a word or punctuation mark of these scenes' texts takes: 1 in the vocabulary we ship."""
-  rng, grid, objects = np.random.default_rng(0), settings.grid, settings.max_objects
-  spoken = [task.texts(draw_scene(rng, grid, objects), rng) for _ in range(SAMPLED_CONVERSATIONS)]
-  words = {word for texts in spoken for text in texts for word in re.findall(r"\w+|[^\w\s]", text)}
+def phrase_tokens(text_tokenizer: Tokenizer, phrase: str) -> int:
+  """Tokens of a phrase within a text, word by word: each at the beginning of a text or behind another word, whichever
+  are more; marks behind a word."""
 
-  def tokens(*texts: str) -> int:
-    return sum(len(text_tokenizer.encode(text)) for text in texts)
+  def tokens(text: str) -> int:
+    return len(text_tokenizer.encode(text))
 
-  # Behind another word, as most of them are, with the space that belongs to it.
-  most = max(tokens(f"a {word}" if word.isalnum() else f"a{word}") - tokens("a") for word in words)
-  longest = max(spoken, key=lambda texts: tokens(*texts))
-  if tokens(*longest) > most * task.words(objects):
-    raise SettingsError(
-      f"data.vocabulary merges across words: {' '.join(longest)!r} takes {tokens(*longest)} tokens, more than {most} a "
-      "word; use a tokenizer.json that splits text into words first"
-    )
-  return most
+  def of_word(word: str) -> int:
+    return max(tokens(f"a {word}") - tokens("a"), tokens(word)) if word.isalnum() else tokens(f"a{word}") - tokens("a")
+
+  return sum(of_word(word) for word in re.findall(r"\w+|[^\w\s]", phrase))
+
+
+def _check_bound(settings: ScenesSettings, task: SceneTask, text_tokenizer: Tokenizer, cost: Cost):
+  """SettingsError where texts have more tokens than their words."""
+  rng, bound = np.random.default_rng(0), task.bound(settings.max_objects, cost)
+  for _ in range(SAMPLED_CONVERSATIONS):
+    texts = task.texts(draw_scene(rng, settings.grid, settings.max_objects), rng)
+    tokens = sum(len(text_tokenizer.encode(text)) for text in texts)
+    if tokens > bound:
+      raise SettingsError(
+        f"data.vocabulary merges across words: {' '.join(texts)!r} takes {tokens} tokens, more than the {bound} of its "
+        "words; use a tokenizer.json that splits text into words first"
+      )

@@ -78,7 +78,10 @@ class Row:
   Attributes:
     settings: its dataclass, a group `data.source` of configs.
     open: (settings, split, sizes that images may have, text_tokenizer) → source. SettingsError where they do not fit.
+    open_codes: (stored codes, settings, …) → the same records, the images of their turns in codes; None where codes of
+      such a source cannot be stored.
   """
 
   settings: type[SourceSettings]
   open: Callable[..., Source]
+  open_codes: Callable[..., Source] | None = None

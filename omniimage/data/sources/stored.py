@@ -91,12 +91,13 @@ class StoredSource(Source):
     record = self._stored.read(index)
     row = self._stored.index()[index]
     size = self._sizes[int(nearest(row["height"], row["width"], self._sizes))]
+    pictures = self._pictures(record, size, rng)
     template = self._settings.templates[rng.integers(len(self._settings.templates))]
     template = template if _is_captioned(record) else CAPTION
 
     def shown(part: Part) -> str | np.ndarray:
       if isinstance(part, Picture):
-        return self._decoded(record, part.index, size)
+        return pictures[part.index]
       return self._worded(template, part.texts[rng.integers(len(part.texts))])
 
     told = [(shown(part), turn.role == "assistant") for turn in record.turns for part in turn.content]
@@ -113,6 +114,10 @@ class StoredSource(Source):
     if not len(self):
       raise UserError(self._empty)
     return range(len(self))
+
+  def _pictures(self, record: Record, size: Size, rng: np.random.Generator) -> list[np.ndarray]:
+    """Its images, in order, as turns show them."""
+    return [self._decoded(record, index, size) for index in range(len(record.images))]
 
   def _decoded(self, record: Record, index: int, size: Size) -> np.ndarray:
     try:

@@ -3,12 +3,22 @@
 from omniimage.data.sources.source import Source
 from omniimage.errors import UserError
 from omniimage.evaluation.suites.binding import BindingSuite
+from omniimage.evaluation.suites.caption import CaptionSuite
+from omniimage.evaluation.suites.conversation import ConversationSuite
+from omniimage.evaluation.suites.edits import EditsSuite
+from omniimage.evaluation.suites.questions import QuestionsSuite
 from omniimage.evaluation.suites.reconstruction import ReconstructionSuite
 from omniimage.evaluation.suites.seams import SeamsSuite
+from omniimage.evaluation.suites.sketch import SketchSuite
 from omniimage.evaluation.suites.suite import Suite
 
 SUITES: dict[str, Suite] = {
   "binding": BindingSuite(),
+  "caption": CaptionSuite(),
+  "questions": QuestionsSuite(),
+  "edits": EditsSuite(),
+  "sketch": SketchSuite(),
+  "conversation": ConversationSuite(),
   "reconstruction": ReconstructionSuite(),
   "seams": SeamsSuite(),
 }

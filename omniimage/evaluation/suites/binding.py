@@ -8,23 +8,21 @@ The scenes' exact grader reads four pictures of every prompt, so that an error c
 """
 
 import dataclasses
-import itertools
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 import numpy as np
 
-from omniimage import streams
 from omniimage.data.scenes.grader import Graded, Score, score
+from omniimage.data.scenes.tasks.caption import Told
 from omniimage.data.scenes.world import Scene
 from omniimage.data.sources.source import Source
 from omniimage.data.tasks import Grader
-from omniimage.errors import UserError
-from omniimage.evaluation.held_out import drawn, graded_by, in_batches, open_split, prompt_and_target
+from omniimage.evaluation.held_out import conversations, drawn, graded_by, in_batches, prompt_and_target, ungraded
 from omniimage.evaluation.markup import Marked, table
 from omniimage.evaluation.suites.suite import KINDS, Pictures, Result, Suite, counted, percent
 from omniimage.sampling.generate import Generator
-from omniimage.streams import Stream
 
 NAME = "binding"  # as the task's grader calls it
 
@@ -48,11 +46,7 @@ class Answer:
 
   def marked(self) -> Marked:
     """With frames round the cells that are wrong."""
-    side = 100 / self.graded.scene.grid
-    cells = [fault.cell for fault in self.faults]
-    frames = [(side * column, side * row, side, side) for row, column in cells]
-    notes = [f"row {row + 1}, column {column + 1}: {fault.what}" for (row, column), fault in zip(cells, self.faults)]
-    return Marked(self.image, frames, notes)
+    return _marked(self.image, self.graded.scene.grid, self.faults)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -82,8 +76,10 @@ class Binding:
 
 
 class BindingSuite(Suite):
+  name: ClassVar = NAME
+
   def misfit(self, source: Source, learnt: str) -> str:
-    return "" if graded_by(source, NAME) else f"grades pictures of scenes, and this run has learnt {learnt}"
+    return "" if graded_by(source, NAME) else ungraded(learnt)
 
   def run(self, generator: Generator, number: int, seed: int, batch: int, earlier: Mapping[str, Result]) -> Binding:
     return binding(generator, number, seed, batch)
@@ -106,7 +102,7 @@ class BindingSuite(Suite):
     )
 
   def lines(self, figures: Mapping) -> list[str]:
-    lines = [f"{NAME:<26}{'objects bound':>14}{'pictures right':>16}"]
+    lines = [f"{self.name:<26}{'objects bound':>14}{'pictures right':>16}"]
     for kind, own in _by_kind(figures).items():
       lines.append(f"  {KINDS[kind]:<24}{percent(own['objects']):>14}{percent(own['scenes']):>16}")
     number, shares = figures["prompts_by_count"], figures["by_count"]
@@ -125,17 +121,10 @@ def _by_kind(figures: Mapping) -> dict[str, Mapping]:
 def binding(generator: Generator, prompts: int, seed: int, batch: int = 64) -> Binding:
   """Draws and grades the first `prompts` different scenes of the test split, fewer if it has fewer. UserError if the
   source has no task that is graded so."""
-  source = open_split(generator, "test")
-  task = graded_by(source, NAME)
-  if task is None:
-    learnt = generator.omni.settings.data.source.name
-    raise UserError(f"{NAME} grades pictures of scenes, but data.source is {learnt!r}")
-  grader, records = task.grader, (i for i in source.distinct() if source.task(i) is task)
-  conversations = [
-    source.record(i, streams.generator(Stream.CAPTIONS, seed, i)) for i in itertools.islice(records, prompts)
-  ]
-  asked = tuple(grader.expected(turns) for turns in conversations)
-  captions, images = zip(*(prompt_and_target(task, turns) for turns in conversations))
+  task, found = conversations(generator, NAME, prompts, seed)
+  grader = task.grader
+  asked = tuple(grader.expected(turns) for turns in found)
+  captions, images = zip(*(prompt_and_target(task, turns) for turns in found))
   images = np.stack(images)
 
   codes = in_batches(lambda indices, _: generator.encode(images[indices]), np.zeros(len(asked)), batch)
@@ -182,7 +171,7 @@ def shares(asked: Sequence[Scene], scores: Sequence[Score]) -> dict:
   }
 
 
-def faults(asked: Scene, graded: Graded) -> tuple[Fault, ...]:
+def faults(asked: Scene, graded: Graded | Told) -> tuple[Fault, ...]:
   """What is wrong with a picture, cell by cell, in raster order."""
   result = score(asked, graded)
   seen = {item.cell: item for item in graded.scene.objects}
@@ -201,3 +190,23 @@ def faults(asked: Scene, graded: Graded) -> tuple[Fault, ...]:
   asked_cells = {item.cell for item in asked.objects}
   found += [Fault(cell, "unclear") for cell in result.unclear if cell not in asked_cells]
   return tuple(sorted(found, key=lambda fault: fault.cell))
+
+
+def mark(image: np.ndarray, asked: Scene, graded: Graded) -> Marked:
+  """A picture of a scene with frames round the cells that are wrong."""
+  return _marked(image, asked.grid, faults(asked, graded))
+
+
+def said(fault: Fault) -> str:
+  row, column = fault.cell
+  return f"row {row + 1}, column {column + 1}: {fault.what}"
+
+
+def cell_frame(cell: tuple[int, int], grid: int) -> tuple[float, float, float, float]:
+  """A cell as a frame of `Marked`."""
+  side, (row, column) = 100 / grid, cell
+  return side * column, side * row, side, side
+
+
+def _marked(image: np.ndarray, grid: int, found: Sequence[Fault]) -> Marked:
+  return Marked(image, [cell_frame(fault.cell, grid) for fault in found], [said(fault) for fault in found])

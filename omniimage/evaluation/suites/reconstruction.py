@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from omniimage.evaluation.held_out import Examples, held_out, in_batches
+from omniimage.evaluation.held_out import Examples, held_out, in_batches, pictured
 from omniimage.evaluation.markup import table
 from omniimage.evaluation.sheets import to_uint8
 from omniimage.evaluation.suites.suite import KINDS, Pictures, Result, Suite, counted, percent
@@ -73,7 +73,7 @@ class ReconstructionSuite(Suite):
 
 def reconstruction(generator: Generator, images: int, seed: int, batch: int = 64) -> Reconstruction:
   """The first `images` of the test split (fewer if it has fewer) through the tokenizer."""
-  examples, omni = held_out(generator, images, seed), generator.omni
+  examples, omni = held_out(generator, images, seed, pictured), generator.omni
 
   def through(indices: np.ndarray, _) -> tuple:
     own = examples.images[indices]

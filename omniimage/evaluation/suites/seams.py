@@ -6,7 +6,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from omniimage.evaluation.held_out import Examples, drawn, held_out
+from omniimage.data.sources.source import Source
+from omniimage.evaluation.held_out import Examples, drawn, draws_from_words, held_out, undrawn
 from omniimage.evaluation.markup import table
 from omniimage.evaluation.sheets import to_uint8
 from omniimage.evaluation.suites.binding import Binding
@@ -54,6 +55,9 @@ class Seams:
 class SeamsSuite(Suite):
   behind: ClassVar = ("binding",)
 
+  def misfit(self, source: Source, learnt: str) -> str:
+    return "" if draws_from_words(source) else undrawn(learnt)
+
   def run(self, generator: Generator, number: int, seed: int, batch: int, earlier: Mapping[str, Result]) -> Seams:
     if "binding" in earlier:
       return seams_of(earlier["binding"], generator.omni.settings)
@@ -92,7 +96,7 @@ def seams(generator: Generator, prompts: int, seed: int, batch: int = 64) -> Sea
   """Draws the first `prompts` of the test split. A canvas of one chunk has no seams, and is not drawn."""
   examples, settings = held_out(generator, prompts, seed), generator.omni.settings
   patch_size, chunk_rows = settings.decoder.patch_size, settings.sampling.chunk_rows
-  if chunk_count(settings.data.image_size, patch_size, chunk_rows) == 1:
+  if chunk_count(settings.buckets[0].pixels[0], patch_size, chunk_rows) == 1:
     return Seams(examples, None, None, patch_size, chunk_rows)
   drawing = drawn(generator, examples.captions, seed, batch)
   return Seams(examples, drawing.images, drawing.rendering, patch_size, chunk_rows)

@@ -28,6 +28,19 @@ def test_a_file_alone_is_a_source_too(tmp_path):
   assert open_format(str(tmp_path / "chat/chat.jsonl"), None, Given())[0] == "conversations"
 
 
+def test_a_relative_file_is_a_source_too(tmp_path, monkeypatch):
+  write(tmp_path, {"a.png": picture(), "metadata.jsonl": '{"file_name": "a.png", "text": "a"}'})
+  monkeypatch.chdir(tmp_path)
+  assert open_format("metadata.jsonl", None, Given())[0] == "folder"
+  assert open_format(".", None, Given())[0] == "folder"
+
+
+def test_a_list_of_addresses_is_not_taken_for_texts(tmp_path):
+  source = write(tmp_path, {"cc3m.tsv": "caption\turl\na cat\thttp://example.org/cat.jpg\n"})
+  with pytest.raises(UserError, match=r"cc3m.tsv has addresses.*img2dataset"):
+    open_format(source, None, Given())
+
+
 def test_what_looks_like_two_formats_is_asked_about(tmp_path):
   write(tmp_path, SOURCES["folder"])
   tar(tmp_path / "a.tar", [("a.png", picture()), ("a.txt", "a")])

@@ -9,7 +9,7 @@ from omniimage.data.formats import open_format
 from omniimage.data.formats.format import Given
 from omniimage.errors import UserError
 from tests.data.formats.made import captions, picture, problems, read, said
-from tests.data.formats.made_tfds import make
+from tests.tfds_sets import make
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,6 @@
 """A new task over scenes is one file and one row: this one is written here, and nothing else is told of it."""
 
 import dataclasses
-import functools
 
 import numpy as np
 import pytest
@@ -11,9 +10,7 @@ from omniimage.data.conversation import ImageTurn, TextTurn
 from omniimage.data.scenes.grader import grade, grade_many
 from omniimage.data.scenes.tasks import TASKS
 from omniimage.data.scenes.world import Scene, render
-from omniimage.data.sources import SOURCES, open_source
-from omniimage.data.sources.scenes import ScenesSettings, ScenesSource
-from omniimage.data.sources.source import Row
+from omniimage.data.sources import open_source
 from omniimage.evaluation.held_out import graded_by
 from omniimage.settings import from_config
 from tests import small
@@ -24,7 +21,7 @@ from tests import small
 class PaintRed:
   """An edit: a picture, an instruction, and the picture with all its objects red. Graded by the whole scene."""
 
-  images, suite = 2, "edits"
+  images, exchanges, suite = 2, 1, "edits"
 
   def __init__(self, grid, image_size):
     self.grader, self._grid, self._image_size = self, grid, image_size
@@ -41,8 +38,8 @@ class PaintRed:
   def texts(self, record, rng):
     return [f"{rng.choice(['paint', 'color'])} all red"]
 
-  def words(self, num_objects):
-    return 3
+  def bound(self, num_objects, cost):
+    return max(map(cost, ("paint all red", "color all red")))
 
   def without_condition(self, turns):
     return [turn for turn in turns if isinstance(turn, ImageTurn)]
@@ -70,8 +67,7 @@ class PaintRed:
 def source(monkeypatch):
   """The scenes by this task, as half of the conversations without their instruction would be read."""
   monkeypatch.setitem(TASKS, "paint_red", PaintRed)
-  monkeypatch.setitem(SOURCES, "red_scenes", Row(ScenesSettings, functools.partial(ScenesSource, task="paint_red")))
-  world = {"name": "red_scenes", "grid": 2, "min_objects": 1, "max_objects": 4}
+  world = {"name": "scenes", "grid": 2, "min_objects": 1, "max_objects": 4, "tasks": ("paint_red",)}
   s = from_config(small.config(**{"data.source": world, "data.images_per_row": 4, "data.drop_text": 0.5}))
   vocabulary = small.omni(s).vocabulary
   return open_source(s.data, "train", s.buckets, small.text_tokenizer(), vocabulary), s, vocabulary

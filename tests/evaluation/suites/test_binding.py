@@ -122,5 +122,5 @@ def test_a_smeared_cell_is_unclear_whether_asked_for_or_not():
 def test_a_run_of_other_pictures_is_refused_in_one_line():
   s = settings()
   s = dataclasses.replace(s, data=dataclasses.replace(s.data, source=EmojiSettings("emoji")))
-  with pytest.raises(UserError, match=r"binding grades pictures of scenes, but data.source is 'emoji'$"):
+  with pytest.raises(UserError, match=r"binding grades answers that no task asks for: this run has learnt emoji$"):
     binding(FakeGenerator(s), 4, 0)

@@ -5,7 +5,13 @@ from typing import Protocol
 
 import numpy as np
 
+from omniimage.data.scenes.tasks.caption import Caption
+from omniimage.data.scenes.tasks.conversation import Conversation
+from omniimage.data.scenes.tasks.edit import Edit
+from omniimage.data.scenes.tasks.questions import Questions
+from omniimage.data.scenes.tasks.sketch import Sketch
 from omniimage.data.scenes.tasks.text_to_image import TextToImage
+from omniimage.data.scenes.wording import Cost
 from omniimage.data.scenes.world import Scene
 from omniimage.data.tasks import Task
 
@@ -15,16 +21,25 @@ class SceneTask(Task, Protocol):
 
   Attributes:
     images: of a conversation, at most.
+    exchanges: of a conversation: a turn of the user and the answer.
   """
 
   images: int
+  exchanges: int
 
   def texts(self, record: Scene, rng: np.random.Generator) -> list[str]:
     """What `turns` says of a scene, of the same draws, without its pictures."""
 
-  def words(self, num_objects: int) -> int:
-    """At most so many words and punctuation marks has a conversation about so many objects."""
+  def bound(self, num_objects: int, cost: Cost) -> int:
+    """The most words, or tokens, of all texts of a conversation about so many objects; `cost` counts a phrase."""
 
 
 # What makes the task for scenes of a grid, drawn at an image size.
-TASKS: dict[str, Callable[[int, int], SceneTask]] = {"text_to_image": TextToImage}
+TASKS: dict[str, Callable[[int, int], SceneTask]] = {
+  "text_to_image": TextToImage,
+  "caption": Caption,
+  "questions": Questions,
+  "edit": Edit,
+  "sketch": Sketch,
+  "conversation": Conversation,
+}

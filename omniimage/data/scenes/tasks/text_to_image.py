@@ -8,14 +8,15 @@ import numpy as np
 
 from omniimage.data import tasks
 from omniimage.data.conversation import Turn
-from omniimage.data.scenes.captions import caption, caption_words, parse
+from omniimage.data.scenes.captions import caption, caption_bound, parse
 from omniimage.data.scenes.grader import Graded, Score, grade_many, score
+from omniimage.data.scenes.wording import Cost
 from omniimage.data.scenes.world import MIN_CELL, Scene, render
 from omniimage.data.tasks import text_of
 
 
 class TextToImage(tasks.TextToImage):
-  images = 1
+  images, exchanges = 1, 1
 
   def __init__(self, grid: int, image_size: int):
     self._grid, self._image_size, self.grader = grid, image_size, BindingGrader(grid)
@@ -26,8 +27,8 @@ class TextToImage(tasks.TextToImage):
   def texts(self, record: Scene, rng: np.random.Generator) -> list[str]:
     return [caption(record, rng)]
 
-  def words(self, num_objects: int) -> int:
-    return caption_words(num_objects, self._grid)
+  def bound(self, num_objects: int, cost: Cost) -> int:
+    return caption_bound(num_objects, self._grid, cost)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import tensorflow_datasets as tfds
 from pyarrow import parquet
 
 from tests.data.formats.made import picture, read, tar, write
-from tests.data.formats.made_tfds import make
+from tests.tfds_sets import make
 
 SAID = {"red": ["a", "á"], "green": ["b, and more"], "blue": ['"c"']}
 PICTURES = {name: picture(i) for i, name in enumerate(SAID)}

@@ -1,0 +1,53 @@
+"""Writes a language model as a folder that `transformers` loads and that a run can begin with (prior.init=hf:FOLDER).
+
+python -m launch.convert --source=SmolLM2.gguf --out=models/smollm2       # a GGUF file, dequantized
+python -m launch.convert --source=runs/conversation --out=models/mine     # the language part of a trained run
+"""
+
+from pathlib import Path
+
+from absl import flags
+
+from launch import cli
+from omniimage.errors import UserError
+from omniimage.paths import writing
+
+SOURCE = cli.path_flag("source", "A GGUF file, or a run's workdir.")
+OUT = cli.path_flag("out", "The folder to make.")
+DTYPE = flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16", "float16"], "Of the tensors.")
+
+
+def main(argv: list[str]):
+  if argv[1:]:
+    raise UserError(f"{argv[1]!r} is not a flag; flags begin with --, as in --source=model.gguf")
+  if not SOURCE.value or not OUT.value:
+    raise UserError("give --source=MODEL.gguf, or --source=WORKDIR, and --out=FOLDER")
+  if not SOURCE.value.exists():
+    raise UserError(f"--source={SOURCE.value} does not exist; give a GGUF file or a run's workdir")
+  with writing(OUT.value):
+    (export_run if SOURCE.value.is_dir() else convert_gguf)(SOURCE.value, OUT.value, DTYPE.value)
+  print(f"{OUT.value} is written; a run begins with it by --config.prior.init=hf:{OUT.value}")
+
+
+def convert_gguf(source: Path, out: Path, dtype: str):
+  from omniimage.interop.gguf import convert  # after the flags: a wrong one should not wait for jax
+
+  convert(source, out, dtype)
+
+
+def export_run(source: Path, out: Path, dtype: str):
+  from omniimage.data.text import BUILTIN
+  from omniimage.interop.huggingface import export, require_new
+  from omniimage.vocabulary import Vocabulary
+  from omniimage.workdir import BUILTIN_VOCABULARY, Workdir, load_run
+
+  require_new(out)  # before the checkpoint is read
+  run = load_run(source)
+  s, builtin = run.settings, run.settings.data.vocabulary == BUILTIN_VOCABULARY
+  tokenizer = (BUILTIN if builtin else Workdir(source).vocabulary).read_bytes()
+  vocabulary = Vocabulary(run.text_tokenizer.size, s.tokenizer.codes)
+  export(run.params["prior"], s.prior, vocabulary, s.data.sequence_length, tokenizer, out, dtype)
+
+
+if __name__ == "__main__":
+  cli.run(main)

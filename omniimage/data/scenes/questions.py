@@ -1,0 +1,263 @@
+"""Questions about scenes and their answers, of even chances: yes as often as no, and counts as varied as the scene is.
+
+"above" is in a higher row, whatever the column; "left of" in a column further left, whatever the row.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from omniimage.data.scenes.captions import places
+from omniimage.data.scenes.wording import (
+  ATTRIBUTES,
+  Cost,
+  an_object,
+  an_object_bound,
+  attribute_words,
+  described,
+  described_bound,
+  longest,
+  pick,
+  place_bound,
+  reference,
+  reference_bound,
+  template_bound,
+)
+from omniimage.data.scenes.world import COLORS, SHAPES, SIZES, Scene, SceneObject
+
+NOTHING = "nothing"
+_VALUES = {"size": tuple(SIZES), "color": tuple(COLORS), "shape": tuple(SHAPES)}
+_PLURALS = {shape: "crosses" if shape == "cross" else f"{shape}s" for shape in SHAPES}
+_SIDES: dict[str, Callable[[SceneObject, SceneObject], bool]] = {
+  "above": lambda one, other: one.row < other.row,
+  "below": lambda one, other: one.row > other.row,
+  "left of": lambda one, other: one.column < other.column,
+  "to the left of": lambda one, other: one.column < other.column,
+  "right of": lambda one, other: one.column > other.column,
+  "to the right of": lambda one, other: one.column > other.column,
+}
+_COUNTS = ("how many {some}?", "how many {some} are there?")
+_TEMPLATES = {
+  "cell": ("what is {place}?",),
+  "exists": ("is there a {thing}?",),
+  "side": ("is there a {thing} {side} {the}?",),
+  "attribute": ("what {attribute} is {the}?",),
+  "where": ("where is {the}?",),
+  "more": ("are there more {some} than {others}?",),
+  "larger": ("is {the} larger than {other}?", "is {the} bigger than {other}?"),
+  "smaller": ("is {the} smaller than {other}?",),
+}
+
+Asked = tuple[str, str]  # a question and its answer
+
+
+def draw_question(scene: Scene, rng: np.random.Generator) -> Asked:
+  """A question of one of the kinds of `QUESTIONS` about a scene of at least one object, and its answer."""
+  while True:
+    asked = pick(QUESTIONS, rng).ask(scene, rng)
+    if asked is not None:
+      return asked
+
+
+def question_bound(grid: int, cost: Cost) -> int:
+  """Of a question and its answer together."""
+  return max(kind.bound(grid, cost) for kind in QUESTIONS)
+
+
+# ------------------------------------------------------------------------------------------------------- what there is
+
+
+def _in_cell(scene: Scene, rng: np.random.Generator) -> Asked:
+  """What is in the bottom left? Nothing, in half of the questions to scenes with room."""
+  there = {item.cell: item for item in scene.objects}
+  free = [cell for cell in np.ndindex(scene.grid, scene.grid) if cell not in there]
+  cell = pick(free if free and rng.random() < 0.5 else list(there), rng)
+  question = pick(_TEMPLATES["cell"], rng).format(place=pick(places(scene.grid)[cell], rng))
+  return question, an_object(there[cell], rng) if cell in there else NOTHING
+
+
+def _in_cell_bound(grid: int, cost: Cost) -> int:
+  return template_bound(_TEMPLATES["cell"], cost, place=place_bound(grid, cost)) + max(
+    an_object_bound(cost), cost(NOTHING)
+  )
+
+
+def _how_many(scene: Scene, rng: np.random.Generator) -> Asked:
+  """How many red shapes? Each number that some attribute has in the scene is as likely."""
+  by_count: dict[int, list] = {}
+  for attribute, values in _VALUES.items():
+    for value in values:
+      by_count.setdefault(_count(scene, attribute, value), []).append((attribute, value))
+  count = pick(sorted(by_count), rng)
+  return pick(_COUNTS, rng).format(some=_plural(*pick(by_count[count], rng), rng)), str(count)
+
+
+def _how_many_bound(grid: int, cost: Cost) -> int:
+  return template_bound(_COUNTS, cost, some=_plural_bound(cost)) + longest(map(str, range(grid**2 + 1)), cost)
+
+
+def _exists(scene: Scene, rng: np.random.Generator) -> Asked | None:
+  """Is there a red star? What is not there differs in one attribute from something that is."""
+  item, told = pick(scene.objects, rng), pick((("color", "shape"), ("size", "shape"), ATTRIBUTES), rng)
+  there = {_values(other, told) for other in scene.objects}
+  near = [dataclasses.replace(item, **{name: value}) for name in told for value in _VALUES[name]]
+  absent = [other for other in near if _values(other, told) not in there]
+  if not absent:
+    return None
+  yes = rng.random() < 0.5
+  thing = described(item if yes else pick(absent, rng), told, rng)
+  return pick(_TEMPLATES["exists"], rng).format(thing=thing), _yes(yes)
+
+
+def _exists_bound(grid: int, cost: Cost) -> int:
+  return template_bound(_TEMPLATES["exists"], cost, thing=described_bound(ATTRIBUTES, cost)) + _yes_bound(cost)
+
+
+# ---------------------------------------------------------------------------------------------- one object alone
+
+
+def _attribute(scene: Scene, rng: np.random.Generator) -> Asked:
+  """What color is the star?"""
+  name, item = pick(ATTRIBUTES, rng), pick(scene.objects, rng)
+  the = reference(item, scene, rng, tuple(other for other in ATTRIBUTES if other != name))
+  question = pick(_TEMPLATES["attribute"], rng).format(attribute=name, the=the)
+  return question, pick(attribute_words(name, getattr(item, name)), rng)
+
+
+def _attribute_bound(grid: int, cost: Cost) -> int:
+  bounds = []
+  for name in ATTRIBUTES:
+    the = reference_bound(grid, cost, tuple(other for other in ATTRIBUTES if other != name))
+    answer = longest((word for value in _VALUES[name] for word in attribute_words(name, value)), cost)
+    bounds.append(template_bound(_TEMPLATES["attribute"], cost, attribute=cost(name), the=the) + answer)
+  return max(bounds)
+
+
+def _where(scene: Scene, rng: np.random.Generator) -> Asked | None:
+  """Where is the star?"""
+  item = pick(scene.objects, rng)
+  the = reference(item, scene, rng, by_place=False)
+  if the is None:
+    return None
+  return pick(_TEMPLATES["where"], rng).format(the=the), pick(places(scene.grid)[item.cell], rng)
+
+
+def _where_bound(grid: int, cost: Cost) -> int:
+  the = reference_bound(grid, cost, by_place=False)
+  return template_bound(_TEMPLATES["where"], cost, the=the) + place_bound(grid, cost)
+
+
+# --------------------------------------------------------------------------------------------------------- comparisons
+
+
+def _beside(scene: Scene, rng: np.random.Generator) -> Asked | None:
+  """Is there a star above the ring? Both are there, whatever the answer."""
+  if len(scene.objects) < 2:
+    return None
+  base, item = (scene.objects[i] for i in rng.permutation(len(scene.objects))[:2])
+  the = reference(base, scene, rng, by_place=False)
+  told = pick((("shape",), ("color", "shape"), ATTRIBUTES), rng)
+  alike = [other for other in scene.objects if other is not base and _values(other, told) == _values(item, told)]
+  sides = {side: any(holds(other, base) for other in alike) for side, holds in _SIDES.items()}
+  if the is None or len(set(sides.values())) < 2:
+    return None
+  yes = rng.random() < 0.5
+  side = pick([side for side, holds in sides.items() if holds == yes], rng)
+  return pick(_TEMPLATES["side"], rng).format(thing=described(item, told, rng), side=side, the=the), _yes(yes)
+
+
+def _beside_bound(grid: int, cost: Cost) -> int:
+  slots = {"thing": described_bound(ATTRIBUTES, cost), "side": longest(_SIDES, cost)}
+  the = reference_bound(grid, cost, by_place=False)
+  return template_bound(_TEMPLATES["side"], cost, **slots, the=the) + _yes_bound(cost)
+
+
+def _more(scene: Scene, rng: np.random.Generator) -> Asked | None:
+  """Are there more red shapes than blue shapes? Never of as many."""
+  name = pick(ATTRIBUTES, rng)
+  counts = {value: _count(scene, name, value) for value in _VALUES[name]}
+  more = pick([value for value, count in counts.items() if count], rng)
+  others = [value for value, count in counts.items() if count < counts[more]]
+  if not others:
+    return None
+  pair = more, pick(others, rng)
+  yes = rng.random() < 0.5
+  some, other = (_plural(name, value, rng) for value in (pair if yes else pair[::-1]))
+  return pick(_TEMPLATES["more"], rng).format(some=some, others=other), _yes(yes)
+
+
+def _more_bound(grid: int, cost: Cost) -> int:
+  some = _plural_bound(cost)
+  return template_bound(_TEMPLATES["more"], cost, some=some, others=some) + _yes_bound(cost)
+
+
+def _larger(scene: Scene, rng: np.random.Generator) -> Asked | None:
+  """Is the star larger than the ring? Never of the same size."""
+  of_size = [[item for item in scene.objects if item.size == size] for size in ("large", "small")]
+  if not all(of_size):
+    return None
+  large, small = (reference(pick(items, rng), scene, rng, ("color", "shape")) for items in of_size)
+  yes, word = rng.random() < 0.5, pick(("larger", "smaller"), rng)
+  one, other = (large, small) if yes == (word == "larger") else (small, large)
+  return pick(_TEMPLATES[word], rng).format(the=one, other=other), _yes(yes)
+
+
+def _larger_bound(grid: int, cost: Cost) -> int:
+  the = reference_bound(grid, cost, ("color", "shape"))
+  templates = _TEMPLATES["larger"] + _TEMPLATES["smaller"]
+  return template_bound(templates, cost, the=the, other=the) + _yes_bound(cost)
+
+
+# --------------------------------------------------------------------------------------------------------------- words
+
+
+def _yes(yes: bool) -> str:
+  return "yes" if yes else "no"
+
+
+def _yes_bound(cost: Cost) -> int:
+  return longest(("yes", "no"), cost)
+
+
+def _plural(attribute: str, value: str, rng: np.random.Generator) -> str:
+  return _PLURALS[value] if attribute == "shape" else f"{pick(attribute_words(attribute, value), rng)} shapes"
+
+
+def _plural_bound(cost: Cost) -> int:
+  words = [word for name in ("size", "color") for value in _VALUES[name] for word in attribute_words(name, value)]
+  return max(longest(_PLURALS.values(), cost), longest(words, cost) + cost("shapes"))
+
+
+def _count(scene: Scene, attribute: str, value: str) -> int:
+  return sum(getattr(item, attribute) == value for item in scene.objects)
+
+
+def _values(item: SceneObject, attributes: tuple[str, ...]) -> tuple[str, ...]:
+  return tuple(getattr(item, name) for name in attributes)
+
+
+@dataclass(frozen=True)
+class Kind:
+  """Of a question.
+
+  Attributes:
+    ask: of a scene; None where it cannot be asked of it.
+    bound: of question and answer together, on a grid.
+  """
+
+  ask: Callable[[Scene, np.random.Generator], Asked | None]
+  bound: Callable[[int, Cost], int]
+
+
+QUESTIONS = (
+  Kind(_in_cell, _in_cell_bound),
+  Kind(_how_many, _how_many_bound),
+  Kind(_exists, _exists_bound),
+  Kind(_attribute, _attribute_bound),
+  Kind(_where, _where_bound),
+  Kind(_beside, _beside_bound),
+  Kind(_more, _more_bound),
+  Kind(_larger, _larger_bound),
+)

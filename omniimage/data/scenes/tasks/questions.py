@@ -1,0 +1,78 @@
+"""Questions: a scene and a question, then a short answer as the target."""
+
+import functools
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from omniimage.data import tasks
+from omniimage.data.conversation import ImageTurn, TextTurn, Turn
+from omniimage.data.scenes.captions import SIZE_WORDS, places
+from omniimage.data.scenes.questions import draw_question, question_bound
+from omniimage.data.scenes.wording import Cost
+from omniimage.data.scenes.world import Scene, render
+
+_ARTICLES = ("a", "an", "one", "the")
+_SAME = {
+  **{word: size for size, words in SIZE_WORDS.items() for word in words},
+  **{"none": "0", "zero": "0", "one": "1", "two": "2", "three": "3", "four": "4", "five": "5", "six": "6"},
+  **{"seven": "7", "eight": "8", "nine": "9", "ten": "10", "empty": "nothing", "yeah": "yes", "nope": "no"},
+}
+
+
+class Questions(tasks.Writing):
+  images, exchanges = 1, 1
+
+  def __init__(self, grid: int, image_size: int):
+    self._grid, self._image_size, self.grader = grid, image_size, QuestionsGrader(grid)
+
+  def turns(self, record: Scene, rng: np.random.Generator) -> list[Turn]:
+    question, answer = self.texts(record, rng)
+    return [ImageTurn(render(record, self._image_size), False), TextTurn(question, False), TextTurn(answer, True)]
+
+  def texts(self, record: Scene, rng: np.random.Generator) -> list[str]:
+    return list(draw_question(record, rng))
+
+  def bound(self, num_objects: int, cost: Cost) -> int:
+    return question_bound(self._grid, cost)
+
+
+@dataclass(frozen=True)
+class QuestionsGrader:
+  """Is a text the answer, in whatever words mean the same?"""
+
+  grid: int
+  suite: ClassVar[str] = "questions"
+
+  def expected(self, turns: Sequence[Turn]) -> str:
+    return self._meaning(turns[-1].text)
+
+  def grade(self, answers: Sequence[str]) -> list[str]:
+    return [self._meaning(answer) for answer in answers]
+
+  def score(self, expected: str, graded: str) -> bool:
+    return expected == graded
+
+  def _meaning(self, answer: str) -> str:
+    """The answer in the first of the words that mean the same."""
+    words = answer.lower().strip().removesuffix(".").split()
+    cell = _cells(self.grid).get(_name_of_place(words))
+    if cell is not None:
+      return f"row {cell[0] + 1}, column {cell[1] + 1}"
+    if len(words) > 1 and words[0] in _ARTICLES:
+      words = words[1:]
+    return " ".join(_SAME.get(word, word) for word in words)
+
+
+@functools.cache
+def _cells(grid: int) -> dict[str, tuple[int, int]]:
+  """The cells by their names."""
+  return {_name_of_place(phrase.split()): cell for cell, phrases in places(grid).items() for phrase in phrases}
+
+
+def _name_of_place(words: Sequence[str]) -> str:
+  """ "in the top left" → "top left"."""
+  return " ".join(itertools.dropwhile(lambda word: word in ("in", "at", "the"), words))
