@@ -106,9 +106,9 @@ def test_a_mixture_is_packed_with_every_task_in_its_first_batch(text_tokenizer):
   opened, vocabulary = open_(text_tokenizer, source)
   data = DataSettings(source, SIZE.side, ("1:1",), 256, 8, 64, 0.1, "builtin", 1.0, workers=0)
   batches = Batches(opened, data, vocabulary, text_tokenizer, (SIZE,), seed=0)
-  batch = batches.batch(0, 8)
+  batch = batches.batch(0, 16)
   assert not batches.bad_records
-  assert len({type(opened.task(record)) for row in batches.record_ids(0, 8) for record in row}) == len(TASKS)
+  assert len({type(opened.task(record)) for row in batches.record_ids(0, 16) for record in row}) == len(TASKS)
   assert not batch["image_is_target"][batch["image_mask"]].all() and batch["image_is_target"].any()
 
 

@@ -186,7 +186,7 @@ def test_images_that_were_said_stand_in_the_conversation_as_their_codes(guidance
     sampling = generator._sampling({"guidance": guidance})
     return sample_tokens(generator.omni, params, written, prompts.shape[1], jnp.arange(4), keys, sampling, True)[1]
 
-  forms = [tokens(turns)] if guidance == 1 else [tokens(turns), tokens(turns[:2])]
+  forms = [tokens(turns)] if guidance == 1 else [tokens(turns), tokens(turns[1:2])]
   expected = draw(generator.params, *pad(forms, v), row_keys(0, 1))[0] - v.codes
   image = list(generator.session(turns, guidance=guidance))[-1]
   np.testing.assert_array_equal(image.codes.ravel(), expected)
