@@ -101,10 +101,10 @@ def test_what_a_mixture_promises_of_its_records_holds(text_tokenizer, grid, task
   assert np.sum(tokens) > 0.75 * catalogue.tokens[drawn].sum()
 
 
-def test_a_mixture_is_packed_with_every_task_in_its_first_batch(text_tokenizer):
+def test_a_mixture_is_packed_with_every_task_in_its_first_block(text_tokenizer):
   source = mixed(*TASKS)
   opened, vocabulary = open_(text_tokenizer, source)
-  data = DataSettings(source, SIZE.side, ("1:1",), 256, 8, 64, 0.1, "builtin", 1.0, workers=0)
+  data = DataSettings(source, SIZE.side, ("1:1",), 256, 8, 16, 0.1, "builtin", 1.0, workers=0)
   batches = Batches(opened, data, vocabulary, text_tokenizer, (SIZE,), seed=0)
   batch = batches.batch(0, 16)
   assert not batches.bad_records
