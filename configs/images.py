@@ -46,7 +46,7 @@ def own_pictures() -> ConfigDict:
 def small(config: ConfigDict):
   """Some thousand pictures at 64 pixels: 8×8 codes each."""
   config.data.image_size = 64  # pixels
-  config.data.sequence_length = 256  # tokens a row: three pictures with captions of some 16 tokens
+  config.data.sequence_length = 264  # tokens a row: three pictures with captions of some 16 tokens
   config.data.images_per_row = 3
 
   config.tokenizer.width = 192

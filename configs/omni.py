@@ -106,7 +106,7 @@ VARIANTS = {"300m": small, "1b": medium, "7b": large, "peer": peer}
 
 def images_of_256(config: ConfigDict):
   config.data.image_size = 256  # pixels: 16×16 codes
-  config.data.sequence_length = 1280  # tokens a row: four images with captions of some 60 tokens
+  config.data.sequence_length = 1280  # tokens a row: four images with captions of some 55 tokens
   config.data.images_per_row = 4
   config.tokenizer.patch_size = config.decoder.patch_size = config.decoder.pixels_per_token = 16
   config.decoder.chunk_rows = (4,)  # patch rows: four stripes

@@ -30,6 +30,8 @@ class Change:
     arrays: new arrays of the training state, as "health"; a run begins them afresh.
     renamed_arrays: as "params/decoder", old to new.
     dropped_arrays: regular expressions of whole paths that are read no more.
+    unreadable: how what was trained before differs so that no checkpoint of it can be read, its config alone; empty
+      where it can.
   """
 
   settings: Mapping[str, Any] = field(default_factory=dict)
@@ -38,6 +40,7 @@ class Change:
   arrays: tuple[str, ...] = ()
   renamed_arrays: Mapping[str, str] = field(default_factory=dict)
   dropped_arrays: tuple[str, ...] = ()
+  unreadable: str = ""
 
 
 CHANGES = (
@@ -74,6 +77,7 @@ CHANGES = (
       "prior.init": "",
     }
   ),
+  Change(unreadable="was trained on sequences in which no token begins a turn, and has other ids"),
 )
 FORMAT = len(CHANGES)
 
@@ -92,6 +96,18 @@ def format_of(kept: Mapping[str, Any], where: str) -> int:
       "use the version that wrote it, or a later one"
     )
   return found
+
+
+def checkpoint_format(about: Mapping[str, Any], where: str) -> int:
+  """The format of a checkpoint, by what it says of itself. UserError if this version cannot read it."""
+  written_in = format_of(about, where)
+  for change in CHANGES[written_in:]:
+    if change.unreadable:
+      raise UserError(
+        f"{where}, of format {written_in}, {change.unreadable}: this version of omniimage, of format {FORMAT}, cannot "
+        "use it; sample it with the version that wrote it, or train anew, in another workdir or with --begin_anew"
+      )
+  return written_in
 
 
 def present_config(config: Mapping[str, Any], written_in: int) -> dict[str, Any]:

@@ -1,13 +1,18 @@
 """One vocabulary: text ids | special tokens | image codes | (reserved) audio codes.
 
-A sequence is a grammar: text | <eos> | <image> rows columns code … code </image>, with exactly rows × columns codes in
-raster order. Sizes are special tokens, so the model reads and says how large an image is before its first code. What
-the grammar puts around codes is counted here, for all that must know how long a sequence becomes.
+A sequence is turns: <user> part … part | <assistant> part … part <eos>. A part is text, or <image> rows columns code …
+code </image> with exactly rows × columns codes in raster order. Sizes are special tokens, so the model reads and says
+how large an image is before its first code. What the grammar puts around parts and codes is counted here, for all that
+must know how long a sequence becomes.
 """
 
 import dataclasses
+import itertools
+from collections.abc import Iterable
 
 from omniimage.size import Size
+
+ROLES = USER, ASSISTANT = "user", "assistant"  # who says a turn
 
 MAX_GRID = 128  # largest number of token rows or columns a size token can name
 OPENING = 3  # tokens of an image before its first code: <image> rows columns
@@ -16,6 +21,13 @@ OPENING = 3  # tokens of an image before its first code: <image> rows columns
 def image_length(size: Size) -> int:
   """Tokens of an image, from `<image>` to `</image>`."""
   return OPENING + size.tokens + 1
+
+
+def turns_length(roles: Iterable[str]) -> int:
+  """Tokens that begin and end turns, where these say one part after the other: parts of one role that follow one
+  another are one turn."""
+  turns = [role for role, _ in itertools.groupby(roles)]
+  return len(turns) + turns.count(ASSISTANT)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +51,7 @@ class Vocabulary:
 
   @property
   def eos(self) -> int:
+    """The assistant's turn has ended."""
     return self.text_size + 1
 
   @property
@@ -52,9 +65,19 @@ class Vocabulary:
     return self.text_size + 3
 
   @property
+  def user(self) -> int:
+    """`<user>`: the user's turn begins."""
+    return self.text_size + 4
+
+  @property
+  def assistant(self) -> int:
+    """`<assistant>`: the assistant's turn begins."""
+    return self.text_size + 5
+
+  @property
   def sizes(self) -> int:
     """First size token; `size(n)` names a grid of n rows or columns."""
-    return self.text_size + 4
+    return self.text_size + 6
 
   @property
   def codes(self) -> int:
@@ -69,6 +92,10 @@ class Vocabulary:
   @property
   def total(self) -> int:
     return self.codes + self.image_codes
+
+  def turn(self, role: str) -> int:
+    """The token that begins a turn of one of ROLES."""
+    return {USER: self.user, ASSISTANT: self.assistant}[role]
 
   def opening(self, rows: int, columns: int) -> list[int]:
     """What stands before the codes of an image. ValueError outside 1..MAX_GRID."""

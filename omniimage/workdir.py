@@ -179,7 +179,7 @@ def load_run(path: str | os.PathLike) -> Run:
 
   def read(step: int) -> Run:
     about, where = checkpoints.metadata(step), f"{workdir.checkpoints / str(step)}"
-    written_in = versions.format_of(about, where)
+    written_in = versions.checkpoint_format(about, where)
     check_vocabulary(about, settings, text_tokenizer, where)
     averaged = _averaged(checkpoints, step, params, written_in)
     return Run(settings, averaged, text_tokenizer, step, about["seconds"])

@@ -11,7 +11,7 @@ from PIL import Image
 
 from omniimage.data.images import BadImage, inspect
 from omniimage.data.prepared import FORMAT, INDEX, Prepared, count_tokens, sha256
-from omniimage.data.records import Record, Text, to_bytes
+from omniimage.data.records import Record, Text, to_bytes, turn_tokens
 from omniimage.data.text import TextTokenizer
 
 
@@ -62,4 +62,4 @@ def _row(record: Record, text_tokenizer) -> tuple:
     except BadImage:
       size = 9, 9
   bytes_ = sum(max(len(text.encode("utf-8", "replace")) for text in alternatives) for alternatives in texts)
-  return count_tokens(record.turns, text_tokenizer), bytes_, len(record.images), *size
+  return count_tokens(record.turns, text_tokenizer), bytes_, len(record.images), *size, turn_tokens(record.turns)

@@ -13,6 +13,7 @@ from omniimage.versions import (
   CHANGES,
   FORMAT,
   Change,
+  checkpoint_format,
   dropped_paths,
   format_of,
   present_config,
@@ -127,6 +128,15 @@ def test_changes_are_made_one_after_the_other(later):
     "stages": {"a": {"lines": 1, "share": 0.5}, "b": {"lines": 2, "share": 1}},
   }
   assert present_config(read, 3) == read
+
+
+@pytest.mark.parametrize("written_in", range(4))
+def test_a_checkpoint_from_before_turns_had_tokens_is_refused_in_one_line(written_in):
+  about = {"format": written_in} if written_in else {}
+  with pytest.raises(UserError, match=rf"runs/a/12, of format {written_in}, .* begins a turn.*--begin_anew") as error:
+    checkpoint_format(about, "runs/a/12")
+  assert "\n" not in str(error.value)
+  assert checkpoint_format(stamped({}), "runs/a/12") == FORMAT
 
 
 def test_arrays_are_found_where_they_were(later):

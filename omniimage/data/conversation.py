@@ -1,7 +1,11 @@
 """A conversation: turns of text and images, and the sequence of tokens they become.
 
-The grammar is text | <image> rows columns code … code </image>, turn after turn, then <eos>. Where the codes go stand
-placeholders (`vocabulary.codes`): the step encodes the images and scatters their codes there.
+The grammar is <user> part … part <assistant> part … part <eos>, turn after turn, where a part is text or <image> rows
+columns code … code </image>. Where the codes go stand placeholders (`vocabulary.codes`): the step encodes the images
+and scatters their codes there.
+
+What the assistant says and shows is the target, with the `<eos>` that ends its turn. What begins a turn is given, by
+the data or by whoever samples, and never learnt. A user says nothing with a text that is empty: the turn stays.
 
 Positions have three axes (time, row, column). Text and specials are at (t, t, t), each one later than the last; the
 codes of an image whose first code is at t₀ are at (t₀, t₀ + row, t₀ + column), `</image>` at t₀ + max(rows, columns).
@@ -10,12 +14,12 @@ codes of an image whose first code is at t₀ are at (t₀, t₀ + row, t₀ + c
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from omniimage.size import Size
-from omniimage.vocabulary import OPENING, Vocabulary, image_length
+from omniimage.vocabulary import ASSISTANT, OPENING, USER, Vocabulary, image_length, turns_length
 
 # Axes: N tokens, I images, H and W pixels.
 
@@ -26,14 +30,24 @@ class Tokenizer(Protocol):
   def encode(self, text: str) -> list[int]: ...
 
 
+class Said:
+  """A part of a turn: those of one role that follow one another are one turn."""
+
+  is_target: bool  # whether it is the assistant's, and learnt
+
+  @property
+  def role(self) -> str:
+    return ASSISTANT if self.is_target else USER
+
+
 @dataclass(frozen=True)
-class TextTurn:
+class TextTurn(Said):
   text: str
   is_target: bool
 
 
 @dataclass(frozen=True, eq=False)
-class ImageTurn:
+class ImageTurn(Said):
   image: np.ndarray  # (H,W,3) uint8, or its codes (h,w) int32 where those were stored
   is_target: bool
 
@@ -60,42 +74,83 @@ class Encoded:
   image_is_target: np.ndarray  # (I,) bool
 
 
-def length(text_tokens, num_images, size: Size):
-  """Tokens of a conversation with so much text and so many images of a size; of numbers or arrays."""
-  return text_tokens + num_images * image_length(size) + 1
+def length(text_tokens, num_images, size: Size, exchanges=1):
+  """Tokens of a conversation with so much text and so many images of a size, in so many exchanges: each a turn of the
+  user and the assistant's answer. Of numbers or arrays."""
+  return text_tokens + num_images * image_length(size) + exchanges * turns_length((USER, ASSISTANT))
 
 
 def encode(turns: Sequence[Turn], text_tokenizer: Tokenizer, vocabulary: Vocabulary, size: Size) -> Encoded:
   """The tokens of a conversation with images of a size, positions and weights. ValueError if there are no turns.
 
-  Tokens of target turns weigh 1 and all others 0; `<eos>` weighs 1 and the first token 0, for nothing precedes it.
+  The assistant's tokens weigh 1, its `<eos>` included, all others 0.
   """
+  pieces = _pieces(turns, text_tokenizer, vocabulary, size)
+  if turns[-1].role == ASSISTANT:
+    pieces.append(_special(vocabulary.eos, weight=1))
+  return _joined(pieces, turns)
+
+
+def encode_prompt(turns: Sequence[Turn], text_tokenizer: Tokenizer, vocabulary: Vocabulary, size: Size) -> Encoded:
+  """As `encode`, up to where the assistant goes on: with its answer, or with the turn that it has begun."""
+  pieces = _pieces(turns, text_tokenizer, vocabulary, size)
+  if turns[-1].role == USER:
+    pieces.append(_special(vocabulary.assistant))
+  return _joined(pieces, turns)
+
+
+class _Piece(NamedTuple):
+  """Tokens (N,) that stand together, their positions (N,3) counted from the first, and what each of them weighs.
+
+  Attributes:
+    is_image: whether they are `<image>` … `</image>`.
+  """
+
+  tokens: np.ndarray
+  positions: np.ndarray
+  weight: float
+  is_image: bool = False
+
+
+def _pieces(turns: Sequence[Turn], text_tokenizer: Tokenizer, vocabulary: Vocabulary, size: Size) -> list[_Piece]:
+  """All but what ends the last turn."""
   if not turns:
     raise ValueError("a conversation needs at least one turn of text or image, got none")
-  tokens, positions, image_starts = [], [], []
-  start = time = 0
+  pieces, speaker = [], None
   for turn in turns:
+    if turn.role != speaker:
+      if speaker == ASSISTANT:
+        pieces.append(_special(vocabulary.eos, weight=1))
+      pieces.append(_special(vocabulary.turn(turn.role)))
+      speaker = turn.role
     if isinstance(turn, ImageTurn):
-      turn_tokens, turn_positions = image_tokens(size.rows, size.columns, vocabulary)
-      image_starts.append(start + OPENING)
+      pieces.append(_Piece(*image_tokens(size.rows, size.columns, vocabulary), turn.is_target, is_image=True))
     else:
-      turn_tokens = _text_tokens(turn.text, text_tokenizer, vocabulary)
-      turn_positions = _text_positions(len(turn_tokens))
-    tokens.append(turn_tokens)
-    positions.append(turn_positions + time)
-    start += len(turn_tokens)
-    time += turn_positions[-1, 0] + 1 if len(turn_tokens) else 0
-  tokens.append(np.array([vocabulary.eos], np.int32))
-  positions.append(_text_positions(1) + time)
-  weights = np.array([*(turn.is_target for turn in turns), True], np.float32)
-  loss_weights = np.repeat(weights, [len(piece) for piece in tokens])
-  loss_weights[0] = 0
+      tokens = _text_tokens(turn.text, text_tokenizer, vocabulary)
+      pieces.append(_Piece(tokens, _text_positions(len(tokens)), turn.is_target))
+  return pieces
 
+
+def _special(token: int, weight: float = 0) -> _Piece:
+  return _Piece(np.array([token], np.int32), _text_positions(1), weight)
+
+
+def _joined(pieces: Sequence[_Piece], turns: Sequence[Turn]) -> Encoded:
+  """One after the other, each later than the last."""
+  positions, image_starts = [], []
+  start = time = 0
+  for piece in pieces:
+    if piece.is_image:
+      image_starts.append(start + OPENING)
+    positions.append(piece.positions + time)
+    start += len(piece.tokens)
+    time += piece.positions[-1, 0] + 1 if len(piece.tokens) else 0
   images = [turn for turn in turns if isinstance(turn, ImageTurn)]
+  weights = np.array([piece.weight for piece in pieces], np.float32)
   return Encoded(
-    tokens=np.concatenate(tokens),
+    tokens=np.concatenate([piece.tokens for piece in pieces]),
     positions=np.concatenate(positions),
-    loss_weights=loss_weights,
+    loss_weights=np.repeat(weights, [len(piece.tokens) for piece in pieces]),
     images=tuple(turn.image for turn in images),
     image_starts=np.array(image_starts, np.int32),
     image_is_target=np.array([turn.is_target for turn in images], bool),

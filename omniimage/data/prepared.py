@@ -37,6 +37,7 @@ INDEX = np.dtype([
   ("images", "<u2"),
   ("height", "<u4"),  # pixels, upright, of the last picture that the assistant shows, else of the last one; 0 without
   ("width", "<u4"),
+  ("turn_tokens", "<i4"),  # that begin and end its turns
 ])  # fmt: skip
 BLOCK = 256  # records that are read at a time where all are
 

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-ROLES = ("user", "assistant")
+from omniimage.vocabulary import ROLES, turns_length
 
 
 class BadRecord(ValueError):
@@ -57,6 +57,11 @@ class Record:
   key: str
   turns: tuple[Turn, ...]
   images: tuple[bytes, ...] = ()
+
+
+def turn_tokens(turns: Sequence[Turn]) -> int:
+  """Tokens that begin and end these turns."""
+  return turns_length(turn.role for turn in turns)
 
 
 def captioned(key: str, captions: Sequence[str], image: bytes) -> Record:

@@ -4,6 +4,7 @@ A task is a layout of turns, never a part of the model. A source says of every r
 scenes are a table, `data/scenes/tasks`.
 """
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -44,8 +45,8 @@ class Task(Protocol):
     """A record as a conversation; what a record is, the source and its tasks agree on."""
 
   def without_condition(self, turns: Sequence[Turn]) -> Sequence[Turn]:
-    """What is left of the conversation where guidance (Ho & Salimans 2022) leaves out what to draw: of an edit the
-    instruction goes, and what it is to change stays."""
+    """What is left of the conversation where guidance (Ho & Salimans 2022) leaves out what to draw: the words that ask
+    for it go, and what is to be changed stays. `without_words` is what sampling compares with."""
 
   def prompt(self, turns: Sequence[Turn]) -> Sequence[Turn]:
     """What the model is given before it answers; empty without a target."""
@@ -80,11 +81,9 @@ class TextToImage:
     return [TextTurn(text, is_target=False), ImageTurn(image, is_target=True)]
 
   def without_condition(self, turns: Sequence[Turn]) -> tuple[Turn, ...]:
-    """The text between the target and the image before it goes, so that what was said and drawn earlier stays, and a
-    sequence without other images starts with `<image>`; what paints nothing stays whole."""
-    place = _place_of_target(turns) or 0
-    before = max((i for i, turn in enumerate(turns[:place]) if isinstance(turn, ImageTurn)), default=-1)
-    return tuple(turn for i, turn in enumerate(turns) if not before < i < place)
+    """`without_words` before the target; what paints nothing stays whole."""
+    place = _place_of_target(turns)
+    return tuple(turns) if place is None else without_words(turns, place)
 
   def prompt(self, turns: Sequence[Turn]) -> tuple[Turn, ...]:
     return tuple(turns[: _place_of_target(turns) or 0])
@@ -114,9 +113,22 @@ class Conversation(TextToImage):
     return _place_of_target(turns, TextTurn) if painted is None else painted
 
 
+def without_words(turns: Sequence[Turn], place: int) -> tuple[Turn, ...]:
+  """A conversation in which nothing is said to ask for what stands at a place: the words of the last turn of the user
+  before it are empty, and those of the answer up to it. Images stay, so does what was said and shown before, and so
+  do the turns: of text→image `<user> <assistant> <image> …` is left."""
+  asked = place
+  while asked and turns[asked - 1].role == turns[place].role:
+    asked -= 1
+  while asked and turns[asked - 1].role != turns[place].role:
+    asked -= 1
+  words = [isinstance(turn, TextTurn) and asked <= i < place for i, turn in enumerate(turns)]
+  return tuple(dataclasses.replace(turn, text="") if empty else turn for turn, empty in zip(turns, words))
+
+
 def text_of(turns: Sequence[Turn]) -> str:
   """All that is said in these turns."""
-  return " ".join(turn.text for turn in turns if isinstance(turn, TextTurn))
+  return " ".join(turn.text for turn in turns if isinstance(turn, TextTurn) and turn.text)
 
 
 def _place_of_target(turns: Sequence[Turn], kind: type[Turn] = ImageTurn) -> int | None:

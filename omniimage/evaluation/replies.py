@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from omniimage import streams
-from omniimage.data.conversation import TextTurn, Turn
+from omniimage.data.conversation import Turn
 from omniimage.evaluation.sheets import to_uint8
 from omniimage.sampling.events import Image, TextEnd
 from omniimage.sampling.generate import Drawing, Generator
@@ -16,7 +16,7 @@ def painted(generator: Generator, prompts: Sequence[Sequence[Turn]], seed: int) 
   """The picture that follows each prompt, as uint8."""
   images = []
   for number, prompt in enumerate(prompts):
-    *_, image = generator.session(_said(prompt), _seed(seed, number))
+    *_, image = generator.session(prompt, _seed(seed, number))
     assert isinstance(image, Image)
     images.append((image.codes, to_uint8(image.rendering), to_uint8(image.pixels)))
   return Drawing(*map(np.stack, zip(*images)))
@@ -26,14 +26,9 @@ def written(generator: Generator, prompts: Sequence[Sequence[Turn]], seed: int) 
   """The text that follows each prompt, up to where it ends or a picture begins."""
   texts = []
   for number, prompt in enumerate(prompts):
-    events = generator.session(_said(prompt), _seed(seed, number), text_first=True)
+    events = generator.session(prompt, _seed(seed, number), text_first=True)
     texts.append(next(event.text for event in events if isinstance(event, TextEnd)))
   return texts
-
-
-def _said(turns: Sequence[Turn]) -> list[str | np.ndarray]:
-  """Turns as a session takes them."""
-  return [turn.text if isinstance(turn, TextTurn) else turn.image for turn in turns]
 
 
 def _seed(seed: int, number: int) -> int:

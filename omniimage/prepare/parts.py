@@ -19,7 +19,7 @@ import numpy as np
 from omniimage.data import images, records
 from omniimage.data.formats.format import Format, Row, Unit
 from omniimage.data.prepared import INDEX, count_tokens
-from omniimage.data.records import BadRecord, Picture, Record, Text
+from omniimage.data.records import BadRecord, Picture, Record, Text, turn_tokens
 from omniimage.data.text import TextTokenizer
 from omniimage.errors import UserError
 from omniimage.files import write_whole, writing_whole
@@ -158,7 +158,7 @@ def _checked(row: Row) -> Record:
   return row.record
 
 
-def examine(record: Record) -> tuple[int, int, int, int, int]:
+def examine(record: Record) -> tuple[int, int, int, int, int, int]:
   """A row of INDEX. Every picture is decoded: BadImage where one cannot be."""
   sizes = [(found.height, found.width) for found in map(images.inspect, record.images)]
   shown = [part.index for turn in record.turns if turn.role == "assistant" for part in turn.content
@@ -166,7 +166,8 @@ def examine(record: Record) -> tuple[int, int, int, int, int]:
   height, width = sizes[shown[-1] if shown else -1] if sizes else (0, 0)
   texts = [part.texts for turn in record.turns for part in turn.content if isinstance(part, Text)]
   text_bytes = sum(max(len(text.encode("utf-8", "replace")) for text in alternatives) for alternatives in texts)
-  return count_tokens(record.turns, builtin_vocabulary()), text_bytes, len(sizes), height, width
+  text_tokens = count_tokens(record.turns, builtin_vocabulary())
+  return text_tokens, text_bytes, len(sizes), height, width, turn_tokens(record.turns)
 
 
 @functools.cache

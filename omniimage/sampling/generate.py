@@ -12,6 +12,7 @@ import numpy as np
 from jax import Array
 
 from omniimage import seeds
+from omniimage.data.conversation import Turn
 from omniimage.data.text import TextTokenizer
 from omniimage.models.layers import patchify, unpatchify
 from omniimage.models.omni import Omni, Params
@@ -21,7 +22,6 @@ from omniimage.sampling.prompts import pad, read_prompt, read_turns, to_float
 from omniimage.sampling.session import Answer, Pieces, Session
 from omniimage.settings import SamplingSettings, Settings
 from omniimage.streams import Stream, fold
-from omniimage.vocabulary import OPENING
 
 GRAY = 0.0  # what is still to come, in [-1, 1]
 
@@ -70,8 +70,8 @@ class Generator:
   def prompt_tokens(self, prompts: list[str]) -> tuple[np.ndarray, np.ndarray]:
     """Prompts as tokens up to where codes begin: (B, P) padded on the right, and lengths (B,). Raises UserError."""
     settings, v = self.omni.settings, self.omni.vocabulary
-    before_codes = v.opening(settings.buckets[0].rows, settings.buckets[0].columns)
-    return pad([read_prompt(prompt, settings, self.text_tokenizer) + before_codes for prompt in prompts], v)
+    before_codes = [v.assistant, *v.opening(settings.buckets[0].rows, settings.buckets[0].columns)]
+    return pad([[v.user, *read_prompt(prompt, settings, self.text_tokenizer), *before_codes] for prompt in prompts], v)
 
   def __call__(self, prompts: list[str], seed: int = 0, **changes) -> Drawing:
     """Draws each prompt once. `changes` override `settings.sampling`, for example `guidance=2.0`. SettingsError where
@@ -89,15 +89,16 @@ class Generator:
     return self._repaint(self.params, tokens, lengths, codes, keys, sampling=sampling)
 
   def session(
-    self, turns: str | Sequence[str | np.ndarray], seed: int = 0, text_first: bool = False, **changes
+    self, turns: str | Sequence[str | np.ndarray | Turn], seed: int = 0, text_first: bool = False, **changes
   ) -> Session:
-    """Opens a conversation, to be answered event by event (`omniimage.sampling.events`).
+    """Opens a conversation, to be answered by the assistant, event by event (`omniimage.sampling.events`).
 
     A prompt is answered with the image that `self([prompt], seed, **changes)` draws. Nothing is computed before the
     first event is asked for.
 
     Args:
-      turns: texts and images (H, W, 3) uint8, in order, or one text.
+      turns: texts and images (H, W, 3) uint8, in order, or one text. They are the user's; what the assistant has said
+        and shown before is TextTurn(text, is_target=True) and ImageTurn(image, is_target=True).
       text_first: the answer begins with text, and only where that begins an image does the image follow.
       changes: as above.
 
@@ -144,14 +145,14 @@ def render_written(omni: Omni, params: Params, codes: Array, written: Array) -> 
 def draw_prompts(
   omni: Omni, params: Params, tokens: Array, lengths: Array, keys: Array, *, sampling: SamplingSettings
 ) -> Drawing:
-  """Prompts (B, P), ending in `<image>` rows columns, → drawing. Pure; `params` unstacked."""
-  (B, P), size = tokens.shape, omni.settings.buckets[0]
-  # Without text the prompt is what opens its image.
+  """Prompts (B, P) of one turn of the user, ending in `<image>` rows columns, → drawing. Pure; `params` unstacked."""
+  (B, P), size, v = tokens.shape, omni.settings.buckets[0], omni.vocabulary
   prompt, prompt_lengths = tokens, lengths
   if sampling.guidance != 1:
-    bare = jnp.take_along_axis(tokens, lengths[:, None] - OPENING + jnp.arange(OPENING), axis=1)
-    bare = jnp.pad(bare, ((0, 0), (0, P - OPENING)), constant_values=omni.vocabulary.pad)
-    prompt, prompt_lengths = jnp.concatenate([tokens, bare]), jnp.concatenate([lengths, jnp.full((B,), OPENING)])
+    wordless = [v.user, v.assistant, *v.opening(size.rows, size.columns)]
+    bare = jnp.broadcast_to(jnp.asarray(wordless + [v.pad] * (P - len(wordless))), (B, P))
+    prompt_lengths = jnp.concatenate([lengths, jnp.full((B,), len(wordless))])
+    prompt = jnp.concatenate([tokens, bare])
   written, hidden = prefill(omni, params, prompt, prompt_lengths, size.tokens)
   _, drawn = sample_tokens(omni, params, written, P, jnp.arange(size.tokens), keys, sampling, codes_only=True)
   codes = (drawn - omni.vocabulary.codes).reshape(B, size.rows, size.columns)

@@ -1,7 +1,8 @@
 """The sequence grammar as a state machine: what may come next, and at which position.
 
-text | <eos> | <image> → rows → columns → exactly rows × columns codes in raster order → </image>. Axes: B rows, V ids
-of the vocabulary.
+<user> part … part <assistant> part … part <eos>, turn after turn; a part is text or <image> → rows → columns → exactly
+rows × columns codes in raster order → </image>. The model writes the assistant's turn: what begins a turn, and all that
+the user says, it is given. Axes: B rows, V ids of the vocabulary.
 """
 
 import flax
@@ -41,7 +42,7 @@ class Grammar:
     return self.time[:, None] + jnp.where(self.expects[:, None] == CODE, place, 0)
 
   def allowed(self, vocabulary: Vocabulary) -> Array:
-    """(B, V) bool: ids that may come next."""
+    """(B, V) bool: ids that the assistant may write next, and padding once its turn has ended."""
     v, ids, expects = vocabulary, jnp.arange(vocabulary.total), self.expects[:, None]
     is_text = ((ids < v.text_size) & ~_among(v.unwritten, v.total)) | (ids == v.eos) | (ids == v.image)
     is_size, is_code = (ids >= v.sizes) & (ids < v.codes), ids >= v.codes
@@ -52,8 +53,9 @@ class Grammar:
     )
 
   def advance(self, token: Array, vocabulary: Vocabulary) -> "Grammar":
-    """The state after `token` (B,). A finished row stays as it is."""
+    """The state after `token` (B,). Where the turn has ended it stays as it is until another begins."""
     v, expects = vocabulary, self.expects
+    begins = (token == v.user) | (token == v.assistant)
     size = token - v.sizes + 1
     rows = jnp.where(expects == ROWS, size, self.rows)
     columns = jnp.where(expects == COLUMNS, size, self.columns)
@@ -61,11 +63,12 @@ class Grammar:
     complete = (expects == CODE) & (written == rows * columns)
     after_text = jnp.select([token == v.eos, token == v.image], [DONE, ROWS], TEXT)
     after = jnp.select(
-      [expects == TEXT, expects == ROWS, expects == COLUMNS, complete, expects == CODE, expects == END_IMAGE],
-      [after_text, COLUMNS, CODE, END_IMAGE, CODE, TEXT],
+      [begins, expects == TEXT, expects == ROWS, expects == COLUMNS, complete, expects == CODE, expects == END_IMAGE],
+      [TEXT, after_text, COLUMNS, CODE, END_IMAGE, CODE, TEXT],
       DONE,
     )
-    elapsed = jnp.select([expects == DONE, complete, expects == CODE], [0, jnp.maximum(rows, columns), 0], 1)
+    stays = (expects == DONE) & ~begins
+    elapsed = jnp.select([stays, complete, expects == CODE], [0, jnp.maximum(rows, columns), 0], 1)
     return Grammar(after.astype(jnp.int32), rows, columns, written, self.time + elapsed)
 
 

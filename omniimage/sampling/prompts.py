@@ -10,12 +10,12 @@ import numpy as np
 from jax import Array
 
 from omniimage.data import conversation
-from omniimage.data.conversation import Encoded, ImageTurn, TextTurn
+from omniimage.data.conversation import Encoded, ImageTurn, TextTurn, Turn
 from omniimage.data.text import TextTokenizer, as_text
 from omniimage.errors import UserError
 from omniimage.settings import Settings
 from omniimage.size import Size
-from omniimage.vocabulary import Vocabulary
+from omniimage.vocabulary import Vocabulary, image_length
 
 BUCKET = 16  # prompts are padded to a multiple of this, so that few lengths are compiled
 
@@ -28,15 +28,22 @@ def pad(rows: Sequence[Sequence[int]], vocabulary: Vocabulary) -> tuple[np.ndarr
 
 
 def room_before_image(settings: Settings) -> int:
-  """Tokens that a row has room for beside an image."""
-  return settings.data.sequence_length - conversation.length(0, 1, settings.buckets[0])
+  """Tokens that a row has room for before an image, what begins turns included."""
+  return settings.data.sequence_length - image_length(settings.buckets[0]) - 1  # <eos>
+
+
+def without_words(tokens: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
+  """What guidance compares a prompt (N,) with: that without the words of its last turn of the user, and of what has
+  been written of the answer. As `omniimage.data.tasks.without_words`, of tokens."""
+  is_before = np.cumsum(tokens[::-1] == vocabulary.user)[::-1] > 0
+  return tokens[is_before | (tokens >= vocabulary.text_size)]
 
 
 def read_prompt(prompt: str, settings: Settings, text_tokenizer: TextTokenizer) -> list[int]:
   """The prompt's tokens. UserError if it is empty or longer than a row has room for beside the image."""
   _check_words(prompt)
   tokens = text_tokenizer.encode(prompt)
-  room = room_before_image(settings)
+  room = settings.data.sequence_length - conversation.length(0, 1, settings.buckets[0])
   if len(tokens) > room:
     raise UserError(
       f"the prompt has {len(tokens)} tokens and the model reads at most {room}; shorten it: {prompt[:60]!r}…"
@@ -45,22 +52,22 @@ def read_prompt(prompt: str, settings: Settings, text_tokenizer: TextTokenizer) 
 
 
 def read_turns(
-  turns: str | Sequence[str | np.ndarray], settings: Settings, text_tokenizer: TextTokenizer, vocabulary: Vocabulary
+  turns: str | Sequence[str | np.ndarray | Turn],
+  settings: Settings,
+  text_tokenizer: TextTokenizer,
+  vocabulary: Vocabulary,
 ) -> Encoded:
-  """A conversation of texts and images (H, W, 3) uint8, or of one text, as training encodes it, `<eos>` included.
+  """A conversation as training encodes it, up to where the assistant goes on. A text or an image (H, W, 3) uint8 is the
+  user's, a TextTurn or an ImageTurn that of its role; a text alone is a conversation.
+
   UserError if it is empty, has an empty text or an image of another size, or is longer than a row has room for beside
   the next image."""
   turns = [turns] if isinstance(turns, str) else turns
   if not turns:
     raise UserError("the conversation is empty; begin it with what to draw, for example ['a large red star']")
-  for turn in turns:
-    if isinstance(turn, str):
-      _check_words(turn)
-    else:
-      _check_image(turn, settings.buckets[0])
-  as_data = [TextTurn(turn, False) if isinstance(turn, str) else ImageTurn(turn, False) for turn in turns]
-  encoded = conversation.encode(as_data, text_tokenizer, vocabulary, settings.buckets[0])
-  length, room = len(encoded.tokens) - 1, room_before_image(settings)
+  as_data = [_read_turn(turn, settings.buckets[0]) for turn in turns]
+  encoded = conversation.encode_prompt(as_data, text_tokenizer, vocabulary, settings.buckets[0])
+  length, room = len(encoded.tokens), room_before_image(settings)
   if length > room:
     raise UserError(
       f"the conversation has {length} tokens and the model reads at most {room} beside the next image; leave out turns"
@@ -95,6 +102,17 @@ def to_float(images: Array) -> Array:
 def _check_words(prompt: str):
   if not prompt.strip():
     raise UserError("the prompt is empty; say what to draw, for example --prompt='a large red star'")
+
+
+def _read_turn(turn: str | np.ndarray | Turn, size: Size) -> Turn:
+  said = turn.text if isinstance(turn, TextTurn) else turn.image if isinstance(turn, ImageTurn) else turn
+  if isinstance(said, str):
+    _check_words(said)
+  else:
+    _check_image(said, size)
+  if isinstance(turn, Turn):
+    return turn
+  return TextTurn(turn, is_target=False) if isinstance(turn, str) else ImageTurn(turn, is_target=False)
 
 
 def _check_image(image: np.ndarray, size: Size):

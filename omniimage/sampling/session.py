@@ -26,10 +26,9 @@ from omniimage.models.omni import Omni, Params
 from omniimage.sampling.autoregressive import Written, prefill, sample_tokens
 from omniimage.sampling.diffusion import Canvas, blank, paint_chunk, text_conditions
 from omniimage.sampling.events import Chunk, Codes, Event, Image, Text, TextEnd
-from omniimage.sampling.prompts import BUCKET, pad, room_before_image, to_float
+from omniimage.sampling.prompts import BUCKET, pad, room_before_image, to_float, without_words
 from omniimage.settings import SamplingSettings
 from omniimage.streams import Stream
-from omniimage.vocabulary import Vocabulary
 
 WORDS = 8  # tokens of text a piece
 UNFINISHED = "\ufffd"  # what a text ends with while the bytes of its last character are not all there
@@ -148,9 +147,9 @@ class Answer:
   sampling: SamplingSettings
 
   def events(self, encoded: Encoded, text_first: bool) -> Generator[Event, None, None]:
-    """The image that follows a conversation, `encoded` by `read_turns`; with `text_first`, text, and an image only
-    where the text begins one."""
-    tokens, first_code = encoded.tokens[:-1].copy(), self.omni.vocabulary.codes
+    """The assistant's turn in a conversation, `encoded` by `read_turns`: an image; with `text_first`, text, and an
+    image only where the text begins one."""
+    tokens, first_code = encoded.tokens.copy(), self.omni.vocabulary.codes
     for image, start in zip(encoded.images, encoded.image_starts):
       codes = np.asarray(self.pieces.encode(self.params, to_float(image[None]))).ravel()
       tokens[start : start + codes.size] = first_code + codes
@@ -195,8 +194,7 @@ class Answer:
     is one pass, gives the painter its text states, and makes it the drawing of a prompt that ended so."""
     omni, pieces, params, sampling = self.omni, self.pieces, self.params, self.sampling
     v, size = omni.vocabulary, omni.settings.buckets[0]
-    # Guidance of the prior compares with the conversation without its last words, as training drops them.
-    forms = [tokens] if sampling.guidance == 1 else [tokens, _without_last_words(tokens, v)]
+    forms = [tokens] if sampling.guidance == 1 else [tokens, without_words(tokens, v)]
     prompts, lengths = pad([[*form, *v.opening(size.rows, size.columns)] for form in forms], v)
     written, hidden = pieces.read(params, prompts, lengths, new_tokens=size.tokens)
     codes = np.empty((size.rows, size.columns), np.int32)
@@ -214,10 +212,3 @@ class Answer:
       pixels[top : top + len(own)] = own
       yield Chunk(own, (top, 0), size.pixels)
     yield Image(codes, np.asarray(rendering)[0], pixels)
-
-
-def _without_last_words(tokens: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
-  """Tokens (N,) without the text behind their last image."""
-  is_end = tokens == vocabulary.end_image
-  end = len(tokens) - np.argmax(is_end[::-1]) if is_end.any() else 0
-  return np.concatenate([tokens[:end], tokens[end:][tokens[end:] >= vocabulary.text_size]])

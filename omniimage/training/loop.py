@@ -258,7 +258,7 @@ class Trainer:
   def _about(self, step: int) -> dict[str, Any]:
     """What a checkpoint says of itself. UserError if the run cannot go on from it with this config."""
     about, where = self.checkpoints.metadata(step), f"{self.workdir.checkpoints / str(step)}"
-    stored = versions.present_config(about["config"], versions.format_of(about, where))
+    stored = versions.present_config(about["config"], versions.checkpoint_format(about, where))
     check_config(self.system, stored, self.config, where, step)
     check_vocabulary(about, self.settings, self.text_tokenizer, where)
     check_schedule(stored, self.config, step, where)

@@ -16,7 +16,7 @@ from omniimage.data import conversation
 from omniimage.data.conversation import ImageTurn, TextTurn
 from omniimage.data.images import BadImage
 from omniimage.data.prepared import INDEX, count_tokens
-from omniimage.data.records import Picture, Record, Text, Turn, captioned, text_alone, to_bytes
+from omniimage.data.records import Picture, Record, Text, Turn, captioned, text_alone, to_bytes, turn_tokens
 from omniimage.data.sources import open_source
 from omniimage.data.sources.records import RecordsSettings
 from omniimage.data.sources.source import SPLITS
@@ -197,7 +197,8 @@ class Some:
     self.records = records
 
   def index(self):
-    return np.array([(0, 0, len(record.images), 16, 16) for record in self.records], INDEX)
+    rows = [(0, 0, len(record.images), 16, 16, turn_tokens(record.turns)) for record in self.records]
+    return np.array(rows, INDEX)
 
   def text_tokens(self, text_tokenizer):
     return np.array([count_tokens(record.turns, text_tokenizer) for record in self.records], np.int32)
@@ -278,6 +279,7 @@ def test_a_million_records_are_catalogued_in_a_moment(text_tokenizer):
   index = np.zeros(10**6, INDEX)
   rng = np.random.default_rng(0)
   index["images"], index["text_tokens"] = 1, rng.integers(5, 80, 10**6)
+  index["turn_tokens"] = 3  # <user> <assistant> <eos>
   index["height"], index["width"] = rng.integers(10, 4000, (2, 10**6))
 
   class Million(Some):
@@ -364,15 +366,19 @@ def test_of_each_kind_of_conversation_the_answer_is_known(folder, text_tokenizer
   assert answers == [("ImageTurn", 1)] * 3 + [("ImageTurn", 3), ("TextTurn", 2), ("TextTurn", 0)]
 
 
-def test_without_its_condition_a_picture_stands_alone_an_edit_keeps_its_picture_and_text_stays(folder, text_tokenizer):
+def test_without_its_condition_a_picture_has_no_request_an_edit_keeps_its_picture_and_text_stays(
+  folder, text_tokenizer
+):
   source = opened(folder, text_tokenizer, sizes=(SQUARE,))
 
   def left(i):
     turns = source.record(i, np.random.default_rng(0))
-    return [type(turn) for turn in source.task(i).without_condition(turns)]
+    left = source.task(i).without_condition(turns)
+    assert [turn.role for turn in left] == [turn.role for turn in turns]
+    return [bool(turn.text) if isinstance(turn, TextTurn) else "image" for turn in left]
 
-  assert left(0) == [ImageTurn] and left(3) == [ImageTurn, ImageTurn]
-  assert left(4) == [ImageTurn, TextTurn, TextTurn] and left(5) == [TextTurn]
+  assert left(0) == [False, "image"] and left(3) == ["image", False, False, "image"]
+  assert left(4) == ["image", True, True] and left(5) == [True]
 
 
 def test_without_held_out_records_sheets_show_those_that_are_trained_on(tmp_path, text_tokenizer, caplog):

@@ -101,14 +101,14 @@ def test_what_a_mixture_promises_of_its_records_holds(text_tokenizer, grid, task
   assert np.sum(tokens) > 0.75 * catalogue.tokens[drawn].sum()
 
 
-def test_a_mixture_is_packed_with_every_task_in_its_first_batch(text_tokenizer):
+def test_a_mixture_is_packed_with_every_task_in_its_first_block(text_tokenizer):
   source = mixed(*TASKS)
   opened, vocabulary = open_(text_tokenizer, source)
-  data = DataSettings(source, SIZE.side, ("1:1",), 256, 8, 64, 0.1, "builtin", 1.0, workers=0)
+  data = DataSettings(source, SIZE.side, ("1:1",), 256, 8, 16, 0.1, "builtin", 1.0, workers=0)
   batches = Batches(opened, data, vocabulary, text_tokenizer, (SIZE,), seed=0)
-  batch = batches.batch(0, 8)
+  batch = batches.batch(0, 16)
   assert not batches.bad_records
-  assert len({type(opened.task(record)) for row in batches.record_ids(0, 8) for record in row}) == len(TASKS)
+  assert len({type(opened.task(record)) for row in batches.record_ids(0, 16) for record in row}) == len(TASKS)
   assert not batch["image_is_target"][batch["image_mask"]].all() and batch["image_is_target"].any()
 
 

@@ -23,13 +23,23 @@ CAPTION, ANSWER = TextTurn("a cat", False), TextTurn("done", True)
 SKETCH, IMAGE = (ImageTurn(np.full((4, 4, 3), value, np.uint8), value == 1) for value in (2, 1))
 
 
-def test_dropping_the_text_leaves_an_image_first():
-  assert TASK.without_condition([CAPTION, IMAGE]) == (IMAGE,)
-  assert TASK.without_condition([SKETCH, CAPTION, IMAGE, ANSWER]) == (SKETCH, IMAGE, ANSWER)
-  assert TASK.without_condition([CAPTION, SKETCH, CAPTION, CAPTION, IMAGE]) == (CAPTION, SKETCH, IMAGE)
+SILENT = TextTurn("", False)
+
+
+def test_dropping_what_is_asked_leaves_the_turns_and_the_image():
+  assert TASK.without_condition([CAPTION, IMAGE]) == (SILENT, IMAGE)
+  assert TASK.without_condition([SKETCH, CAPTION, IMAGE, ANSWER]) == (SKETCH, SILENT, IMAGE, ANSWER)
   vocabulary = Vocabulary(text_size=256, image_codes=10)
   tokens = conversation.encode(TASK.without_condition([CAPTION, IMAGE]), Bytes(), vocabulary, Size(2, 2, 4)).tokens
-  assert tokens[0] == vocabulary.image
+  assert tokens[:3].tolist() == [vocabulary.user, vocabulary.assistant, vocabulary.image]
+
+
+def test_of_several_turns_the_last_request_loses_its_words_and_so_does_the_answer_up_to_the_image():
+  before, announced = [CAPTION, ANSWER, IMAGE], TextTurn("here it is", True)
+  turns = [*before, SKETCH, CAPTION, announced, IMAGE, ANSWER]
+  silent = (*before, SKETCH, SILENT, TextTurn("", True), IMAGE, ANSWER)
+  assert TASK.without_condition(turns) == silent
+  assert TASK.without_condition([announced, IMAGE]) == (TextTurn("", True), IMAGE)
 
 
 def test_a_conversation_that_paints_nothing_keeps_its_text():

@@ -68,18 +68,20 @@ class FakePartner(FakeGenerator):
   def __init__(self, s: Settings, records: int, seed: int = 0, spoiled: Callable = lambda answer: answer):
     """It knows the first `records`, in the words of a seed."""
     super().__init__(s)
-    self._spoiled, self.said, self._answers = spoiled, [], {}
+    self._spoiled, self.said, self.roles, self._answers = spoiled, [], [], {}
     source = open_split(self, "test")
     for index in range(records):
       turns = source.record(index, streams.generator(Stream.CAPTIONS, seed, index))
-      said = [turn.image if isinstance(turn, ImageTurn) else turn.text for turn in turns]
+      said = _said(turns)
       for place, turn in enumerate(turns):
         if turn.is_target:
           self._answers[_words(said[:place])] = self._answers[_exactly(said[:place])] = said[place]
 
   def session(self, turns, seed: int = 0, text_first: bool = False):
-    self.said.append((list(turns), seed))
-    answer = self._answer(turns)
+    said = _said(turns)
+    self.said.append((said, seed))
+    self.roles.append([turn.role for turn in turns])
+    answer = self._answer(said)
     if text_first:
       yield Text(answer)
       yield TextEnd(answer, "eos")
@@ -100,6 +102,10 @@ def finished(generator: FakeGenerator, image: np.ndarray) -> Image:
   """The event of a picture (H, W, 3) uint8."""
   pixels = image / np.float32(127.5) - 1
   return Image(generator.encode(image[None])[0], pixels, pixels)
+
+
+def _said(turns) -> list[str | np.ndarray]:
+  return [turn.image if isinstance(turn, ImageTurn) else turn.text for turn in turns]
 
 
 def _exactly(said) -> tuple:

@@ -27,15 +27,16 @@ def test_a_painter_reads_the_last_text_states_of_its_own_conversation_before_its
   s = small.settings(**{"decoder.text_length": 3})
   model = small.omni(s)
   v = model.vocabulary
-  # conversation 1: a b <image> 2 2 c c c c </image> d <image> 2 2 c c c c …; conversation 2: e <image> …
+  # conversation 1: <user> a b <assistant> <image> 2 2 c c c c </image> <eos> <user> d …; conversation 2: <user> e …
   image = [v.image, v.size(2), v.size(2), *[v.codes] * 4, v.end_image]
-  tokens = np.asarray([[7, 8, *image, 9, *image, v.eos, 5, *image, v.eos]])
-  segments = np.asarray([[1] * 20 + [2] * 10])
-  start = np.asarray([[5, 14, 24, 0]])
-  hidden = jnp.arange(30.0)[None, :, None] * jnp.ones((1, 30, s.prior.width))
+  answer = [v.assistant, *image, v.eos]
+  tokens = np.asarray([[v.user, 7, 8, *answer, v.user, 9, *answer, v.user, 5, *answer]])
+  segments = np.asarray([[1] * 25 + [2] * 12])
+  start = np.asarray([[7, 19, 31, 0]])
+  hidden = jnp.arange(37.0)[None, :, None] * jnp.ones((1, 37, s.prior.width))
   states, exists = model.text_states(hidden, tokens, segments, start)
   read = [[int(x) for x, there in zip(states[0, i, :, 0], exists[0, i]) if there] for i in range(4)]
-  assert read == [[0, 1], [0, 1, 10], [20], []]
+  assert read == [[1, 2], [1, 2, 14], [26], []]
 
 
 def test_init_gives_stacked_layers_whatever_the_model_runs_with():

@@ -35,6 +35,8 @@ def test_the_grammar_allows_exactly_what_may_follow():
   assert _allowed([*opening, V.codes]) == codes
   assert _allowed([*opening, V.codes, V.codes + 3]) == {V.end_image}
   assert _allowed([*opening, V.codes, V.codes + 3, V.end_image]) == text
+  assert _allowed([V.user, 3, V.assistant]) == _allowed([V.assistant]) == text
+  assert _allowed([V.assistant, 3, V.eos, V.user, 3, V.assistant]) == text
   assert _allowed([3, V.eos]) == {V.pad}
   assert _allowed([3, V.eos, V.pad, V.pad]) == {V.pad}
 
@@ -43,7 +45,8 @@ def test_positions_of_the_grammar_are_those_of_the_data():
   s = small.settings()
   v = small.omni(s).vocabulary
   image = np.zeros((24, 16, 3), np.uint8)
-  turns = [TextTurn("a red star", False), ImageTurn(image, True), TextTurn("now larger", False), ImageTurn(image, True)]
+  turns = [TextTurn("a red star", False), ImageTurn(image, True), TextTurn("now larger", False)]
+  turns += [ImageTurn(image, False), TextTurn("here", True), ImageTurn(image, True)]
   encoded = encode(turns, small.text_tokenizer(), v, Size(3, 2, 8))
 
   def step(grammar, token):
@@ -52,6 +55,18 @@ def test_positions_of_the_grammar_are_those_of_the_data():
   grammar, positions = jax.lax.scan(step, Grammar.start(1), jnp.asarray(encoded.tokens))
   np.testing.assert_array_equal(positions, encoded.positions)
   assert int(grammar.expects[0]) == DONE
+
+
+def test_what_is_learnt_is_what_the_grammar_lets_the_model_write():
+  image = np.zeros((1, 2, 3), np.uint8)
+  turns = [TextTurn("", False), TextTurn("", True), ImageTurn(image, True), ImageTurn(image, False)]
+  turns += [ImageTurn(image, True), TextTurn("", False), TextTurn("", True)]
+  encoded = encode(turns, small.text_tokenizer(), V, Size(1, 2, 1))
+  for place in np.flatnonzero(encoded.loss_weights):
+    assert encoded.tokens[place] in _allowed(encoded.tokens[:place].tolist())
+  given = encoded.tokens[encoded.loss_weights == 0]
+  assert [token for token in given.tolist() if token in (V.user, V.assistant)] == [V.user, V.assistant] * 3
+  assert V.eos not in given
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -8,11 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from omniimage.data import conversation
+from omniimage.data.conversation import ImageTurn, TextTurn
+from omniimage.data.tasks import TextToImage
+from omniimage.data.transcript import read_tokens
 from omniimage.errors import UserError
 from omniimage.sampling.autoregressive import prefill, sample_tokens
 from omniimage.sampling.events import Chunk, Codes, Image, Text, TextEnd
 from omniimage.sampling.generate import Generator, draw_prompts, row_keys
-from omniimage.sampling.prompts import pad, read_turns
+from omniimage.sampling.prompts import pad, read_turns, without_words
 from omniimage.sampling.session import WORDS
 from omniimage.streams import Stream
 from tests import small
@@ -164,14 +168,14 @@ def test_a_cancel_from_another_thread_lets_the_piece_under_way_be_the_last(count
 
 @pytest.mark.parametrize("guidance", [1.0, 2.5])
 def test_images_that_were_said_stand_in_the_conversation_as_their_codes(guidance):
-  """As in training; and guidance compares with the conversation that has no text behind its last image."""
+  """As in training; and guidance compares with the conversation that has no words in its last request."""
   generator, s, v = _generator(), _settings(), _generator().omni.vocabulary
   turns = ["a red star", _picture(0), "now with a blue ring"]
   codes = np.asarray(generator.encode(turns[1][None])).ravel()
 
   def tokens(turns):
     encoded = read_turns(turns, s, small.text_tokenizer(), v)
-    row = encoded.tokens[:-1].copy()
+    row = encoded.tokens.copy()
     (start,) = encoded.image_starts
     row[start : start + 4] = v.codes + codes
     return [*row, *v.opening(2, 2)]
@@ -182,7 +186,7 @@ def test_images_that_were_said_stand_in_the_conversation_as_their_codes(guidance
     sampling = generator._sampling({"guidance": guidance})
     return sample_tokens(generator.omni, params, written, prompts.shape[1], jnp.arange(4), keys, sampling, True)[1]
 
-  forms = [tokens(turns)] if guidance == 1 else [tokens(turns), tokens(turns[:2])]
+  forms = [tokens(turns)] if guidance == 1 else [tokens(turns), tokens(turns[1:2])]
   expected = draw(generator.params, *pad(forms, v), row_keys(0, 1))[0] - v.codes
   image = list(generator.session(turns, guidance=guidance))[-1]
   np.testing.assert_array_equal(image.codes.ravel(), expected)
@@ -216,7 +220,7 @@ def _fond_of(liked: str) -> Generator:
 def _texts(generator: Generator, seeds: int) -> list[tuple[list[int], int | None]]:
   """The texts of so many seeds behind the prompt, drawn at once and whole, each with the special that it ends with."""
   v, tokenizer, sampling = generator.omni.vocabulary, small.text_tokenizer(), _settings().sampling
-  prompts, lengths = pad([tokenizer.encode(PROMPT)] * seeds, v)
+  prompts, lengths = pad([[v.user, *tokenizer.encode(PROMPT), v.assistant]] * seeds, v)
   room = 64 - (4 + 4 + 1) - lengths[0]
 
   @jax.jit
@@ -251,7 +255,8 @@ def test_text_comes_as_it_is_written_until_it_ends_or_an_image_begins(liked):
   if reason != "image":
     assert len(events) == ended + 1
     return
-  prompts, lengths = pad([[*small.text_tokenizer().encode(PROMPT), *ids, *v.opening(2, 2)]], v)
+  asked = [v.user, *small.text_tokenizer().encode(PROMPT), v.assistant]
+  prompts, lengths = pad([[*asked, *ids, *v.opening(2, 2)]], v)
   draw = jax.jit(functools.partial(draw_prompts, generator.omni, sampling=_settings().sampling))
   drawing = draw(generator.params, prompts, lengths, row_keys(seed, 1))
   np.testing.assert_array_equal(events[-1].codes, drawing.codes[0])
@@ -296,4 +301,32 @@ def test_what_the_model_cannot_read_is_refused_when_the_session_is_opened(turns,
 def test_a_prompt_is_to_a_session_what_it_is_to_the_batch():
   s, tokenizer, v = _settings(), small.text_tokenizer(), _generator().omni.vocabulary
   tokens, lengths = _generator().prompt_tokens([PROMPT])
-  assert [*read_turns(PROMPT, s, tokenizer, v).tokens[:-1], *v.opening(2, 2)] == tokens[0, : lengths[0]].tolist()
+  assert [*read_turns(PROMPT, s, tokenizer, v).tokens, *v.opening(2, 2)] == tokens[0, : lengths[0]].tolist()
+
+
+def test_what_guidance_compares_with_is_what_training_saw_without_the_condition():
+  s, tokenizer, v, size = _settings(), small.text_tokenizer(), _generator().omni.vocabulary, _settings().buckets[0]
+  said = [TextTurn("a red star", False), ImageTurn(_picture(0), True), TextTurn("larger", False)]
+  for turns in ([said[0]], said, [*said, ImageTurn(_picture(1), False), TextTurn("here", True)], [said[1]]):
+    silent = TextToImage().without_condition([*turns, ImageTurn(_picture(2), True)])
+    trained = conversation.encode(silent, tokenizer, v, size).tokens
+    prompt = without_words(read_turns(turns, s, tokenizer, v).tokens, v)
+    assert prompt.tolist() == trained[: len(prompt)].tolist() and trained[len(prompt)] == v.image
+
+
+def test_what_the_assistant_has_said_before_is_its_own_turn():
+  s, tokenizer, v = _settings(), small.text_tokenizer(), _generator().omni.vocabulary
+  picture = _picture(0)
+  encoded = read_turns(["a star", ImageTurn(picture, True), "now larger"], s, tokenizer, v)
+  assert [turn.role for turn in read_tokens(encoded.tokens, tokenizer, v)] == ["user", "assistant", "user", "assistant"]
+  answers = [
+    list(_generator().session(["a star", shown, "now larger"]))[-1].pixels
+    for shown in (picture, ImageTurn(picture, True))
+  ]
+  assert np.abs(answers[0] - answers[1]).max() > 1e-3
+
+
+def test_a_turn_that_the_assistant_has_begun_goes_on():
+  s, tokenizer, v = _settings(), small.text_tokenizer(), _generator().omni.vocabulary
+  encoded = read_turns(["a star", TextTurn("here it is:", True)], s, tokenizer, v)
+  assert encoded.tokens[-1] < v.text_size and (encoded.tokens == v.assistant).sum() == 1

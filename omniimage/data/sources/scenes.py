@@ -70,14 +70,14 @@ class ScenesSource(Source):
     return RECORDS[self._split]
 
   def catalogue(self) -> Catalogue:
-    text, images = np.empty(len(self), int), np.empty(len(self), int)
+    text, images, exchanges = np.empty((3, len(self)), int)
     for place, name in enumerate(self._names):
       own = slice(place, None, len(self._names))
       scenes = self._scene_number(np.arange(place, len(self), len(self._names)))
       bounds = self._text_bounds[name]
       text[own] = bounds[scenes % len(bounds)]  # scene i has min_objects + i % (max − min + 1) objects
-      images[own] = self._tasks[name].images
-    return Catalogue(conversation.length(text, images, self._size), images)
+      images[own], exchanges[own] = self._tasks[name].images, self._tasks[name].exchanges
+    return Catalogue(conversation.length(text, images, self._size, exchanges), images)
 
   def record(self, index: int, rng: np.random.Generator) -> list[Turn]:
     scene = scene_of(int(self._scene_number(index)), self._split, **self._world)

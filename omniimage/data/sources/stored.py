@@ -42,7 +42,7 @@ class Stored(Protocol):
   """The records of a split on disk. Picklable: worker processes get a copy."""
 
   def index(self) -> np.ndarray:
-    """(n,) with the fields images, height and width, as `omniimage.data.prepared.INDEX` has them."""
+    """(n,) with the fields images, height, width and turn_tokens, as `omniimage.data.prepared.INDEX` has them."""
 
   def text_tokens(self, text_tokenizer: Tokenizer) -> np.ndarray:
     """(n,) int32: tokens of all texts of a record, the longest alternative of each."""
@@ -83,7 +83,7 @@ class StoredSource(Source):
     images, buckets = index["images"].astype(np.int32), nearest(index["height"], index["width"], self._sizes)
     text = self._stored.text_tokens(self._text_tokenizer) + np.where(images == 1, np.int32(self._around), np.int32(0))
     lengths = np.array([image_length(size) for size in self._sizes], np.int32)
-    tokens = text + images * lengths[buckets] + np.int32(1)  # <eos>
+    tokens = text + images * lengths[buckets] + index["turn_tokens"]
     return Catalogue(tokens, images, buckets if len(self._sizes) > 1 else None)
 
   def record(self, index: int, rng: np.random.Generator) -> list[Turn]:

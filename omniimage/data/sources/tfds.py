@@ -23,7 +23,7 @@ from absl import logging
 
 from omniimage.data.conversation import Tokenizer
 from omniimage.data.images import BadImage, upright_size
-from omniimage.data.records import BadRecord, Picture, Record, Text
+from omniimage.data.records import BadRecord, Picture, Record, Text, turn_tokens
 from omniimage.data.sources.source import SPLITS
 from omniimage.data.sources.stored import StoredSettings, StoredSource
 from omniimage.errors import SettingsError, UserError, require
@@ -36,10 +36,11 @@ if TYPE_CHECKING:
 HELD_OUT = 0.05  # share of the pictures, where the data set does not say which
 TABLE = np.dtype([
   ("text_tokens", "<i4"), ("images", "<u2"), ("height", "<u4"), ("width", "<u4"),
+  ("turn_tokens", "<i4"),
   ("unit", "<i4"), ("place", "<i4"),  # of the format's units, and in that
   ("test", "?"),
 ])  # fmt: skip
-VERSION = 1  # of what a table holds
+VERSION = 2  # of what a table holds
 
 
 @dataclass(frozen=True)
@@ -144,14 +145,15 @@ def _made(opened: "Format", units: "Sequence[Unit]", name: str, text_tokenizer: 
   with tqdm(total=sum(unit.rows for unit in units), unit="record", disable=not sys.stderr.isatty()) as bar:
     for number, unit in enumerate(units):
       for place, row in enumerate(opened.rows(unit)):
-        facts = (0, 0, 0, 0) if row.record is None else _facts(row.record, text_tokenizer)
+        facts = (0, 0, 0, 0, 0) if row.record is None else _facts(row.record, text_tokenizer)
         found.append((*facts, number, place, _is_held_out(row)))
         bar.update()
   return np.array(found, TABLE)
 
 
-def _facts(record: Record, text_tokenizer: Tokenizer) -> tuple[int, int, int, int]:
-  """Tokens, images, and the size of the picture that decides the bucket; that of one which cannot be read is 0×0."""
+def _facts(record: Record, text_tokenizer: Tokenizer) -> tuple[int, int, int, int, int]:
+  """Tokens, images, the size of the picture that decides the bucket, 0×0 where it cannot be read, and the tokens that
+  begin and end turns."""
   parts = [(turn.role, part) for turn in record.turns for part in turn.content]
   texts = [part.texts for _, part in parts if isinstance(part, Text)]
   tokens = sum(max(len(text_tokenizer.encode(text)) for text in alternatives) for alternatives in texts)
@@ -160,7 +162,7 @@ def _facts(record: Record, text_tokenizer: Tokenizer) -> tuple[int, int, int, in
   if record.images:
     with contextlib.suppress(BadImage):
       size = upright_size(record.images[shown[-1]])
-  return tokens, len(record.images), *size
+  return tokens, len(record.images), *size, turn_tokens(record.turns)
 
 
 def _is_held_out(row: "Row") -> bool:

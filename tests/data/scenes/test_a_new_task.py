@@ -21,7 +21,7 @@ from tests import small
 class PaintRed:
   """An edit: a picture, an instruction, and the picture with all its objects red. Graded by the whole scene."""
 
-  images, suite = 2, "edits"
+  images, exchanges, suite = 2, 1, "edits"
 
   def __init__(self, grid, image_size):
     self.grader, self._grid, self._image_size = self, grid, image_size

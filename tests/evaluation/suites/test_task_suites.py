@@ -110,7 +110,7 @@ def test_edits_that_lose_an_object_more_or_do_nothing_are_told_apart():
   spoiled = edits(partner(spoiled=without_first), PROMPTS, 0).figures()
   assert spoiled["exact"] == 0 and spoiled["done"] > 0.3 and spoiled["kept"] > 0.1
   generator = partner(records=0)
-  generator.session = lambda turns, seed: iter([finished(generator, turns[0])])
+  generator.session = lambda turns, seed: iter([finished(generator, turns[0].image)])
   idle = edits(generator, PROMPTS, 0)
   assert idle.figures()["exact"] == idle.figures()["done"] == 0 and idle.figures()["kept"] == 1
   assert set(idle.figures()["by_kind"].values()) == {0.0}
@@ -130,6 +130,7 @@ def test_a_conversation_goes_on_from_what_the_model_has_drawn_and_not_from_what_
   asked = [sum(isinstance(turn, str) for turn in turns) for turns, _ in generator.said]
   assert asked == [2] * 3 + [3] * 3 + [4] * 3, "the first of each is drawn in a batch"
   assert len({seed for _, seed in generator.said}) == 9
+  assert all(roles == ["user", "assistant"] * (len(roles) // 2) + ["user"] for roles in generator.roles)
   assert set(figures["pictures"].values()) == {0.0} and figures["conversations"] == 0
 
 

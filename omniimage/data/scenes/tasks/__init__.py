@@ -21,9 +21,11 @@ class SceneTask(Task, Protocol):
 
   Attributes:
     images: of a conversation, at most.
+    exchanges: of a conversation: a turn of the user and the answer.
   """
 
   images: int
+  exchanges: int
 
   def texts(self, record: Scene, rng: np.random.Generator) -> list[str]:
     """What `turns` says of a scene, of the same draws, without its pictures."""

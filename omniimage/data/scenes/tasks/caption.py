@@ -16,7 +16,7 @@ from omniimage.data.tasks import text_of
 
 
 class Caption(tasks.Writing):
-  images = 1
+  images, exchanges = 1, 1
 
   def __init__(self, grid: int, image_size: int):
     self._grid, self._image_size, self.grader = grid, image_size, CaptionGrader(grid)

@@ -24,7 +24,7 @@ _FOLLOWING = ("", "", "now ", "and now ")
 
 
 class Conversation(tasks.TextToImage):
-  images = EXCHANGES
+  images = exchanges = EXCHANGES
 
   def __init__(self, grid: int, image_size: int):
     self._grid, self._image_size, self.grader = grid, image_size, ConversationGrader(grid)

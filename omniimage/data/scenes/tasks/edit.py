@@ -15,7 +15,7 @@ from omniimage.data.scenes.world import MIN_CELL, Scene, render
 
 
 class Edit(tasks.TextToImage):
-  images = 2
+  images, exchanges = 2, 1
 
   def __init__(self, grid: int, image_size: int):
     self._grid, self._image_size, self.grader = grid, image_size, EditGrader(grid)

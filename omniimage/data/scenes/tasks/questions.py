@@ -24,7 +24,7 @@ _SAME = {
 
 
 class Questions(tasks.Writing):
-  images = 1
+  images, exchanges = 1, 1
 
   def __init__(self, grid: int, image_size: int):
     self._grid, self._image_size, self.grader = grid, image_size, QuestionsGrader(grid)

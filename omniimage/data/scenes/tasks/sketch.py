@@ -20,7 +20,7 @@ _SEEN = ("size", "shape")  # attributes that outlines show
 
 
 class Sketch(tasks.TextToImage):
-  images = 2
+  images, exchanges = 2, 1
 
   def __init__(self, grid: int, image_size: int):
     self._grid, self._image_size, self.grader = grid, image_size, SketchGrader(grid)
