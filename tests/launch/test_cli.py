@@ -14,6 +14,7 @@ import pytest
 
 import launch
 from launch import cli
+from omniimage import versions
 from omniimage import workdir as workdir_module
 from omniimage.checkpoint import Checkpoints
 from omniimage.data.text import BUILTIN
@@ -71,7 +72,7 @@ def run_of_zeros(tmp_path_factory):
   shapes = jax.eval_shape(init, jax.random.key(0))
   checkpoints = Checkpoints(workdir.checkpoints, keep=1)
   about = {"seconds": {}, "wall": {}, "config": json.loads((workdir.config).read_text())}
-  checkpoints.save(4, jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes), about)
+  checkpoints.save(4, jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes), versions.stamped(about))
   checkpoints.close()
   return workdir.path
 
