@@ -2,7 +2,7 @@
 
   python -m launch.prepare --source=PATH_OR_NAME --out=DIR
     [--format=folder|webdataset|parquet|conversations|text|tfds|scenes|emoji]
-    [--image_column=NAME --caption_column=NAME_OR_TEMPLATE --split_column=NAME --metadata=FILE --map=JSON]
+    [--image_column=NAME --caption_column=NAME_OR_TEMPLATE --split_column=NAME --metadata=FILE --map=FEATURE=ROLE]
     [--held_out=SHARE --workers=N --name=NAME --licence=NOTE] [--runner=NAME [-- OPTIONS_OF_THE_RUNNER]]
 
 What a source may be, and what becomes of it, stands in docs/own_images.md. Whatever stops it, the same command goes on.
@@ -12,10 +12,8 @@ With a run whose tokenizer is trained, the images of a prepared data set are enc
   python -m launch.prepare --source=PREPARED --tokenize=WORKDIR --out=DIR [--variants=whole,flipped,part --workers=N]
 """
 
-import json
 import os
 import re
-from collections.abc import Mapping
 from pathlib import Path
 
 from absl import flags
@@ -36,7 +34,9 @@ CAPTION_COLUMN = flags.DEFINE_multi_string(
 )
 SPLIT_COLUMN = flags.DEFINE_string("split_column", "", "The field that says train or test.")
 METADATA = flags.DEFINE_string("metadata", "", "The file that lists the pictures, relative to the source.")
-MAP = flags.DEFINE_string("map", "", "Of a TFDS data set's features to turns, as JSON.")
+MAP = flags.DEFINE_multi_string(
+  "map", [], "FEATURE=ROLE, as image=assistant: who shows or says a TFDS data set's feature. Repeat it, in order."
+)
 HELD_OUT = number_flags.real(
   "held_out", 0.05, "Share of the pictures for tests, where the source does not say which.", Range(0, 0.99)
 )
@@ -56,7 +56,7 @@ VARIANTS = flags.DEFINE_list(
 CONVERSION = (
   FORMAT, IMAGE_COLUMN, CAPTION_COLUMN, SPLIT_COLUMN, METADATA, MAP, HELD_OUT, SHARD_BYTES, LICENCE, NAME, RUNNER
 )  # fmt: skip
-TEXTS = (SOURCE, FORMAT, IMAGE_COLUMN, SPLIT_COLUMN, METADATA, MAP, LICENCE, NAME, RUNNER)
+TEXTS = (SOURCE, FORMAT, IMAGE_COLUMN, SPLIT_COLUMN, METADATA, LICENCE, NAME, RUNNER)
 
 
 def main(argv: list[str]):
@@ -69,12 +69,16 @@ def main(argv: list[str]):
     return _tokenize()
   if VARIANTS.present:
     raise UserError("--variants is of codes: give --tokenize=WORKDIR too, a run whose tokenizer is trained")
-  mapping = _mapping(MAP.value)
 
-  from omniimage.data.formats.format import Given  # after the flags: a wrong one should not wait for the libraries
+  from omniimage.data.formats.format import (  # after the flags: a wrong one should not wait for the libraries
+    Given,
+    mapping_of,
+  )
   from omniimage.prepare.prepare import Request, prepare
 
-  given = Given(IMAGE_COLUMN.value, tuple(CAPTION_COLUMN.value), SPLIT_COLUMN.value, METADATA.value, mapping)
+  given = Given(
+    IMAGE_COLUMN.value, tuple(CAPTION_COLUMN.value), SPLIT_COLUMN.value, METADATA.value, mapping_of(MAP.value, "--map")
+  )
   request = Request(
     source=_source(SOURCE.value),
     out=OUT.value,
@@ -111,8 +115,9 @@ def _check_texts():
   for flag in TEXTS:
     if flag.value and not is_utf8(flag.value):
       raise UserError(f"--{flag.name}={flag.value!r} is no text: it is not UTF-8")
-  if wrong := [text for text in CAPTION_COLUMN.value if not text or not is_utf8(text)]:
-    raise UserError(f"--caption_column={wrong[0]!r} is not the name of a field")
+  for flag in (CAPTION_COLUMN, MAP):
+    if wrong := [text for text in flag.value if not text or not is_utf8(text)]:
+      raise UserError(f"--{flag.name}={wrong[0]!r} is not the name of a field")
   if NAME.value and not re.fullmatch(r"[a-z][a-z0-9_]*", NAME.value):
     raise UserError(f"--name={NAME.value!r} must be small letters, digits and _, and begin with a letter")
 
@@ -122,16 +127,6 @@ def _source(typed: str) -> str:
   path = Path(typed).expanduser()
   is_path = "://" in typed or path.exists() or (path.name != typed and path.parent.exists())
   return str(absolute(typed)) if is_path else typed
-
-
-def _mapping(text: str) -> Mapping[str, str]:
-  try:
-    mapping = json.loads(text or "{}")
-  except ValueError as error:
-    raise UserError(f"--map={text} is no JSON: {error}") from None
-  if not isinstance(mapping, dict) or not all(isinstance(value, str) for value in mapping.values()):
-    raise UserError(f'--map={text} must be as {{"FEATURE": "…", …}}, names and texts')
-  return mapping
 
 
 if __name__ == "__main__":

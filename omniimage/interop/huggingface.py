@@ -2,7 +2,7 @@
 tokenizer.json and safetensors files. The prior begins with one, and is written back as one.
 
 What the model knows keeps its ids: text comes first in the vocabulary. Rows for our specials and image codes are fresh,
-as large as the model's own; only `<eos>` begins as the token that ended the model's texts.
+around the mean of the model's own; only `<eos>` begins as the token that ended the model's texts.
 
 Axes: V ids of a table, D width.
 """
@@ -30,6 +30,7 @@ from omniimage.vocabulary import Vocabulary
 CONFIG, TOKENIZER = "config.json", "tokenizer.json"
 HEAD = "lm_head.weight"
 TABLES = {"embed/text": ("embed", 0), "head/text": ("head", 1)}  # whose axis is that of ids
+SPECIALS_SPREAD = 0.1  # of fresh rows of specials, as a share of that of the model's own
 COMPUTED = ".rotary_emb.inv_freq"  # in files of old versions, follows from config.json
 DTYPES = ("float32", "bfloat16", "float16")
 
@@ -138,18 +139,23 @@ def _fitted(rows: np.ndarray, shape: tuple[int, ...], axis: int, text_size: int)
 
 
 def _with_fresh(text: Array, image: Array, loaded: Array, axis: int, text_size: int, eos: int, their_eos: int | None):
-  """A model's table, `loaded`, with fresh rows behind it, and that of image codes; both as large as the model's own."""
+  """A model's table, `loaded`, with fresh rows behind it, and that of image codes.
+
+  Fresh rows lie around the mean of the model's own (Hewitt 2021): their logits are about the average of all, so that
+  none is likely before it has been trained. Specials, which compete with text, lie close; codes as wide as text.
+  """
 
   @functools.partial(jax.jit, donate_argnums=(0, 1), out_shardings=(text.sharding, image.sharding))
   def join(text, image, loaded):
-    count = loaded.size // loaded.shape[axis] * text_size
-    size = jnp.sqrt(jnp.sum(jnp.square(loaded)) / count)
-    text, image = (x * (size / jnp.sqrt(jnp.mean(jnp.square(x)))) for x in (text, image))
-    rows, fresh = jnp.moveaxis(loaded, axis, 0), jnp.moveaxis(text, axis, 0)
-    rows = jnp.where(jnp.arange(len(rows))[:, None] < text_size, rows, fresh)
+    rows, text, image = (jnp.moveaxis(x, axis, 0) for x in (loaded, text, image))
+    is_text = jnp.arange(len(rows))[:, None] < text_size
+    mean = jnp.sum(rows, axis=0) / text_size
+    spread = jnp.sqrt(jnp.sum(jnp.square(rows - mean) * is_text) / (text_size * mean.size))
+    text, image = (x * (spread / jnp.sqrt(jnp.mean(jnp.square(x)))) for x in (text, image))
+    rows = jnp.where(is_text, rows, mean + SPECIALS_SPREAD * text)
     if their_eos is not None:
       rows = rows.at[eos].set(rows[their_eos])
-    return jnp.moveaxis(rows, 0, axis), image
+    return jnp.moveaxis(rows, 0, axis), jnp.moveaxis(mean + image, 0, axis)
 
   return join(text, image, loaded)
 

@@ -69,12 +69,12 @@ class Settings(Ranged):
     ratios, named = self.data.aspect_ratios, {}
     require(bool(ratios), "data.aspect_ratios is empty; give width:height of the buckets, as ('1:1', '4:3', '3:4')")
     for ratio, size in zip(ratios, self.buckets):
-      same = named.setdefault(size, ratio)
       require(
-        same is ratio,
-        f"data.aspect_ratios has {same} and {ratio}, both of {size.rows}×{size.columns} visual tokens at "
+        size not in named,
+        f"data.aspect_ratios has {named.get(size)} and {ratio}, both of {size.rows}×{size.columns} visual tokens at "
         f"data.image_size={self.data.image_size}; leave one out",
       )
+      named[size] = ratio
       self._check_size(size)
     highest = max(size.patches(self.decoder.patch_size)[0] for size in self.buckets)
     for rows in self.decoder.chunk_rows:

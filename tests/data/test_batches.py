@@ -181,6 +181,36 @@ def test_a_batch_has_the_size_that_its_index_says_in_its_images_and_in_its_token
 # ------------------------------------------------------------------------------------- a function of (seed, index)
 
 
+class TwoSizes(Sketches):
+  """Every fifth record is of the second size."""
+
+  sizes = (SIZE, Size(rows=1, columns=3, pixels_per_token=4))
+
+  def catalogue(self):
+    buckets, images = (np.arange(self.n) % 5 == 0).astype(int), np.arange(self.n) % 4
+    tokens = [conversation.length(np.full(self.n, 25), images, size) for size in self.sizes]
+    return Catalogue(np.choose(buckets, tokens), images, buckets)
+
+  def record(self, index: int, rng: np.random.Generator):
+    return Sketches(size=self.sizes[index % 5 == 0]).record(index, rng)
+
+
+@pytest.mark.parametrize("process_count", [1, 2, 4])
+def test_batches_of_several_sizes_are_the_same_for_any_number_of_processes(process_count):
+  rows, found = 8, set()
+  whole, own = (Batches(TwoSizes(), DATA, VOCABULARY, Bytes(), TwoSizes.sizes, 0) for _ in range(2))
+  for index in (3, 700, 4, 1029, 5):
+    batch = whole.batch(index, rows)
+    size = own.size_of(index)
+    found.add(size)
+    assert batch["images"].shape[2:4] == size.pixels and batch["image_mask"].any()
+    slices = [own.batch(index, rows, part) for part in np.split(np.arange(rows), process_count)]
+    assert_equal({name: np.concatenate([part[name] for part in slices]) for name in batch}, batch)
+    sizes = {record % 5 == 0 for row in whole.record_ids(index, rows) for record in row}
+    assert sizes == {size != SIZE}
+  assert len(found) == 2 and not whole.bad_records
+
+
 @pytest.mark.parametrize("process_count", [2, 3, 6])
 def test_the_slices_of_all_processes_are_the_whole_batch(process_count):
   whole = batches_of().batch(5, ROWS)
@@ -285,14 +315,17 @@ def test_a_bad_record_is_an_empty_segment_and_the_others_are_unchanged():
   assert bad.bad_records == {bad_record}
 
 
-def test_a_bad_record_is_counted_and_logged_once(caplog):
+def test_a_bad_record_is_counted_logged_and_listed_once(caplog, tmp_path):
   bad = batches_of(Sketches(n=20, broken=(7,)))
+  bad.keep_list(tmp_path / "bad_records.jsonl")
   with caplog.at_level(logging.WARNING, logger="absl"):
     for index in range(8):
       bad.batch(index, ROWS)
   assert [record.getMessage() for record in caplog.records if "left out" in record.getMessage()] == [
     "left out, record 7: OSError: file 7 is truncated"
   ]
+  line = {"key": "record 7", "record": 7, "reason": "OSError: file 7 is truncated"}
+  assert strict_json.read_lines(tmp_path / "bad_records.jsonl") == [line]
   assert bad.statistics(0, ROWS)["bad_records"] == pytest.approx(1 / 20, abs=0.03)
   bad.check()
 

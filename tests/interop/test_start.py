@@ -20,6 +20,8 @@ from omniimage.workdir import Workdir, load_run
 from tests import small
 from tests.interop import tiny_models
 
+THEIRS = tiny_models.weights(tiny_models.MODELS["qwen3"])["model.layers.1.mlp.up_proj.weight"].T
+
 
 @pytest.fixture
 def folder(tmp_path):
@@ -36,6 +38,7 @@ def config(folder, **changes):
     "stages.prior.steps": 1,
     "run.checkpoint_every": 1,
     "run.sample_every": 0,
+    "decoder.depth": 1,
     **changes,
   }
   return small.config(**changes)
@@ -57,28 +60,33 @@ def buffers(tree):
   return {shard.data.unsafe_buffer_pointer() for leaf in jax.tree.leaves(tree) for shard in leaf.addressable_shards}
 
 
-def test_a_run_begins_with_the_model_and_its_averages_do_too(folder, tmp_path):
-  state = state_at_start(config(folder), tmp_path / "run")
-  theirs = tiny_models.weights(tiny_models.MODELS["qwen3"])["model.layers.1.mlp.up_proj.weight"]
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory):
+  """(The model's folder, the config, the workdir of a run that has saved its beginning, its state.)"""
+  path = tmp_path_factory.mktemp("begun")
+  folder = tiny_models.write(path / "model", "qwen3")
+  given = config(folder)
+  return folder, given, path / "run", state_at_start(given, path / "run", save=True)
+
+
+def test_a_run_begins_with_the_model_and_its_averages_do_too(begun):
+  folder, given, workdir, state = begun
   for tree in (state.params, state.ema):
-    np.testing.assert_array_equal(tree["prior"]["layers"]["mlp"]["up"]["kernel"][1], theirs.T)
+    np.testing.assert_array_equal(tree["prior"]["layers"]["mlp"]["up"]["kernel"][1], THEIRS)
   assert not buffers(state.params["prior"]) & buffers(state.ema["prior"]), "the step donates both"
-  kept = json.loads((tmp_path / "run" / "config.json").read_text())
+  kept = json.loads((workdir / "config.json").read_text())
   assert kept["prior"]["width"] == 32 and kept["prior"]["head_width"] == 16 and kept["prior"]["qk_norm"] is True
   assert kept["data"]["vocabulary"] == str(folder / "tokenizer.json")
+  assert given.prior.mlp_width == 64 and given.data.vocabulary == "builtin", "the caller's config stays as it was"
 
 
-def test_a_run_goes_on_and_draws_when_the_models_files_are_gone(folder, tmp_path):
-  given = config(folder)
-  state_at_start(given, tmp_path / "run", save=True)
-  shutil.rmtree(folder)
-  state = state_at_start(config(folder), tmp_path / "run")
-  assert given.prior.qk_norm is True and given.data.vocabulary == "builtin", "the caller's config stays as it was"
-  run = load_run(tmp_path / "run")
-  assert run.settings.prior.head_width == 16 and run.text_tokenizer.size == 1024
-  theirs = tiny_models.weights(tiny_models.MODELS["qwen3"])["model.layers.1.mlp.up_proj.weight"].T
+def test_a_run_goes_on_and_draws_when_the_models_files_are_gone(begun):
+  folder, given, workdir, _ = begun
+  folder.rename(folder.with_name("gone"))
+  state, run = state_at_start(given, workdir), load_run(workdir)
+  assert run.settings.prior.norm_epsilon == 1e-6 and run.text_tokenizer.size == 1024
   for params in (state.params, run.params):
-    np.testing.assert_array_equal(params["prior"]["layers"]["mlp"]["up"]["kernel"][1], theirs)
+    np.testing.assert_array_equal(params["prior"]["layers"]["mlp"]["up"]["kernel"][1], THEIRS)
 
 
 def test_what_cannot_be_is_said_before_anything_is_compiled(folder, tmp_path, monkeypatch):

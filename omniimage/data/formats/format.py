@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from omniimage.data.records import Record
+from omniimage.errors import SettingsError
 
 
 @dataclass(frozen=True)
@@ -75,3 +76,11 @@ class Format(Protocol):
   def fingerprint(self) -> str:
     """Of what would be converted (names, sizes, times of change; not the content): a partial conversion goes on only
     with the same."""
+
+
+def mapping_of(pairs: Sequence[str], where: str) -> dict[str, str]:
+  """Features to roles, of FEATURE=ROLE each. SettingsError, with `where` they were given, unless each is."""
+  for pair in pairs:
+    if not all(pair.rpartition("=")):
+      raise SettingsError(f'{where}: {pair!r} must be FEATURE=ROLE, as "image=assistant"')
+  return {feature: role for feature, _, role in (pair.rpartition("=") for pair in pairs)}

@@ -101,7 +101,7 @@ class TfdsFormat:
     if len(images) != 1 or images[0] not in self._images or not captions:
       raise UserError(
         f"{self._name} has the features {listed(self._features)}; say with --map who shows or says which of them, as "
-        "captions/text the user and image the assistant"
+        "captions/text=user and image=assistant"
       )
     return [("user", self._captions(captions)), ("assistant", images[0])]
 

@@ -92,17 +92,22 @@ def draw_change(scene: Scene, rng: np.random.Generator, it: SceneObject | None =
   """
   split = split_of(scene)
   for tried in range(TRIES + 1):
-    kind = pick(tuple(DRAWN), rng)
-    draft = DRAWN[kind](scene, it, rng)
-    while draft is None:
-      kind = pick(tuple(DRAWN), rng)
-      draft = DRAWN[kind](scene, it, rng)
+    kind, draft = _draft(scene, it, rng)
     after = Scene(scene.grid, tuple(item for item in scene.objects if item not in draft.taken) + draft.put)
     if tried == TRIES or split_of(after) == split:
       break
   named = {name: "it" if item is it else reference(item, scene, rng) for name, item in draft.named.items()}
   instruction = pick(TEMPLATES[kind], rng).format(**named, **draft.slots)
   return Change(after, instruction, draft.put[0] if len(draft.put) == 1 else None)
+
+
+def _draft(scene: Scene, it: SceneObject | None, rng: np.random.Generator) -> tuple[str, Draft]:
+  """A kind of change that the scene allows, and one of it."""
+  while True:
+    kind = pick(tuple(DRAWN), rng)
+    draft = DRAWN[kind](scene, it, rng)
+    if draft is not None:
+      return kind, draft
 
 
 def change_bound(grid: int, cost: Cost, refers_back: bool = False) -> int:

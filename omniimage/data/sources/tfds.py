@@ -13,7 +13,7 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,7 +26,7 @@ from omniimage.data.images import BadImage, upright_size
 from omniimage.data.records import BadRecord, Picture, Record, Text, turn_tokens
 from omniimage.data.sources.source import SPLITS
 from omniimage.data.sources.stored import StoredSettings, StoredSource
-from omniimage.errors import SettingsError, UserError, require
+from omniimage.errors import UserError, require
 from omniimage.files import finish
 from omniimage.size import Size
 
@@ -85,14 +85,14 @@ class TfdsSplit:
 def open_tfds(settings: TfdsSettings, split: str, sizes: Sequence[Size], text_tokenizer: Tokenizer) -> StoredSource:
   """A split of a data set on disk. UserError where there is none, or it cannot be read without TensorFlow."""
   from omniimage.data.formats import tfds
-  from omniimage.data.formats.format import Given
+  from omniimage.data.formats.format import Given, mapping_of
 
   require(
     bool(settings.dataset),
     "data.source.dataset is empty; set config.data.source.dataset to a data set of TFDS, by its name or its directory",
   )
   try:
-    opened = tfds.open_tfds(settings.dataset, Given(mapping=_mapping(settings.mapping)))
+    opened = tfds.open_tfds(settings.dataset, Given(mapping=mapping_of(settings.mapping, "data.source.mapping")))
   except UserError as error:
     raise UserError(str(error).replace("--map", "config.data.source.mapping")) from None
   units = tuple(opened.units())
@@ -103,14 +103,6 @@ def open_tfds(settings: TfdsSettings, split: str, sizes: Sequence[Size], text_to
   if split == "train":
     raise UserError(f"{settings.dataset} has no examples to train on; choose another data set")
   return StoredSource(settings, None, sizes, text_tokenizer, f"{settings.dataset} has no examples to evaluate on")
-
-
-def _mapping(pairs: Sequence[str]) -> Mapping[str, str]:
-  """SettingsError unless each is FEATURE=ROLE."""
-  for pair in pairs:
-    if not all(pair.rpartition("=")):
-      raise SettingsError(f'data.source.mapping: {pair!r} must be FEATURE=ROLE, as "image=assistant"')
-  return {feature: role for feature, _, role in (pair.rpartition("=") for pair in pairs)}
 
 
 def _tables(
