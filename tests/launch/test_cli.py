@@ -56,10 +56,9 @@ def refused(capsys, compiled):
   return run
 
 
-@pytest.fixture(scope="module")
-def run_of_zeros(tmp_path_factory):
+def run_of(path: Path, written_in: int = versions.FORMAT) -> Path:
   """The workdir of a run with one checkpoint, in its first stage, whose parameters are all zero."""
-  config, workdir = small.config(), Workdir(tmp_path_factory.mktemp("run"))
+  config, workdir = small.config(), Workdir(path)
   workdir.create()
   workdir.write_config(config.to_dict())
   settings = from_config(config)
@@ -71,10 +70,16 @@ def run_of_zeros(tmp_path_factory):
 
   shapes = jax.eval_shape(init, jax.random.key(0))
   checkpoints = Checkpoints(workdir.checkpoints, keep=1)
-  about = {"seconds": {}, "wall": {}, "config": json.loads((workdir.config).read_text())}
-  checkpoints.save(4, jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes), versions.stamped(about))
+  config = json.loads((workdir.config).read_text())
+  about = {versions.KEY: written_in, "seconds": {}, "wall": {}, "config": config}
+  checkpoints.save(4, jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes), about)
   checkpoints.close()
   return workdir.path
+
+
+@pytest.fixture(scope="module")
+def run_of_zeros(tmp_path_factory):
+  return run_of(tmp_path_factory.mktemp("run"))
 
 
 @pytest.mark.parametrize(
@@ -195,6 +200,18 @@ def test_a_schedule_or_a_vocabulary_that_does_not_fit_a_run_is_named(refused, ru
   assert "the schedule no longer fits step 4" in refused(*train, "--config.stages.tokenizer.steps=3")
   assert "with another text vocabulary" in refused(*train, f"--config.data.vocabulary={own[1]}")
   assert not Workdir(run_of_zeros).vocabulary.exists()
+
+
+def test_a_run_from_before_turns_had_tokens_is_named_by_every_command(refused, tmp_path):
+  run = run_of(tmp_path / "run", written_in=3)
+  commands = (
+    ("train", TINY),
+    ("sample", "--prompt=a star", f"--out={tmp_path}/star.png"),
+    ("evaluate", f"--out={tmp_path}/evaluation"),
+  )
+  for command in commands:
+    said = refused(*command, f"--workdir={run}")
+    assert f"{run}/checkpoints/4, of format 3, " in said and "no token begins a turn" in said, command
 
 
 def test_a_run_of_the_first_layout_is_named_by_every_command(refused, tmp_path):

@@ -25,7 +25,7 @@ def shown(*roles: str) -> tuple[Turn, ...]:
   ],
 )
 def test_the_size_is_that_of_the_last_picture_that_is_drawn(turns, images, size):
-  _, _, count, height, width = parts.examine(Record("a", turns, images))
+  _, _, count, height, width, _ = parts.examine(Record("a", turns, images))
   assert (height, width) == size and count == len(images)
 
 
