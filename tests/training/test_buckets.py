@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 
+from omniimage.data import conversation
 from omniimage.data.conversation import ImageTurn, TextTurn
 from omniimage.data.sources import SOURCES
 from omniimage.data.sources.source import Catalogue, Row, Source, SourceSettings
@@ -14,7 +15,6 @@ from omniimage.evaluation.held_out import distinct, held_out, picked
 from omniimage.sampling.generate import Generator
 from omniimage.systems.omni import OmniSystem
 from omniimage.training.loop import train
-from omniimage.vocabulary import image_length
 from omniimage.workdir import load_run
 from tests import small
 
@@ -35,8 +35,8 @@ class Walls(Source):
 
   def catalogue(self) -> Catalogue:
     buckets = np.arange(len(self)) % 3 == 0
-    lengths = np.array([image_length(size) for size in self._sizes])[buckets.astype(int)]
-    return Catalogue(self._text + lengths + 1, np.ones(len(self), int), buckets.astype(int))
+    lengths = np.array([conversation.length(self._text, 1, size) for size in self._sizes])[buckets.astype(int)]
+    return Catalogue(lengths, np.ones(len(self), int), buckets.astype(int))
 
   def record(self, index: int, rng: np.random.Generator):
     image = np.full((*self._sizes[int(index % 3 == 0)].pixels, 3), 3 * index + (self._split == "test"), np.uint8)
