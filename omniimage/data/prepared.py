@@ -225,7 +225,10 @@ def _description(path: Path) -> Mapping[str, Any]:
       raise UserError(
         f"{path} is not finished; run the same launch.prepare again, it goes on where it stopped"
       ) from None
-    raise UserError(f"{path} is no prepared data set: it has no {DESCRIPTION}; {again} of another name") from None
+    raise UserError(
+      f"{path} is no prepared data set: it has no {DESCRIPTION}; make one of it with python -m launch.prepare "
+      f"--source={path} --out=ANOTHER_FOLDER"
+    ) from None
   except (OSError, ValueError) as error:
     raise UserError(f"{path / DESCRIPTION} cannot be read: {error}; prepare the data set again") from None
   number = description.get("format") if isinstance(description, dict) else None
