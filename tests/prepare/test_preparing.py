@@ -245,7 +245,7 @@ def command(source: Path, *more) -> subprocess.Popen:
 
 @pytest.mark.parametrize(("number", "workers"), [("SIGKILL", 2), ("SIGTERM", 1), ("SIGINT", 2)])
 def test_a_command_that_is_stopped_half_way_goes_on_when_it_is_run_again(source, expected, number, workers):
-  slow = [{**row, "seconds": 0.5} for row in UNITS["c"]]
+  slow = [{**row, "seconds": 20} for row in UNITS["c"]]
   fake_format.write(source, {"c": slow})
   out, process = source.parent / "prepared", command(source, f"--workers={workers}")
   end = time.monotonic() + 30
