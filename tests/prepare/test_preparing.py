@@ -240,7 +240,14 @@ def test_a_kill_at_any_write_leaves_what_the_same_command_completes(source, expe
 def command(source: Path, *more) -> subprocess.Popen:
   argv = [f"--source={source}", f"--out={source.parent / 'prepared'}", "--held_out=0.3", "--shard_bytes=2500", *more]
   argv = [sys.executable, "-m", "tests.prepare.fake_format", *argv]
-  return subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+  return subprocess.Popen(
+    argv,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    text=True,
+    start_new_session=True,
+    preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # tests in the background may be deaf to it
+  )
 
 
 @pytest.mark.parametrize(("number", "workers"), [("SIGKILL", 2), ("SIGTERM", 1), ("SIGINT", 2)])
