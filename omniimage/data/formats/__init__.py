@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from omniimage.data.formats import conversations, emoji, folder, parquet, scenes, text, tfds, webdataset
+from omniimage.data.formats import conversations, edits, emoji, folder, parquet, scenes, text, tfds, webdataset
 from omniimage.data.formats.format import Format, Given
 from omniimage.data.formats.inside import shown
 from omniimage.data.formats.survey import Survey, survey
@@ -40,6 +40,7 @@ FORMATS = {
   "conversations": Kind(
     conversations.open_conversations, conversations.fits, ("image_column", "split_column", "metadata")
   ),
+  "edits": Kind(edits.open_edits, edits.fits, ("split_column", "metadata")),
   "text": Kind(text.open_text, text.fits, ("caption_columns", "split_column")),
   "tfds": Kind(tfds.open_tfds, tfds.fits, ("image_column", "caption_columns", "mapping")),
   "scenes": Kind(scenes.open_scenes, scenes.fits),

@@ -1,4 +1,4 @@
-"""Conversations in JSON lines, each with its pictures beside or in it. Three ways to write one are read:
+"""Conversations in JSON lines or Parquet, each with its pictures beside or in it. Three ways to write one are read:
 
   LLaVA     {"image": "cat.jpg", "conversations": [{"from": "human", "value": "<image>\\nWhat is it?"},
                                                    {"from": "gpt", "value": "A cat."}]}
@@ -7,30 +7,30 @@
   parts     {"messages": [{"role": "user", "content": [{"type": "text", "text": "What is it?"},
                 {"type": "image_url", "image_url": {"url": "cat.jpg"}}]}, …]}, or "url": "data:image/png;base64,…"
 
-The pictures of a line stand at its placeholders, one `<image>` each, in order; a part {"type": "image"} without a file
-is one too. Where a line gives no pictures, `<image>` in its texts is text. File names are relative to the file of the
+In Parquet a picture may also be bytes, or a struct {bytes, path} as Hugging Face's `datasets` writes it. The pictures
+of a line stand at its placeholders, one `<image>` each, in order; a part {"type": "image"} without a file is one too.
+Where a line gives no pictures, `<image>` in its texts is text. File names are relative to the file of the
 conversations or to the source, the folder of the pictures where `metadata` says which file has the conversations. What
 a system prompt says is given as the user's words are.
 """
 
-import base64
-import binascii
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from omniimage.data.formats import inside, listing
 from omniimage.data.formats.captions import clean, listed
 from omniimage.data.formats.format import Given, Row, Unit
+from omniimage.data.formats.pictures import Pictures
 from omniimage.data.formats.rows import row_of, split_in
 from omniimage.data.formats.survey import CONVERSATIONS, Survey
-from omniimage.data.formats.tables import JsonLines
+from omniimage.data.formats.tables import Parquet, open_table
 from omniimage.data.records import BadRecord, Part, Picture, Record, Text, Turn
 from omniimage.errors import UserError
 
-SUFFIXES = (".jsonl", ".ndjson")
+SUFFIXES = (".jsonl", ".ndjson", ".parquet")
 ROLES = {
   "user": "user",
   "human": "user",
@@ -59,12 +59,16 @@ class Conversations:
 
   def __init__(self, root: str, names: Sequence[str], given: Given):
     self._root, self._given = root, given
-    tables = {name: JsonLines(str(Path(root, name))) for name in names}
+    self._image_fields = (given.image_column,) if given.image_column else IMAGE_FIELDS
+    tables = {name: open_table(str(Path(root, name))) for name in names}
     columns = {name: table.columns() for name, table in tables.items()}
     self._tables = {name: tables[name] for name in names if set(columns[name]) & set(CONVERSATIONS)}
     if not self._tables:
       name = names[0]
       raise UserError(f"{name} has no 'conversations' or 'messages'; it has {listed(columns[name])}")
+    for table in self._tables.values():
+      if isinstance(table, Parquet):
+        table.only({*CONVERSATIONS, *self._image_fields, given.split_column})
     self._splits = listing.splits_of(self._tables)
 
   def found(self) -> str:
@@ -95,7 +99,8 @@ class Conversations:
     if not isinstance(fields[column], list):
       raise BadRecord(f"{column} must be a list of turns")
     split = split_in(fields, self._given.split_column, self._splits[name])
-    pictures = _Pictures(self._root, "" if self._given.metadata else os.path.dirname(name), *self._named(fields))
+    folder = "" if self._given.metadata else os.path.dirname(name)
+    pictures = _Pictures(inside.beside(self._root, folder), *self._named(fields))
     turns = tuple(_turn(turn, f"{column}[{i}]", pictures) for i, turn in enumerate(fields[column]))
     pictures.require_all_shown()
     if not any(turn.role == "assistant" for turn in turns):
@@ -104,19 +109,18 @@ class Conversations:
 
   def _named(self, fields: dict[str, Any]) -> tuple[str, list]:
     """The field that names the pictures of a line, and what it names."""
-    columns = (self._given.image_column,) if self._given.image_column else IMAGE_FIELDS
-    column = next((column for column in columns if fields.get(column)), columns[0])
+    column = next((column for column in self._image_fields if fields.get(column)), self._image_fields[0])
     value = fields.get(column) or []
     return column, value if isinstance(value, list) else [value]
 
 
-class _Pictures:
-  """Those of one conversation, read in the order in which they are shown."""
+class _Pictures(Pictures):
+  """Those of one conversation: at its placeholders, those that the line names; in its parts, each part's own."""
 
-  def __init__(self, root: str, folder: str, column: str, named: list):
-    self.images: list[bytes] = []
+  def __init__(self, file: Callable[[str], bytes], column: str, named: list):
+    super().__init__(file)
     self.given = bool(named)
-    self._root, self._folder, self._column, self._named, self._placeholders = root, folder, column, named, 0
+    self._column, self._named, self._placeholders = column, named, 0
 
   def next(self) -> Picture:
     """The next that the line names. One too many is counted, to be told of at the end."""
@@ -126,29 +130,12 @@ class _Pictures:
       return self.read(self._named[i], f"{self._column}[{i}]")
     return Picture(len(self.images))
 
-  def read(self, reference: Any, field: str) -> Picture:
-    """BadRecord names the field where there is no such picture."""
-    if isinstance(reference, dict):
-      reference = reference.get("url") or reference.get("path")
-    if not isinstance(reference, str):
-      raise BadRecord(f"{field} must be a file name or a data: URI")
-    try:
-      data = reference.startswith("data:")
-      self.images.append(_of_data_uri(reference) if data else self._of_file(reference))
-    except BadRecord as error:
-      raise BadRecord(f"{field}: {error}") from None
-    return Picture(len(self.images) - 1)
-
   def require_all_shown(self):
     if self._placeholders != len(self._named):
       raise BadRecord(
         f"{self._column} has {len(self._named)} pictures, the texts have {self._placeholders} {PLACEHOLDER}; "
         "each picture needs its place"
       )
-
-  def _of_file(self, name: str) -> bytes:
-    beside = os.path.lexists(Path(self._root, self._folder, name))
-    return inside.read(self._root, name, self._folder if beside else "")
 
 
 def _turn(turn: Any, field: str, pictures: _Pictures) -> Turn:
@@ -189,21 +176,10 @@ def _of_part(part: Any, field: str, pictures: _Pictures) -> list[Part]:
       return [pictures.read(reference, f"{field}.image_url")]
     case {"type": "image", "image": reference} if reference:
       return [pictures.read(reference, f"{field}.image")]
+    case {"type": "image", "url": str()} | {"type": "image", "path": str()}:
+      return [pictures.read(part, field)]
     case {"type": "image"}:
       return [pictures.next()]
   raise BadRecord(
     f'{field} must be {{"type": "text", "text": …}} or {{"type": "image_url", "image_url": {{"url": …}}}}'
   )
-
-
-def _of_data_uri(reference: str) -> bytes:
-  head, comma, body = reference.partition(",")
-  if not comma or not head.endswith(";base64"):
-    raise BadRecord("a data: URI must be of base64, as data:image/png;base64,…")
-  try:
-    image = base64.b64decode(re.sub(r"\s", "", body), validate=True)
-  except (binascii.Error, ValueError) as error:
-    raise BadRecord(f"the base64 of a data: URI is broken: {error}") from None
-  if not image:
-    raise BadRecord("a data: URI is empty")
-  return image

@@ -30,7 +30,8 @@ LISTS = tuple(f"metadata{suffix}" for suffix in TABLES)
 
 
 def fits(survey: Survey) -> bool:
-  return (survey.pictures or bool(survey.of_kind("list"))) and not survey.of_kind("conversations")
+  told = survey.of_kind("conversations") or survey.of_kind("edits")  # whose pictures these are
+  return (survey.pictures or bool(survey.of_kind("list"))) and not told
 
 
 def open_folder(source: str, given: Given) -> "ListedFolder | UnlistedFolder":

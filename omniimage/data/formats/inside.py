@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 from omniimage.data.records import BadRecord
@@ -25,6 +26,15 @@ def read(root: str, name: str, base: str = "", *, may_be_empty: bool = False) ->
     raise BadRecord(f"{shown(name)} cannot be read: {error.strerror or error}") from None
   if not content and not may_be_empty:
     raise BadRecord(f"{shown(name)} is empty: it has 0 bytes")
+  return content
+
+
+def beside(root: str, folder: str) -> Callable[[str], bytes]:
+  """A name → what is read of the file, which lies in a folder of `root`, or else is named from `root` on."""
+
+  def content(name: str) -> bytes:
+    return read(root, name, folder if os.path.lexists(Path(root, folder, name)) else "")
+
   return content
 
 

@@ -1,13 +1,14 @@
 """A look at a source, from which its format is guessed."""
 
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from omniimage.data.formats import listing
+from omniimage.data.formats import listing, tars
 from omniimage.data.formats.captions import DEFAULT_COLUMNS, listed
 from omniimage.data.formats.format import Given
+from omniimage.data.formats.recipes import recipe_of
 from omniimage.data.formats.tables import TABLES, JsonLines, Parquet, open_table
 from omniimage.errors import UserError
 
@@ -25,8 +26,8 @@ class Summary:
   Attributes:
     name: relative to the source.
     columns: empty where it cannot be read.
-    kind: "conversations"; "images": it holds them; "list": it names them; "addresses":
-      where on the web they are; "text"; "": none of these.
+    kind: "conversations"; "edits": of a known set of them; "images": it holds them; "list": it names them;
+      "addresses": where on the web they are; "text"; "": none of these.
     image: the column of a picture, if there is one.
   """
 
@@ -42,7 +43,7 @@ class Survey:
 
   Attributes:
     suffixes: in lower case.
-    tables: the lists of rows.
+    tables: the lists of rows, and the first tar if it has edits.
   """
 
   source: str
@@ -81,7 +82,15 @@ def survey(source: str, given: Given) -> Survey:
   tables = [name for name in names if listing.suffix(name) in TABLES]
   tables = [given.metadata] if given.metadata else tables
   summaries = tuple(summary(str(Path(root, name)), name, given) for name in tables[:TABLES_READ])
+  if not given.metadata:
+    summaries += _of_tar(root, [name for name in names if listing.suffix(name) in tars.TARS], given)
   return Survey(source, frozenset(map(listing.suffix, names)), summaries)
+
+
+def _of_tar(root: str, names: Sequence[str], given: Given) -> tuple[Summary, ...]:
+  """Of the first one, if it has edits."""
+  columns = tuple(tars.columns(str(Path(root, names[0])))) if names else ()
+  return (Summary(names[0], columns, "edits", ""),) if _has_edits(columns, given) else ()
 
 
 def summary(path: str, name: str, given: Given) -> Summary:
@@ -91,8 +100,10 @@ def summary(path: str, name: str, given: Given) -> Summary:
   except UserError:
     return Summary(name, (), "", "")
   image = image_column(columns, given)
-  if isinstance(table, JsonLines) and any(column in columns for column in CONVERSATIONS):
+  if isinstance(table, JsonLines | Parquet) and any(column in columns for column in CONVERSATIONS):
     kind = "conversations"
+  elif _has_edits(columns, given):
+    kind = "edits"
   elif isinstance(table, Parquet) and image and table.holds_bytes(image):
     kind = "images"
   elif image:
@@ -103,6 +114,11 @@ def summary(path: str, name: str, given: Given) -> Summary:
     said = given.caption_columns or any(column in columns for column in DEFAULT_COLUMNS)
     kind = "text" if said else ""
   return Summary(name, columns, kind, image)
+
+
+def _has_edits(columns: Collection[str], given: Given) -> bool:
+  """Where a picture or a caption is asked for by its column, it is captioned pictures that are wanted."""
+  return bool(recipe_of(columns)) and not given.image_column and not given.caption_columns
 
 
 def image_column(columns: Collection[str], given: Given) -> str:

@@ -1,7 +1,9 @@
 import base64
 import json
 
+import pyarrow
 import pytest
+from pyarrow import parquet
 
 from omniimage.errors import UserError
 from tests.data.formats.made import picture, problems, read, said, write
@@ -47,12 +49,26 @@ def test_parts_hold_paths_data_uris_or_take_the_next_of_the_list(tmp_path):
     {"messages": parts({"type": "image_url", "image_url": {"url": "a.png"}})},
     {"messages": parts({"type": "image_url", "image_url": uri(picture(1))})},
     {"messages": parts({"type": "image", "image": "a.png"})},
+    {"messages": parts({"type": "image", "url": "a.png"})},
+    {"messages": parts({"type": "image", "path": "a.png"})},
     {"images": ["a.png"], "messages": parts({"type": "image"})},
     {"images": [{"path": "a.png"}], "messages": parts({"type": "text", "text": "<image>"})},
   ]
   found = read(chat(tmp_path, *rows))
   assert all(said(row) == [("user", ["What?", "<0>"]), ("assistant", ["A cat."])] for row in found)
-  assert {row.record.images for row in found} == {(picture(1),)} and len(found) == 5
+  assert {row.record.images for row in found} == {(picture(1),)} and len(found) == len(rows)
+
+
+@pytest.mark.parametrize("value", [picture(1), {"bytes": picture(1), "path": None}, [{"bytes": picture(1)}]])
+def test_parquet_holds_conversations_and_their_pictures(tmp_path, value):
+  rows = [{"image": value, "conversations": SEEN}, {"image": value, "conversations": SEEN[1:]}]
+  parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "chat.parquet")
+  found = read(tmp_path)
+  assert said(found[0]) == [("user", ["<0>", "What is it?"]), ("assistant", ["A cat."])]
+  assert found[0].record.images == (picture(1),)
+  assert problems(found) == {
+    "chat.parquet:1": "image has 1 pictures, the texts have 0 <image>; each picture needs its place"
+  }
 
 
 def test_a_placeholder_is_text_where_a_line_gives_no_picture(tmp_path):
@@ -69,7 +85,7 @@ def test_a_placeholder_is_text_where_a_line_gives_no_picture(tmp_path):
     ({"image": "../c.png", "conversations": SEEN}, "image[0]: ../c.png leads outside"),
     ({"image": "/etc/passwd", "conversations": SEEN}, "outside"),
     ({"image": "http://example.org/c.png", "conversations": SEEN}, "is an address"),
-    ({"image": 7, "conversations": SEEN}, "image[0] must be a file name"),
+    ({"image": 7, "conversations": SEEN}, "image[0]: a picture must be a file name"),
     ({"conversations": [{"from": "robot", "value": "x"}]}, "conversations[0].from is 'robot'; expected user or human"),
     ({"conversations": [SEEN[1], {"from": "human"}]}, "conversations[1].value must be a text"),
     ({"conversations": [{"from": "gpt", "value": " "}]}, "conversations[0].value is empty"),

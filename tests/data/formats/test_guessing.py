@@ -8,9 +8,11 @@ from omniimage.errors import UserError
 from tests.data.formats.made import picture, tar, write
 
 CHAT = json.dumps({"image": "images/a.png", "conversations": [{"from": "gpt", "value": "<image>"}]})
+EDIT = json.dumps({"input_images": ["images/a.png"], "instruction": "a", "output_image": "images/a.png"})
 SOURCES = {
   "folder": {"a.png": picture(), "metadata.csv": "file_name,text\na.png,a\n", "README.txt": "read me"},
   "conversations": {"images/a.png": picture(), "chat.jsonl": CHAT},
+  "edits": {"images/a.png": picture(), "edits.jsonl": EDIT},
   "text": {"a.txt": "a", "LICENSE": "free"},
 }
 

@@ -162,6 +162,6 @@ def test_img2dataset_leaves_its_lists_beside_the_shards(tmp_path):
 
 
 def test_a_large_member_is_not_read(tmp_path, monkeypatch):
-  monkeypatch.setattr("omniimage.data.formats.webdataset.MAX_BYTES", 1000)
+  monkeypatch.setattr("omniimage.data.formats.tars.MAX_BYTES", 1000)
   path = tar(tmp_path / "a.tar", [*members(1), ("1.png", io.BytesIO(bytes(2000)).getvalue()), ("1.txt", "x")])
   assert "2000 bytes" in problems(read(path))["a.tar/1"]
