@@ -1,7 +1,7 @@
 """Makes a data set of your own pictures, in the one format that training reads.
 
   python -m launch.prepare --source=PATH_OR_NAME --out=DIR
-    [--format=folder|webdataset|parquet|conversations|text|tfds|scenes|emoji]
+    [--format=folder|webdataset|parquet|conversations|edits|text|tfds|scenes|emoji]
     [--image_column=NAME --caption_column=NAME_OR_TEMPLATE --split_column=NAME --metadata=FILE --map=FEATURE=ROLE]
     [--held_out=SHARE --workers=N --name=NAME --licence=NOTE] [--runner=NAME [-- OPTIONS_OF_THE_RUNNER]]
 

@@ -79,6 +79,11 @@ def _guess(source: str, given: Given) -> str:
       "with img2dataset for example"
     )
   what = f"looks like {' and '.join(fitting)}" if fitting else "looks like no format"
+  if not fitting and ".json" in found.suffixes:
+    raise UserError(
+      f"--source={shown(source)} {what}: {found}; if a .json is a list of rows, write it as lines: "
+      f"jq -c '.[]' FILE.json > FILE.jsonl; or say what it is with --format={'|'.join(FORMATS)}"
+    )
   raise UserError(f"--source={shown(source)} {what}: {found}; say which with --format={'|'.join(fitting or FORMATS)}")
 
 

@@ -63,7 +63,7 @@ class Edits:
   def found(self) -> str:
     recipes = {file.recipe: RECIPES[file.recipe] for file in self._files if file.recipe}
     named = " and ".join(f"{name} has them ({', '.join(sorted(recipe.needs))})" for name, recipe in recipes.items())
-    return f"edits as {named} in {listed([file.name for file in self._files])}"
+    return f"as {named} in {listed([file.name for file in self._files])}"
 
   def units(self) -> Sequence[Unit]:
     units = []

@@ -21,21 +21,26 @@ class Pictures:
 
   def read(self, reference: Any, field: str) -> Picture:
     """The next picture. BadRecord names the field that has none."""
+    if is_empty(reference):
+      raise BadRecord(f"no picture: {field} is empty")
     try:
       self.images.append(self._content(reference))
     except BadRecord as error:
-      raise BadRecord(f"{field}: {error}") from None
+      raise BadRecord(f"no picture: {field}: {error}") from None
     return Picture(len(self.images) - 1)
 
   def _content(self, reference: Any) -> bytes:
     match reference:
-      case bytes(content) | {"bytes": bytes(content)} if content:
+      case bytes(content) | {"bytes": bytes(content)}:
         return content
-      case str(name) | {"url": str(name)} | {"path": str(name)} if name:
+      case str(name) | {"url": str(name)} | {"path": str(name)}:
         return _of_data_uri(name) if name.startswith("data:") else self._file(name)
-      case None | b"" | "" | {"bytes": None | b""}:
-        raise BadRecord("there is no picture")
     raise BadRecord(f"a picture must be a file name, a data: URI or bytes; this is a {type(reference).__name__}")
+
+
+def is_empty(reference: Any) -> bool:
+  """Whether it is none, or a struct of nothing else."""
+  return not any(reference.values()) if isinstance(reference, dict) else reference in (None, "", b"", [])
 
 
 def _of_data_uri(reference: str) -> bytes:

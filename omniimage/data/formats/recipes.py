@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from omniimage.data.formats.captions import texts
-from omniimage.data.formats.pictures import Pictures
+from omniimage.data.formats.pictures import Pictures, is_empty
 from omniimage.data.records import BadRecord, Part, Text, Turn
 
 PLACE = re.compile(r"(?:<img>)?<\|image_(\d+)\|>(?:</img>)?")  # of a picture in OmniGen's instructions, from 1
@@ -59,7 +59,9 @@ class Edit:
 
   def turns(self, fields: Mapping[str, Any], pictures: Pictures) -> tuple[Turn, ...]:
     given = [entry for column in self.shown for entry in _entries(fields, column)]
-    given += [entry for column in self.may_show if fields.get(column) for entry in _entries(fields, column)]
+    given += [
+      entry for column in self.may_show if not is_empty(fields.get(column)) for entry in _entries(fields, column)
+    ]
     asked = self._asked(given, _said(fields.get(self.told), self.told), pictures)
     return Turn("user", tuple(asked)), Turn("assistant", (pictures.read(fields.get(self.drawn), self.drawn),))
 
@@ -151,10 +153,10 @@ def recipe_of(columns: Collection[str]) -> str:
 def _entries(fields: Mapping[str, Any], column: str) -> list[tuple[str, Any]]:
   """(field for messages, reference) of each picture of a column that has one or a list. BadRecord where none."""
   value = fields.get(column)
+  if is_empty(value):
+    raise BadRecord(f"no picture: {column} is empty")
   if not isinstance(value, list):
     return [(column, value)]
-  if not value:
-    raise BadRecord(f"{column}: there is no picture")
   return [(f"{column}[{i}]", entry) for i, entry in enumerate(value)]
 
 

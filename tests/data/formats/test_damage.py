@@ -51,6 +51,26 @@ def chats(root):
   return write(root, {"chat.jsonl": rows, **pictures()}), "chat.jsonl"
 
 
+def steps(root):
+  rows = "".join(
+    json.dumps({"image_list": [f"{i}.png", "0.png"], "instruction_list": [["número", "x"]]}) + "\n" for i in range(6)
+  )
+  return write(root, {"edits.jsonl": rows, **pictures()}), "edits.jsonl"
+
+
+def edited_columns(root):
+  rows = [{"src_img": picture(i), "edited_img": picture(i), "edited_prompt_list": [f"{i}"]} for i in range(6)]
+  root.mkdir(exist_ok=True)
+  parquet.write_table(pyarrow.Table.from_pylist(rows), root / "a.parquet", row_group_size=2)
+  return str(root), "a.parquet"
+
+
+def edited_shards(root):
+  ends = ("src_img.png", picture()), ("edited_img.png", picture(1)), ("edited_prompt_list.json", '["x"]')
+  tar(root / "a.tar.gz", [(f"{i}.{end}", content) for i in range(6) for end, content in ends], "w:gz")
+  return str(root), "a.tar.gz"
+
+
 def pictures():
   return {f"{i}.png": picture(i) for i in range(6)}
 
@@ -63,7 +83,9 @@ def damaged(content: bytes, rng: random.Random) -> bytes:
   return content[:start] + middle + (b"" if rng.random() < 0.2 else content[stop:])
 
 
-@pytest.mark.parametrize("make", [listed, comma_separated, shards, zipped, columns, chats])
+@pytest.mark.parametrize(
+  "make", [listed, comma_separated, shards, zipped, columns, chats, steps, edited_columns, edited_shards]
+)
 def test_no_damage_ends_in_a_traceback(tmp_path, make):
   source, name = make(tmp_path / "set")
   assert len(read(source)) == 6

@@ -186,7 +186,7 @@ BAD = {
   "edited_img: there is no file gone.png": ("OmniEdit", {"edited_img": "gone.png"}),
   "src_img: ../a.png leads outside": ("OmniEdit", {"src_img": "../a.png"}),
   "src_img: http://x.org/a.png is an address": ("OmniEdit", {"src_img": "http://x.org/a.png"}),
-  "src_img: there is no picture": ("OmniEdit", {"src_img": None}),
+  "no picture: src_img is empty": ("OmniEdit", {"src_img": {"bytes": None, "path": None}}),
   "src_img: a picture must be a file name, a data: URI or bytes; this is a int": ("OmniEdit", {"src_img": 7}),
   "edited_prompt_list says nothing": ("OmniEdit", {"edited_prompt_list": ["", " "]}),
   "edited_prompt_list is a dict, not a text": ("OmniEdit", {"edited_prompt_list": {"a": 1}}),
@@ -199,9 +199,9 @@ BAD = {
     {"image_list": ["images/0.png"], "instruction_list": []},
   ),
   "instruction_list must be a list": ("Bagel", {"instruction_list": "a"}),
-  "image_list: there is no picture": ("Bagel", {"image_list": []}),
+  "no picture: image_list is empty": ("Bagel", {"image_list": []}),
   "input_image[1]: there is no file gone.png": ("ShareGPT-4o-Image", {"input_image": ["images/0.png", "gone.png"]}),
-  "output_image: there is no picture": ("OmniGen2", {"output_image": None}),
+  "no picture: output_image is empty": ("OmniGen2", {"output_image": None}),
   "instruction has places for the pictures [1, 3], but there are 2": (
     "OmniGen2",
     {"instruction": "<|image_1|> <|image_3|>", "input_images": ["images/0.png"] * 2},
@@ -229,11 +229,11 @@ def test_a_row_without_a_column_names_it(tmp_path):
 def test_in_parquet_and_tars_a_bad_row_is_named_too(tmp_path):
   row = ROWS["OmniEdit"][0]
   bad = read(as_parquet(tmp_path / "parquet", [row, {**row, "edited_img": None}]))
-  assert problems(bad) == {"0.parquet:1": "edited_img: there is no picture"}
+  assert problems(bad) == {"0.parquet:1": "no picture: edited_img is empty"}
   row = {"input_image": ["0.png"], "input_prompt": "a", "output_image": "2.png"}
   members = [("a.0.png", BEFORE), ("a.json", json.dumps(row)), ("b.src.png", BEFORE), ("b.json", "{")]
   bad = problems(read(tar(tmp_path / "a.tar", members)))
-  assert "output_image: the sample has no member 2.png; it has" in bad["a.tar/a"]
+  assert "no picture: output_image: the sample has no member 2.png; it has" in bad["a.tar/a"]
   assert "b.json is no JSON" in bad["a.tar/b"]
 
 
@@ -261,10 +261,10 @@ def test_pictures_of_omnigen_stand_where_its_words_say(tmp_path):
 
 def test_a_picture_that_a_row_may_lack_is_shown_where_it_has_one(tmp_path):
   row = ROWS["AnyEdit"][0]
-  rows = [{**row, "visual_input": LAST}, {**row, "visual_input": None}]
+  rows = [{**row, "visual_input": LAST}, {**row, "visual_input": None}, {**row, "visual_input": b""}]
   found = read(as_parquet(tmp_path / "set", rows))
   assert said(found[0]) == [("user", ["<0>", "<1>", "make it red"]), ("assistant", ["<2>"])]
-  assert found[0].record.images == (BEFORE, LAST, AFTER) and said(found[1]) == EDIT
+  assert found[0].record.images == (BEFORE, LAST, AFTER) and said(found[1]) == said(found[2]) == EDIT
 
 
 def test_texts_with_such_columns_are_not_taken_for_edits(tmp_path):

@@ -58,6 +58,12 @@ def test_what_looks_like_no_format_says_what_was_found(tmp_path, files):
     open_format(source, None, Given())
 
 
+def test_one_long_json_list_is_to_be_written_as_lines(tmp_path):
+  source = write(tmp_path, {"edits.json": f"[{EDIT}]", "README.md": "read me"})
+  with pytest.raises(UserError, match=r"looks like no format: .*jq -c '.\[\]' FILE.json > FILE.jsonl"):
+    open_format(source, None, Given())
+
+
 def test_a_source_that_is_not_there_says_what_to_give(tmp_path):
   for source in (str(tmp_path / "nowhere"), "scene", "tfds"):
     with pytest.raises(UserError, match=r"is not there; give a folder"):
