@@ -109,16 +109,13 @@ class Edits:
 
 def _files(root: str, names: Sequence[str], given: Given) -> list[File]:
   """Those of edits, and those that cannot be read. UserError where there are none of edits."""
-  files, others, of_tars = [], {}, ""
-  for name in names:
-    path = str(Path(root, name))
-    if listing.suffix(name) in TARS:
-      of_tars = of_tars or recipe_of(tars.columns(path))  # all shards of a set are alike
-      if of_tars:
-        files.append(File(name, recipe=of_tars))
-      continue
+  shards = [name for name in names if listing.suffix(name) in TARS]
+  of_shards = next(filter(None, (recipe_of(tars.columns(str(Path(root, name)))) for name in shards)), "")
+  files = [File(name, recipe=of_shards) for name in shards if of_shards]  # all shards of a set are alike
+  others = {}
+  for name in [name for name in names if listing.suffix(name) not in TARS]:
     try:
-      table = open_table(path)
+      table = open_table(str(Path(root, name)))
       columns = table.columns()
     except UserError as error:
       files.append(File(name, str(error)))

@@ -245,6 +245,13 @@ def test_a_cut_tar_gives_what_is_before_the_cut(tmp_path):
   assert found[0].record and "truncated" in problems(found)["0.tar"]
 
 
+def test_a_shard_that_cannot_be_read_is_a_row_wherever_it_stands(tmp_path):
+  as_tar(tmp_path, [ROWS["OmniEdit"][0]])
+  write(tmp_path, {"00.tar": b"no tar" * 100, "z.tar": b""})
+  found = problems(read(tmp_path, "edits"))
+  assert list(found) == ["00.tar", "z.tar"] and all("truncated" in problem for problem in found.values())
+
+
 def test_pictures_of_omnigen_stand_where_its_words_say(tmp_path):
   row = ROWS["OmniGen2"][0]
   rows = [
