@@ -344,6 +344,25 @@ def test_a_path_is_typed_as_any_other(folder, text_tokenizer, monkeypatch):
     assert len(opened(typed, text_tokenizer)) == len(RECORDS)
 
 
+def test_several_folders_with_weights_are_a_mixture(folder, tmp_path, text_tokenizer):
+  stored_records.write(tmp_path / "texts", {"train": RECORDS[:2]})
+  both = opened(f"{folder}:0.3,{tmp_path}/texts:.7", text_tokenizer)
+  assert both.catalogue().parts == ((len(RECORDS), 0.3), (2, 0.7))
+  assert both.key(len(RECORDS) + 1) == f"sources[1]: {RECORDS[1].key}"
+
+
+def test_a_folder_that_is_called_like_a_weight_is_a_folder(folder, tmp_path, text_tokenizer):
+  stored_records.write(tmp_path / "mine:0.3,yours:1", {"train": RECORDS[:2]})
+  assert len(opened(tmp_path / "mine:0.3,yours:1", text_tokenizer)) == 2
+  with pytest.raises(UserError, match=r"mine:0\.3,yours"):
+    opened(f"{tmp_path}/mine:0.3,yours", text_tokenizer)  # no weight: a path, and there is none
+
+
+def test_weights_of_nothing_are_refused(folder, text_tokenizer):
+  with pytest.raises(SettingsError, match=r"weights\[1\]=0.0"):
+    opened(f"{folder}:1,{folder}:0", text_tokenizer)
+
+
 def test_worker_processes_get_a_copy_that_reads_the_same(folder, text_tokenizer):
   source = opened(folder, text_tokenizer, templates=("see {}",))
   copy = pickle.loads(pickle.dumps(source))

@@ -1,5 +1,7 @@
 """One's own data, as `launch.prepare` has made it: a folder of `omniimage.data.prepared`."""
 
+import dataclasses
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -11,6 +13,8 @@ from omniimage.data.codes import StoredCodes
 from omniimage.data.conversation import Tokenizer
 from omniimage.data.records import BadRecord, Record
 from omniimage.data.sources.coded import CodedSource
+from omniimage.data.sources.mixture import MixtureSettings, MixtureSource
+from omniimage.data.sources.source import Source
 from omniimage.data.sources.stored import StoredSettings, StoredSource
 from omniimage.errors import UserError, require
 from omniimage.paths import absolute
@@ -22,7 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RecordsSettings(StoredSettings):
-  path: str  # of the folder
+  path: str  # of the folder; or of several, each with its weight: photos:0.7,texts:0.3
 
 
 @dataclass(frozen=True)
@@ -53,10 +57,13 @@ class PreparedSplit:
       raise
 
 
-def open_records(
-  settings: RecordsSettings, split: str, sizes: Sequence[Size], text_tokenizer: Tokenizer
-) -> StoredSource:
-  """A split of a prepared folder. UserError where it is none, or not finished, or has nothing to train on."""
+def open_records(settings: RecordsSettings, split: str, sizes: Sequence[Size], text_tokenizer: Tokenizer) -> Source:
+  """A split of a prepared folder, or the mixture of several. UserError where one is none, or not finished, or has
+  nothing to train on."""
+  if parts := weighted(settings.path):
+    sources = tuple(dataclasses.replace(settings, path=path) for path, _ in parts)
+    mixture = MixtureSettings("mixture", sources, tuple(weight for _, weight in parts))
+    return MixtureSource(mixture, split, sizes, text_tokenizer)
   from omniimage.data.prepared import Prepared  # and what reads the shards, which other sources do without
 
   require(
@@ -74,6 +81,14 @@ def open_records(
   empty = f"{path} holds out no records to evaluate on; prepare it with --held_out=0.05 in another folder"
   stored = PreparedSplit(prepared, split) if split in prepared.splits else None
   return StoredSource(settings, stored, sizes, text_tokenizer, empty)
+
+
+def weighted(path: str) -> list[tuple[str, float]]:
+  """The folders and weights of `photos:0.7,texts:0.3`; none where that is one folder, whatever it is called."""
+  parts = [re.fullmatch(r"(.*[^:]):(\d+(?:\.\d*)?|\.\d+)", part) for part in path.split(",")]
+  if not all(parts) or absolute(path).exists():
+    return []
+  return [(part[1], float(part[2])) for part in parts]
 
 
 def open_codes(
