@@ -19,7 +19,7 @@ from tests.launch import in_process
 TINY = "--config=configs/scenes.py:tiny"
 RUN = Run(small.settings(), {}, small.text_tokenizer(), step=1)
 KEYS = [".".join(path) for path, _ in numbers_to_try.leaves(scenes.get_config("tiny").to_dict())]
-DRAWS = ("temperature", "guidance", "token_guidance", "text_guidance", "seed")
+DRAWS = ("temperature", "top_k", "top_p", "min_p", "guidance", "token_guidance", "text_guidance", "seed")
 FLAGS = {
   "sample": (*DRAWS, "num_images", "scale"),
   "evaluate": (*DRAWS, "prompts", "install_seconds"),
