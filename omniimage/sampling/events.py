@@ -1,15 +1,19 @@
 """What comes of a session, as it comes.
 
-Nothing that was given is revised: texts, codes and chunks only follow on one another. An image is all of its codes, in
-raster order, then all of its chunks, from the top, then itself. Arrays are NumPy's, and the receiver's to keep.
+Nothing that was given is revised: texts, codes and chunks only follow on one another. An answer is texts and images,
+one after another. A text is its words, then itself. An image is all of its codes, in raster order, then all of its
+chunks, from the top, then itself. Arrays are NumPy's, and the receiver's to keep.
 
 Axes: h × w visual tokens, H × W pixels.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+
+from omniimage.data.conversation import ImageTurn, TextTurn, Turn
 
 
 @dataclass(frozen=True)
@@ -61,3 +65,14 @@ class Image:
 
 
 Event = Text | TextEnd | Codes | Chunk | Image
+
+
+def turns_of(events: Iterable[Event]) -> list[Turn]:
+  """What an answer says and shows, the assistant's parts: texts that are not empty, and images in pixels."""
+  turns = []
+  for event in events:
+    if isinstance(event, TextEnd) and event.text:
+      turns.append(TextTurn(event.text, is_target=True))
+    elif isinstance(event, Image):
+      turns.append(ImageTurn(np.round((event.pixels.clip(-1, 1) + 1) * 127.5).astype(np.uint8), is_target=True))
+  return turns

@@ -1,8 +1,10 @@
-"""From prompts to pictures with a trained model: many at once, or one as it comes."""
+"""From prompts and conversations to pictures and texts with a trained model: many at once, or one as it comes."""
 
 import dataclasses
 import functools
+import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import flax
@@ -17,11 +19,26 @@ from omniimage.data.text import TextTokenizer
 from omniimage.models.layers import patchify, unpatchify
 from omniimage.models.omni import Omni, Params
 from omniimage.sampling.autoregressive import prefill, sample_tokens
+from omniimage.sampling.context import Context, codes_of, place_codes
 from omniimage.sampling.diffusion import paint, text_conditions
-from omniimage.sampling.prompts import pad, read_prompt, read_turns, to_float
-from omniimage.sampling.session import Answer, Pieces, Session
+from omniimage.sampling.events import TextEnd, turns_of
+from omniimage.sampling.pictures import Picture
+from omniimage.sampling.pieces import Pieces
+from omniimage.sampling.prompts import (
+  BUCKET,
+  Part,
+  pad,
+  read_prompt,
+  read_turns,
+  room_for_text,
+  to_float,
+  without_padding,
+  without_words,
+)
+from omniimage.sampling.session import WORDS, Answer, Session, form_of, unguided, words_of
 from omniimage.settings import SamplingSettings, Settings
 from omniimage.streams import Stream, fold
+from omniimage.workdir import load_run
 
 GRAY = 0.0  # what is still to come, in [-1, 1]
 
@@ -42,7 +59,7 @@ class Drawing:
 
 
 class Generator:
-  """Draws prompts. Compiles once for each number of prompts and length of prompt; `session` once for each length."""
+  """Draws and answers. Compiles once for each number of prompts and bucket of lengths, for sessions once a bucket."""
 
   def __init__(self, settings: Settings, params: Params, text_tokenizer: TextTokenizer):
     """`params` as stored (stacked): {tokenizer, prior, decoder}."""
@@ -50,10 +67,22 @@ class Generator:
     self.text_tokenizer = text_tokenizer
     self.load(params)
     self._draw = jax.jit(functools.partial(draw_prompts, self.omni), static_argnames="sampling")
+    self._write = jax.jit(functools.partial(write_prompts, self.omni), static_argnames=("new_tokens", "sampling"))
     self._reconstruct = jax.jit(functools.partial(reconstruct, self.omni))
     self._repaint = jax.jit(functools.partial(repaint, self.omni), static_argnames="sampling")
     self._preview = jax.jit(functools.partial(render_written, self.omni))
     self._pieces = Pieces(self.omni)
+
+  @classmethod
+  def from_workdir(cls, path: str | os.PathLike, aspect_ratio: str | None = None) -> "Generator":
+    """That of a trained run's last checkpoint. UserError where there is none.
+
+    Args:
+      aspect_ratio: width:height of what is drawn, one of the run's; None: the first.
+    """
+    run = load_run(path)
+    settings = run.settings if aspect_ratio is None else run.settings.drawing(aspect_ratio)
+    return cls(settings, run.params, run.text_tokenizer)
 
   def load(self, params: Params):
     """Draws with other parameters from here on, without compiling again."""
@@ -70,16 +99,18 @@ class Generator:
   def prompt_tokens(self, prompts: list[str]) -> tuple[np.ndarray, np.ndarray]:
     """Prompts as tokens up to where codes begin: (B, P) padded on the right, and lengths (B,). Raises UserError."""
     settings, v = self.omni.settings, self.omni.vocabulary
-    before_codes = [v.assistant, *v.opening(settings.buckets[0].rows, settings.buckets[0].columns)]
-    return pad([[v.user, *read_prompt(prompt, settings, self.text_tokenizer), *before_codes] for prompt in prompts], v)
+    read = [read_prompt(prompt, settings, self.text_tokenizer) for prompt in prompts]
+    return pad([[v.user, *tokens, v.assistant, *self._opening] for tokens in read], v)
 
   def __call__(self, prompts: list[str], seed: int = 0, **changes) -> Drawing:
     """Draws each prompt once. `changes` override `settings.sampling`, for example `guidance=2.0`. SettingsError where
     they cannot be."""
     sampling = self._sampling(changes)
-    tokens, lengths = self.prompt_tokens(prompts)
-    keys = row_keys(seed, len(prompts))
-    return self._draw(self.params, tokens, lengths, keys, sampling=sampling)
+    return self._drawn(*self.prompt_tokens(prompts), row_keys(seed, len(prompts)), sampling)
+
+  def draw(self, prompt: str, n: int = 1, seed: int = 0, **changes) -> Drawing:
+    """`n` drawings of one prompt."""
+    return self([prompt] * n, seed, **changes)
 
   def repaint(self, prompts: list[str], codes: Array, seed: int = 0, **changes) -> Drawing:
     """Paints given codes (B, h, w) under the prompts: the decoder alone, without the prior's choice of codes."""
@@ -89,7 +120,7 @@ class Generator:
     return self._repaint(self.params, tokens, lengths, codes, keys, sampling=sampling)
 
   def session(
-    self, turns: str | Sequence[str | np.ndarray | Turn], seed: int = 0, text_first: bool = False, **changes
+    self, turns: Part | Sequence[Part], seed: int = 0, answer: str = "image", context: Context | None = None, **changes
   ) -> Session:
     """Opens a conversation, to be answered by the assistant, event by event (`omniimage.sampling.events`).
 
@@ -97,23 +128,88 @@ class Generator:
     first event is asked for.
 
     Args:
-      turns: texts and images (H, W, 3) uint8, in order, or one text. They are the user's; what the assistant has said
-        and shown before is TextTurn(text, is_target=True) and ImageTurn(image, is_target=True).
-      text_first: the answer begins with text, and only where that begins an image does the image follow.
+      turns: texts and pictures in order, or one of them: files (a path that is no str), images of Pillow or arrays
+        (…, …, 3) uint8, which come to the model's size as those of the data do. They are the user's; what the assistant
+        has said and shown before is TextTurn(text, is_target=True) and ImageTurn(image, is_target=True), its image in
+        pixels or as the codes (h, w) int32 that it has drawn.
+      answer: "image", "text" (up to where it ends or an image begins), "free" (texts and images until the model ends
+        its turn) or "image_first" (as "free", begun with an image).
+      context: of this generator and its parameters, of conversations that begin as this one: what it has read of it is
+        not read again. One session at a time has it.
       changes: as above.
 
     Raises UserError where the model cannot read the turns, SettingsError where changes cannot be.
     """
+    sampling, form = self._sampling(changes), form_of(answer)
+    encoded = read_turns(turns, self.omni.settings, self.text_tokenizer, self.omni.vocabulary, form.image_first)
+    answering = Answer(self.omni, self._pieces, self.text_tokenizer, row_keys(seed, 1), sampling)
+    return Session(answering.events(encoded, form, context or self.context()))
+
+  def context(self) -> Context:
+    """An empty one, for the parameters of now."""
+    return Context(self.omni, self._pieces, self.params)
+
+  def chat(self, turns: Part | Sequence[Part], seed: int = 0, answer: str = "free", **changes) -> list[Turn]:
+    """What the assistant says and shows, images in pixels; arguments as of `session`."""
+    return turns_of(self.session(turns, seed, answer, **changes))
+
+  def caption(self, image: Picture | str, seed: int = 0, **changes) -> str:
+    """What the model writes about a picture; a str is its path."""
+    events = self.session([_picture(image)], seed, "text", **changes)
+    return next(event.text for event in events if isinstance(event, TextEnd))
+
+  def edit(self, image: Picture | str, instruction: str, seed: int = 0, **changes) -> np.ndarray:
+    """A picture (H, W, 3) uint8 of the model's size, changed as the instruction says; a str is the path of the one
+    before."""
+    (edited,) = self.chat([_picture(image), instruction], seed, "image", **changes)
+    return edited.image
+
+  def draw_after(self, conversations: Sequence[Sequence[Part]], seeds: Sequence[int], **changes) -> Drawing:
+    """The image that follows each conversation, all at once: that of its own session with the seed of its own."""
     sampling = self._sampling(changes)
-    encoded = read_turns(turns, self.omni.settings, self.text_tokenizer, self.omni.vocabulary)
-    answer = Answer(self.omni, self._pieces, self.params, self.text_tokenizer, row_keys(seed, 1), sampling)
-    return Session(answer.events(encoded, text_first))
+    rows = [[*row, *self._opening] for row in self._read(conversations, image_next=True)]
+    return self._drawn(*pad(rows, self.omni.vocabulary), keys_of(seeds), sampling)
+
+  def write_after(self, conversations: Sequence[Sequence[Part]], seeds: Sequence[int], **changes) -> list[str]:
+    """The text that follows each conversation, up to where it ends or an image begins, all at once: that of its own
+    session with the seed of its own."""
+    v, settings = self.omni.vocabulary, self.omni.settings
+    tokens, lengths = pad(self._read(conversations, image_next=False), v)
+    rooms = room_for_text(settings) - lengths
+    new_tokens = -(-max(rooms) // BUCKET) * BUCKET
+    sampling = unguided(self._sampling(changes))
+    drawn = self._write(
+      self.params, tokens, lengths, rooms, keys_of(seeds), new_tokens=int(new_tokens), sampling=sampling
+    )
+    texts = (words_of(own[:room].tolist(), v)[0] for own, room in zip(np.asarray(drawn), rooms))
+    return [self.text_tokenizer.decode(words) for words in texts]
 
   def preview(self, codes: np.ndarray) -> np.ndarray:
     """The tokenizer's rendering (H, W, 3) of the first n codes (n,) of an image; the places of the others are gray."""
     size = self.omni.settings.buckets[0]
     padded = np.pad(codes, (0, size.tokens - len(codes))).reshape(size.rows, size.columns)
     return np.asarray(self._preview(self.params, padded, np.int32(len(codes))))
+
+  @property
+  def _opening(self) -> list[int]:
+    size = self.omni.settings.buckets[0]
+    return self.omni.vocabulary.opening(size.rows, size.columns)
+
+  def _read(self, conversations: Sequence[Sequence[Part]], image_next: bool) -> list[np.ndarray]:
+    """The tokens of each, its images encoded with those of all others."""
+    v = self.omni.vocabulary
+    encoded = [read_turns(turns, self.omni.settings, self.text_tokenizer, v, image_next) for turns in conversations]
+    codes = iter(codes_of(self._pieces, self.params, [image for one in encoded for image in one.images]))
+    return [place_codes(one, [next(codes) for _ in one.images], v.codes) for one in encoded]
+
+  def _drawn(self, tokens: np.ndarray, lengths: np.ndarray, keys: Array, sampling: SamplingSettings) -> Drawing:
+    """Prompts as `pad` gives them → drawing."""
+    bare = [without_words(row, self.omni.vocabulary) for row in without_padding(tokens, lengths)]
+    bare_lengths = np.asarray([len(row) for row in bare], np.int32)
+    padded = np.full_like(tokens, self.omni.vocabulary.pad)
+    for row, own in zip(padded, bare):
+      row[: len(own)] = own
+    return self._draw(self.params, tokens, lengths, padded, bare_lengths, keys, sampling=sampling)
 
   def _sampling(self, changes: dict[str, Any]) -> SamplingSettings:
     settings = self.omni.settings
@@ -123,6 +219,11 @@ class Generator:
 def row_keys(seed: int, rows: int) -> Array:
   """(rows,) random keys of the drawings of a seed, one a row."""
   return jax.random.split(fold(seeds.key(seed), Stream.DRAWINGS), rows)
+
+
+def keys_of(seeds: Sequence[int]) -> Array:
+  """(n,) random keys of drawings of a seed each: what each would have alone."""
+  return jnp.concatenate([row_keys(seed, 1) for seed in seeds])
 
 
 def reconstruct(omni: Omni, params: Params, images: Array) -> Array:
@@ -143,20 +244,58 @@ def render_written(omni: Omni, params: Params, codes: Array, written: Array) -> 
 
 
 def draw_prompts(
-  omni: Omni, params: Params, tokens: Array, lengths: Array, keys: Array, *, sampling: SamplingSettings
+  omni: Omni,
+  params: Params,
+  tokens: Array,
+  lengths: Array,
+  bare: Array,
+  bare_lengths: Array,
+  keys: Array,
+  *,
+  sampling: SamplingSettings,
 ) -> Drawing:
-  """Prompts (B, P) of one turn of the user, ending in `<image>` rows columns, → drawing. Pure; `params` unstacked."""
-  (B, P), size, v = tokens.shape, omni.settings.buckets[0], omni.vocabulary
+  """Prompts (B, P), ending in `<image>` rows columns, → drawing. `bare` (B, P) is what guidance compares them with.
+  Pure; `params` unstacked."""
+  (B, P), size = tokens.shape, omni.settings.buckets[0]
   prompt, prompt_lengths = tokens, lengths
   if sampling.guidance != 1:
-    wordless = [v.user, v.assistant, *v.opening(size.rows, size.columns)]
-    bare = jnp.broadcast_to(jnp.asarray(wordless + [v.pad] * (P - len(wordless))), (B, P))
-    prompt_lengths = jnp.concatenate([lengths, jnp.full((B,), len(wordless))])
-    prompt = jnp.concatenate([tokens, bare])
+    prompt, prompt_lengths = jnp.concatenate([tokens, bare]), jnp.concatenate([lengths, bare_lengths])
   written, hidden = prefill(omni, params, prompt, prompt_lengths, size.tokens)
   _, drawn = sample_tokens(omni, params, written, P, jnp.arange(size.tokens), keys, sampling, codes_only=True)
   codes = (drawn - omni.vocabulary.codes).reshape(B, size.rows, size.columns)
   return _finish(omni, params, tokens, lengths, hidden[:B], codes, keys, sampling)
+
+
+def write_prompts(
+  omni: Omni,
+  params: Params,
+  tokens: Array,
+  lengths: Array,
+  rooms: Array,
+  keys: Array,
+  *,
+  new_tokens: int,
+  sampling: SamplingSettings,
+) -> Array:
+  """Prompts (B, P) → tokens (B, new_tokens) of text behind each, until each row has a special among them or no more
+  room, of `rooms` (B,) tokens. Pure; `params` unstacked."""
+  B, P = tokens.shape
+  written, _ = prefill(omni, params, tokens, lengths, new_tokens)
+  nothing = jnp.full((B, new_tokens), omni.vocabulary.pad, jnp.int32)
+
+  def unfinished(carry):
+    first, ended, *_ = carry
+    return ~jnp.all(ended | (first >= rooms))
+
+  def write(carry):
+    first, ended, written, texts = carry
+    numbers = first + jnp.arange(WORDS)
+    written, drawn = sample_tokens(omni, params, written, P, numbers, keys, sampling, stream=Stream.WORDS)
+    ended |= jnp.any(drawn >= omni.vocabulary.text_size, axis=1)
+    return first + WORDS, ended, written, jax.lax.dynamic_update_slice_in_dim(texts, drawn, first, axis=1)
+
+  start = jnp.int32(0), jnp.zeros((B,), bool), written, nothing
+  return jax.lax.while_loop(unfinished, write, start)[-1]
 
 
 def repaint(
@@ -172,3 +311,7 @@ def _finish(omni, params, tokens, lengths, hidden, codes, keys, sampling) -> Dra
   features = omni.features(params, codes)
   images = paint(omni, params, features, *conditions, keys, sampling)
   return Drawing(codes, jnp.clip(omni.render(params, features), -1, 1), jnp.clip(images, -1, 1))
+
+
+def _picture(image: Picture | str) -> Picture:
+  return Path(image) if isinstance(image, str) else image

@@ -3,21 +3,29 @@
 Axes: B prompts, P their padded length, N tokens of one, I images, H × W pixels.
 """
 
+import os
 from collections.abc import Sequence
 
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from PIL import Image
 
 from omniimage.data import conversation
 from omniimage.data.conversation import Encoded, ImageTurn, TextTurn, Turn
 from omniimage.data.text import TextTokenizer, as_text
 from omniimage.errors import UserError
+from omniimage.sampling.pictures import Picture, read_picture
 from omniimage.settings import Settings
-from omniimage.size import Size
 from omniimage.vocabulary import Vocabulary, image_length
 
 BUCKET = 16  # prompts are padded to a multiple of this, so that few lengths are compiled
+
+Part = str | Picture | Turn  # what a conversation may be given as
+
+
+class ConversationFull(UserError):
+  """A conversation that leaves no room for an answer."""
 
 
 def pad(rows: Sequence[Sequence[int]], vocabulary: Vocabulary) -> tuple[np.ndarray, np.ndarray]:
@@ -27,9 +35,19 @@ def pad(rows: Sequence[Sequence[int]], vocabulary: Vocabulary) -> tuple[np.ndarr
   return np.asarray([[*row, *[vocabulary.pad] * (padded - len(row))] for row in rows], np.int32), lengths
 
 
+def without_padding(tokens: np.ndarray, lengths: np.ndarray) -> list[np.ndarray]:
+  """The rows of `pad`."""
+  return [row[:length] for row, length in zip(tokens, lengths)]
+
+
 def room_before_image(settings: Settings) -> int:
   """Tokens that a row has room for before an image, what begins turns included."""
-  return settings.data.sequence_length - image_length(settings.buckets[0]) - 1  # <eos>
+  return room_for_text(settings) - image_length(settings.buckets[0])
+
+
+def room_for_text(settings: Settings) -> int:
+  """Tokens that a row has room for before the `<eos>` of its last answer."""
+  return settings.data.sequence_length - 1
 
 
 def without_words(tokens: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
@@ -52,27 +70,36 @@ def read_prompt(prompt: str, settings: Settings, text_tokenizer: TextTokenizer) 
 
 
 def read_turns(
-  turns: str | Sequence[str | np.ndarray | Turn],
+  turns: Part | Sequence[Part],
   settings: Settings,
   text_tokenizer: TextTokenizer,
   vocabulary: Vocabulary,
+  image_next: bool = True,
 ) -> Encoded:
-  """A conversation as training encodes it, up to where the assistant goes on. A text or an image (H, W, 3) uint8 is the
-  user's, a TextTurn or an ImageTurn that of its role; a text alone is a conversation.
+  """A conversation as training encodes it, up to where the assistant goes on: with an image, or, without `image_next`,
+  perhaps with words alone.
 
-  UserError if it is empty, has an empty text or an image of another size, or is longer than a row has room for beside
-  the next image."""
-  turns = [turns] if isinstance(turns, str) else turns
-  if not turns:
-    raise UserError("the conversation is empty; begin it with what to draw, for example ['a large red star']")
-  as_data = [_read_turn(turn, settings.buckets[0]) for turn in turns]
+  A text or a picture is the user's, a TextTurn or an ImageTurn that of its role; one part alone is a conversation.
+
+  UserError if it is empty, has an empty text or what is no picture; ConversationFull if it is longer than a row has
+  room for beside the answer."""
+  as_data = as_turns(turns, settings, vocabulary)
   encoded = conversation.encode_prompt(as_data, text_tokenizer, vocabulary, settings.buckets[0])
-  length, room = len(encoded.tokens), room_before_image(settings)
+  length, what = len(encoded.tokens), "the next image" if image_next else "an answer"
+  room = room_before_image(settings) if image_next else room_for_text(settings) - 1
   if length > room:
-    raise UserError(
-      f"the conversation has {length} tokens and the model reads at most {room} beside the next image; leave out turns"
+    raise ConversationFull(
+      f"the conversation has {length} tokens and the model reads at most {room} beside {what}; leave out turns"
     )
   return encoded
+
+
+def as_turns(parts: Part | Sequence[Part], settings: Settings, vocabulary: Vocabulary) -> list[Turn]:
+  """The turns of a conversation, pictures in the size that the model reads. UserError as of `read_turns`."""
+  parts = [parts] if isinstance(parts, Part) else parts
+  if not len(parts):
+    raise UserError("the conversation is empty; begin it with what to draw, for example ['a large red star']")
+  return [_read_turn(part, settings, vocabulary) for part in parts]
 
 
 def check_text(prompt: str):
@@ -104,21 +131,27 @@ def _check_words(prompt: str):
     raise UserError("the prompt is empty; say what to draw, for example --prompt='a large red star'")
 
 
-def _read_turn(turn: str | np.ndarray | Turn, size: Size) -> Turn:
-  said = turn.text if isinstance(turn, TextTurn) else turn.image if isinstance(turn, ImageTurn) else turn
-  if isinstance(said, str):
-    _check_words(said)
-  else:
-    _check_image(said, size)
-  if isinstance(turn, Turn):
-    return turn
-  return TextTurn(turn, is_target=False) if isinstance(turn, str) else ImageTurn(turn, is_target=False)
+def _read_turn(part: Part, settings: Settings, vocabulary: Vocabulary) -> Turn:
+  if isinstance(part, str):
+    part = TextTurn(part, is_target=False)
+  elif isinstance(part, np.ndarray | Image.Image | os.PathLike):
+    part = ImageTurn(read_picture(part, settings), is_target=False)
+  if isinstance(part, TextTurn):
+    if not part.is_target:  # an answer may be empty
+      _check_words(part.text)
+    return part
+  if not isinstance(part, ImageTurn):
+    raise UserError(f"a part of a conversation is a text or a picture, got a {type(part).__name__}")
+  if part.image.ndim == 2:
+    _check_codes(part.image, settings, vocabulary)
+    return part
+  return ImageTurn(read_picture(part.image, settings), part.is_target)
 
 
-def _check_image(image: np.ndarray, size: Size):
-  shape = (*size.pixels, 3)
-  if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.shape != shape:
-    given = f"{image.shape} of {image.dtype}" if isinstance(image, np.ndarray) else f"a {type(image).__name__}"
+def _check_codes(codes: np.ndarray, settings: Settings, vocabulary: Vocabulary):
+  size, most = settings.buckets[0], vocabulary.image_codes - 1
+  if codes.shape != (size.rows, size.columns) or codes.min() < 0 or codes.max() > most:
     raise UserError(
-      f"a turn is a text or an image of {shape} in uint8 (data.image_size), got {given}; resize the image"
+      f"codes of an image are ({size.rows}, {size.columns}) from 0 to {most}, got {codes.shape} from {codes.min()} to "
+      f"{codes.max()}; give its pixels"
     )

@@ -1,108 +1,36 @@
 """A session: one conversation and how it goes on, event by event, as the batch would have drawn it.
 
-The device computes in pieces: some tokens of text, a row of codes, a chunk. Each piece is a pure function that is
-compiled once for each length of conversation (in buckets) and sampling settings, and shared by all sessions of a
-generator; so sessions may take turns on one device. Between pieces a session rests: nothing is computed before the
-next event is asked for.
+The device computes in pieces (`omniimage.sampling.pieces`): some tokens of text, a row of codes, a chunk. They are
+compiled once for each bucket of lengths and the sampling settings, and shared by all sessions of a generator; so
+sessions may take turns on one device. Between pieces a session rests: nothing is computed before the next event is
+asked for.
 
-Axes: B = 1 conversation (2 with the guidance of the prior), P padded prompt length, h × w visual tokens, H × W pixels.
+Axes: B = 1 conversation (2 with the guidance of the prior), N tokens, h × w visual tokens, H × W pixels.
 """
 
 import dataclasses
-import functools
 import itertools
 import threading
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
 from omniimage.data.conversation import Encoded
 from omniimage.data.text import TextTokenizer
-from omniimage.models.layers import unpatchify
-from omniimage.models.omni import Omni, Params
-from omniimage.sampling.autoregressive import Written, prefill, sample_tokens
-from omniimage.sampling.diffusion import Canvas, blank, paint_chunk, text_conditions
+from omniimage.errors import UserError
+from omniimage.models.omni import Omni
+from omniimage.sampling.context import Context
 from omniimage.sampling.events import Chunk, Codes, Event, Image, Text, TextEnd
-from omniimage.sampling.prompts import BUCKET, pad, room_before_image, to_float, without_words
+from omniimage.sampling.pieces import Pieces
+from omniimage.sampling.prompts import room_before_image, room_for_text, without_words
 from omniimage.settings import SamplingSettings
-from omniimage.streams import Stream
+from omniimage.streams import Stream, fold
+from omniimage.vocabulary import Vocabulary
 
 WORDS = 8  # tokens of text a piece
 UNFINISHED = "\ufffd"  # what a text ends with while the bytes of its last character are not all there
-
-
-class Pieces:
-  """The compiled pieces of a model's sessions. What is carried from one to the next is donated."""
-
-  def __init__(self, omni: Omni):
-    def compiled(piece, static: tuple[str, ...] = (), **options):
-      return jax.jit(functools.partial(piece, omni), static_argnames=static, **options)
-
-    self.encode = compiled(encode)
-    self.read = compiled(prefill, ("new_tokens",))
-    self.next_words = compiled(next_words, ("new_tokens", "sampling"), donate_argnames="written")
-    self.next_codes = compiled(next_codes, ("sampling",), donate_argnames="written")
-    self.begin_canvas = compiled(begin_canvas, ("sampling",))
-    self.next_chunk = compiled(next_chunk, ("sampling",), donate_argnames="canvas")
-
-
-def encode(omni: Omni, params: Params, images: Array) -> Array:
-  """Codes (B, h, w) of images (B, H, W, 3) in [-1, 1]."""
-  return omni.encode(params, omni.shrink(images)).codes
-
-
-def next_words(
-  omni: Omni,
-  params: Params,
-  written: Written,
-  first: Array,
-  keys: Array,
-  *,
-  new_tokens: int,
-  sampling: SamplingSettings,
-) -> tuple[Written, Array]:
-  """The tokens number `first` and after, (B, WORDS), of a text that has room for `new_tokens`."""
-  start, numbers = written.seen.shape[1] - new_tokens, first + jnp.arange(WORDS)
-  return sample_tokens(omni, params, written, start, numbers, keys, sampling, stream=Stream.WORDS)
-
-
-def next_codes(
-  omni: Omni, params: Params, written: Written, row: Array, keys: Array, *, sampling: SamplingSettings
-) -> tuple[Written, Array]:
-  """A row of codes (B, w)."""
-  size = omni.settings.buckets[0]
-  start, numbers = written.seen.shape[1] - size.tokens, row * size.columns + jnp.arange(size.columns)
-  written, tokens = sample_tokens(omni, params, written, start, numbers, keys, sampling, codes_only=True)
-  return written, tokens - omni.vocabulary.codes
-
-
-def begin_canvas(
-  omni: Omni,
-  params: Params,
-  tokens: Array,
-  lengths: Array,
-  hidden: Array,
-  codes: Array,
-  *,
-  sampling: SamplingSettings,
-) -> tuple[Canvas, Array]:
-  """A canvas for codes (B, h, w) under the first B of the prompts, which were read as `hidden` (…, P, D), and the
-  tokenizer's rendering (B, H, W, 3) of the codes."""
-  B = codes.shape[0]
-  conditions = text_conditions(omni, hidden[:B], tokens[:B], lengths[:B])
-  features = omni.features(params, codes)
-  return blank(omni, params, features, *conditions, sampling), jnp.clip(omni.render(params, features), -1, 1)
-
-
-def next_chunk(
-  omni: Omni, params: Params, canvas: Canvas, chunk: Array, keys: Array, *, sampling: SamplingSettings
-) -> tuple[Canvas, Array]:
-  """The pixels (B, rows, W, 3) of a chunk."""
-  canvas, patches = paint_chunk(omni, params, canvas, chunk, keys, sampling)
-  return canvas, jnp.clip(unpatchify(patches, omni.settings.decoder.patch_size, canvas.layout.columns), -1, 1)
 
 
 class Session:
@@ -136,48 +64,70 @@ class Session:
 
 
 @dataclasses.dataclass(frozen=True)
+class Form:
+  """What an answer is.
+
+  Attributes:
+    image_first: its first part is an image, whatever the model would begin with.
+    parts: it ends after so many, texts and images, or where the model ends its turn; None: there alone.
+  """
+
+  image_first: bool
+  parts: int | None
+
+
+ANSWERS = {
+  "image": Form(image_first=True, parts=1),
+  "text": Form(image_first=False, parts=1),
+  "free": Form(image_first=False, parts=None),
+  "image_first": Form(image_first=True, parts=None),
+}
+
+
+def form_of(answer: str) -> Form:
+  """The row of ANSWERS. UserError where there is none."""
+  if answer not in ANSWERS:
+    raise UserError(f"answer={answer!r} must be one of {', '.join(ANSWERS)}")
+  return ANSWERS[answer]
+
+
+@dataclasses.dataclass(frozen=True)
 class Answer:
-  """How a model answers a conversation. `params` unstacked, `keys` (1,)."""
+  """How a model answers a conversation. `keys` (1,)."""
 
   omni: Omni
   pieces: Pieces
-  params: Params
   text_tokenizer: TextTokenizer
   keys: Array
   sampling: SamplingSettings
 
-  def events(self, encoded: Encoded, text_first: bool) -> Generator[Event, None, None]:
-    """The assistant's turn in a conversation, `encoded` by `read_turns`: an image; with `text_first`, text, and an
-    image only where the text begins one."""
-    tokens, first_code = encoded.tokens.copy(), self.omni.vocabulary.codes
-    for image, start in zip(encoded.images, encoded.image_starts):
-      codes = np.asarray(self.pieces.encode(self.params, to_float(image[None]))).ravel()
-      tokens[start : start + codes.size] = first_code + codes
-    if text_first:
-      words, reason = yield from self.text(tokens)
-      if reason != "image":
+  def events(self, encoded: Encoded, form: Form, context: Context) -> Generator[Event, None, None]:
+    """The assistant's turn in a conversation, `encoded` by `read_turns`, of which `context` may have read a part; it
+    has read the answer, too, afterwards."""
+    tokens, is_image, images, texts = context.place_images(encoded), form.image_first, 0, 0
+    for part in itertools.count(1):
+      if is_image:
+        tokens, images = (yield from self.image(context, tokens, part_keys(self.keys, images))), images + 1
+        is_image = False
+      else:
+        tokens, reason = yield from self.text(context, tokens, part_keys(self.keys, texts))
+        if reason != "image":
+          return
+        is_image, texts = True, texts + 1
+      if part == form.parts:
         return
-      tokens = np.concatenate([tokens, words])
-    yield from self.image(tokens)
 
-  def text(self, tokens: np.ndarray) -> Generator[Event, None, tuple[np.ndarray, str]]:
-    """Writes text behind the tokens (N,) while an image would still have room; returns its tokens and why it ended."""
-    v, settings = self.omni.vocabulary, self.omni.settings
-    room = room_before_image(settings) - len(tokens)
-    prompts, lengths = pad([tokens], v)
-    new_tokens = -(-(settings.data.sequence_length - prompts.shape[1] + BUCKET) // WORDS) * WORDS
-    sampling = dataclasses.replace(self.sampling, guidance=1.0)  # there is no text to be guided away from
-    written, _ = self.pieces.read(self.params, prompts, lengths, new_tokens=new_tokens)
-    ids, said, reason = [], "", "length"
+  def text(self, context: Context, tokens: np.ndarray, keys: Array) -> Generator[Event, None, tuple[np.ndarray, str]]:
+    """Writes text behind the tokens (N,); returns these with it and why it ended."""
+    ids, end, said, room = [], None, "", room_for_text(self.omni.settings) - len(tokens)
+    sampling = unguided(self.sampling)
     for first in range(0, room, WORDS):
-      written, drawn = self.pieces.next_words(
-        self.params, written, np.int32(first), self.keys, new_tokens=new_tokens, sampling=sampling
-      )
-      drawn = np.asarray(drawn)[0, : room - first].tolist()
-      words = list(itertools.takewhile(lambda token: token < v.text_size, drawn))
+      context.read(np.concatenate([tokens, ids]).astype(np.int32))
+      drawn = context.write(WORDS, first, keys, sampling, Stream.WORDS)[: room - first].tolist()
+      words, end = words_of(drawn, self.omni.vocabulary)
       ids += words
-      if len(words) < len(drawn):
-        reason = "eos" if drawn[len(words)] == v.eos else "image"
+      context.keep(len(tokens) + len(ids) + (end is not None))
+      if end is not None:
         break
       text = self.text_tokenizer.decode(ids).rstrip(UNFINISHED)
       if text != said:
@@ -186,29 +136,77 @@ class Answer:
     text = self.text_tokenizer.decode(ids)
     if text != said:
       yield Text(text.removeprefix(said))
+    tokens = np.concatenate([tokens, np.asarray(ids, np.int32)])
+    reason = self._reason(end, len(tokens))
     yield TextEnd(text, reason)
-    return np.asarray(ids, np.int32), reason
+    return tokens, reason
 
-  def image(self, tokens: np.ndarray) -> Generator[Event, None, None]:
-    """Draws the image that follows the tokens (N,). They are read anew even where text was written behind them: that
-    is one pass, gives the painter its text states, and makes it the drawing of a prompt that ended so."""
-    omni, pieces, params, sampling = self.omni, self.pieces, self.params, self.sampling
-    v, size = omni.vocabulary, omni.settings.buckets[0]
-    forms = [tokens] if sampling.guidance == 1 else [tokens, without_words(tokens, v)]
-    prompts, lengths = pad([[*form, *v.opening(size.rows, size.columns)] for form in forms], v)
-    written, hidden = pieces.read(params, prompts, lengths, new_tokens=size.tokens)
+  def _reason(self, end: int | None, length: int) -> str:
+    """Why a text ended, by the special behind it, if there is one: an image may have no room any more."""
+    v, settings = self.omni.vocabulary, self.omni.settings
+    if end == v.image and length <= room_before_image(settings):
+      return "image"
+    return "eos" if end == v.eos else "length"
+
+  def image(self, context: Context, tokens: np.ndarray, keys: Array) -> Generator[Event, None, np.ndarray]:
+    """Draws an image behind the tokens (N,); returns these with it."""
+    v, size = self.omni.vocabulary, self.omni.settings.buckets[0]
+    tokens = np.concatenate([tokens, v.opening(size.rows, size.columns)]).astype(np.int32)
+    context.read(tokens)
     codes = np.empty((size.rows, size.columns), np.int32)
-    for row in range(size.rows):
-      written, drawn = pieces.next_codes(params, written, np.int32(row), self.keys, sampling=sampling)
-      codes[row] = np.asarray(drawn)[0]
+    for row, drawn in enumerate(self._codes(context, tokens, keys)):
+      codes[row] = drawn
       yield Codes(row * size.columns, codes[row].copy(), codes.shape)
-    del written
-    canvas, rendering = pieces.begin_canvas(params, prompts, lengths, hidden, codes[None], sampling=sampling)
+    yield from self._paint(context, len(tokens), codes, keys)
+    return np.concatenate([tokens, v.codes + codes.ravel(), [v.end_image]]).astype(np.int32)
+
+  def _codes(self, context: Context, tokens: np.ndarray, keys: Array) -> Iterator[np.ndarray]:
+    """Rows of codes (w,). With guidance in two rows, the second as training saw it without its condition."""
+    v, size, sampling = self.omni.vocabulary, self.omni.settings.buckets[0], self.sampling
+    firsts = range(0, size.tokens, size.columns)
+    if sampling.guidance == 1:
+      for first in firsts:
+        yield context.write(size.columns, first, keys, sampling, Stream.TOKENS, codes_only=True) - v.codes
+      return
+    bare, written = without_words(tokens, v), []
+    rows = context.read_beside(bare, size.tokens)
+    lengths, start = np.array([len(tokens), len(bare)], np.int32), np.int32(len(tokens))
+    for first in firsts:
+      rows, drawn = self.pieces.go_on(
+        context.params, rows, lengths, start, np.int32(first), keys,
+        count=size.columns, sampling=sampling, codes_only=True, stream=Stream.TOKENS,
+      )  # fmt: skip
+      written.append(np.asarray(drawn)[0])
+      yield written[-1] - v.codes
+    context.adopt(rows, np.concatenate(written))
+
+  def _paint(self, context: Context, length: int, codes: np.ndarray, keys: Array) -> Generator[Event, None, None]:
+    """Paints the codes (h, w) of an image behind the first `length` tokens."""
+    pieces, params, sampling, size = self.pieces, context.params, self.sampling, self.omni.settings.buckets[0]
+    canvas, rendering = pieces.begin_canvas(
+      params, context.padded(), np.array([length], np.int32), context.rows.states, codes[None], sampling=sampling
+    )
     pixels = np.empty((*size.pixels, 3), np.float32)
     for chunk in range(canvas.layout.count):
-      canvas, painted = pieces.next_chunk(params, canvas, np.int32(chunk), self.keys, sampling=sampling)
+      canvas, painted = pieces.next_chunk(params, canvas, np.int32(chunk), keys, sampling=sampling)
       own = np.asarray(painted)[0]
       top = chunk * len(own)
       pixels[top : top + len(own)] = own
       yield Chunk(own, (top, 0), size.pixels)
     yield Image(codes, np.asarray(rendering)[0], pixels)
+
+
+def words_of(drawn: Sequence[int], vocabulary: Vocabulary) -> tuple[list[int], int | None]:
+  """The tokens of text that what was drawn begins with, and the special behind them; None where there is none."""
+  words = list(itertools.takewhile(lambda token: token < vocabulary.text_size, drawn))
+  return words, drawn[len(words)] if len(words) < len(drawn) else None
+
+
+def unguided(sampling: SamplingSettings) -> SamplingSettings:
+  """Of text, which there is none to be guided away from."""
+  return dataclasses.replace(sampling, guidance=1.0)
+
+
+def part_keys(keys: Array, number: int) -> Array:
+  """The keys (B,) of the text or the image of this number in an answer."""
+  return jax.vmap(lambda key: fold(key, Stream.ANSWER_PARTS, number))(keys) if number else keys

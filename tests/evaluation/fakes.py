@@ -13,7 +13,7 @@ from omniimage.data.scenes.captions import parse
 from omniimage.data.scenes.world import Scene, render
 from omniimage.evaluation.held_out import open_split
 from omniimage.evaluation.sheets import to_uint8
-from omniimage.sampling.events import Image, Text, TextEnd
+from omniimage.sampling.events import Image
 from omniimage.sampling.generate import Drawing
 from omniimage.settings import Settings, from_config
 from omniimage.streams import Stream
@@ -68,7 +68,8 @@ class FakePartner(FakeGenerator):
   def __init__(self, s: Settings, records: int, seed: int = 0, spoiled: Callable = lambda answer: answer):
     """It knows the first `records`, in the words of a seed."""
     super().__init__(s)
-    self._spoiled, self.said, self.roles, self._answers = spoiled, [], [], {}
+    self._spoiled, self._answers = spoiled, {}
+    self.said, self.roles, self.sizes = [], [], []  # of each conversation, and how many at once
     source = open_split(self, "test")
     for index in range(records):
       turns = source.record(index, streams.generator(Stream.CAPTIONS, seed, index))
@@ -77,22 +78,23 @@ class FakePartner(FakeGenerator):
         if turn.is_target:
           self._answers[_words(said[:place])] = self._answers[_exactly(said[:place])] = said[place]
 
-  def session(self, turns, seed: int = 0, text_first: bool = False):
-    said = _said(turns)
-    self.said.append((said, seed))
-    self.roles.append([turn.role for turn in turns])
-    answer = self._answer(said)
-    if text_first:
-      yield Text(answer)
-      yield TextEnd(answer, "eos")
-    else:
-      yield finished(self, answer)
+  def draw_after(self, conversations, seeds) -> Drawing:
+    return together([finished(self, answer) for answer in self._heard(conversations, seeds)])
+
+  def write_after(self, conversations, seeds) -> list[str]:
+    return self._heard(conversations, seeds)
+
+  def _heard(self, conversations, seeds):
+    conversations = list(map(list, conversations))
+    self.sizes.append(len(conversations))
+    self.said += [(_said(turns), seed) for turns, seed in zip(conversations, seeds)]
+    self.roles += [[turn.role for turn in turns] for turns in conversations]
+    return [self._answer(_said(turns)) for turns in conversations]
 
   def __call__(self, prompts: list[str], seed: int = 0) -> Drawing:
     if not all(_words([prompt]) in self._answers for prompt in prompts):
       return super().__call__(prompts, seed)
-    images = [finished(self, self._answer([prompt])) for prompt in prompts]
-    return Drawing(*(np.stack([getattr(image, name) for image in images]) for name in ("codes", "rendering", "pixels")))
+    return together([finished(self, self._answer([prompt])) for prompt in prompts])
 
   def _answer(self, turns):
     return self._spoiled(self._answers.get(_exactly(turns), self._answers[_words(turns)]))
@@ -102,6 +104,10 @@ def finished(generator: FakeGenerator, image: np.ndarray) -> Image:
   """The event of a picture (H, W, 3) uint8."""
   pixels = image / np.float32(127.5) - 1
   return Image(generator.encode(image[None])[0], pixels, pixels)
+
+
+def together(images: list[Image]) -> Drawing:
+  return Drawing(*(np.stack([getattr(image, name) for image in images]) for name in ("codes", "rendering", "pixels")))
 
 
 def _said(turns) -> list[str | np.ndarray]:

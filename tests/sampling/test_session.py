@@ -247,7 +247,7 @@ def test_text_comes_as_it_is_written_until_it_ends_or_an_image_begins(liked):
     (seed, ids) for seed, (ids, end) in enumerate(_texts(generator, 30)) if len(ids) > WORDS and end == ending
   )
   text = small.text_tokenizer().decode(ids)
-  events = list(generator.session(PROMPT, seed, text_first=True))
+  events = list(generator.session(PROMPT, seed, answer="free"))
   ended = next(i for i, event in enumerate(events) if isinstance(event, TextEnd))
   assert events[ended] == TextEnd(text, reason) and ended > 1
   assert all(isinstance(event, Text) for event in events[:ended])
@@ -274,7 +274,7 @@ def test_a_character_comes_when_all_its_bytes_are_there(monkeypatch):
     return written, np.asarray([piece + [generator.omni.vocabulary.pad] * (WORDS - len(piece))])
 
   monkeypatch.setattr(generator._pieces, "next_words", next_words)
-  *texts, end = generator.session(PROMPT, text_first=True)
+  *texts, end = generator.session(PROMPT, answer="free")
   assert end == TextEnd("a ⭐ 🌟 é star, and ein großer Stern", "eos")
   assert "".join(piece.text for piece in texts) == end.text and len(texts) > 1
   assert not any("\ufffd" in piece.text for piece in texts)

@@ -52,7 +52,7 @@ class CaptionSuite(Suite):
     return "" if graded_by(source, NAME) else ungraded(learnt)
 
   def run(self, generator: Generator, number: int, seed: int, batch: int, earlier: Mapping[str, Result]) -> Captions:
-    return captions(generator, number, seed)
+    return captions(generator, number, seed, batch)
 
   def section(self, figures: Mapping) -> str:
     counts = list(figures["by_count"])
@@ -75,11 +75,11 @@ class CaptionSuite(Suite):
     ]
 
 
-def captions(generator: Generator, prompts: int, seed: int) -> Captions:
+def captions(generator: Generator, prompts: int, seed: int, batch: int = 64) -> Captions:
   """Writes and grades captions of the first `prompts` different scenes of the test split. UserError if the source has
   no such task."""
   task, found = conversations(generator, NAME, prompts, seed)
-  texts = written(generator, [task.prompt(turns) for turns in found], seed)
+  texts = written(generator, [task.prompt(turns) for turns in found], seed, batch)
   scenes = tuple(task.grader.expected(turns) for turns in found)
   told = task.grader.grade(texts)
   scores = [task.grader.score(scene, one) for scene, one in zip(scenes, told)]

@@ -103,7 +103,7 @@ def converse(generator: Generator, prompts: int, seed: int, batch: int = 64) -> 
       own.append(TextTurn(words[turn], False))
     first = [words[turn] for words in texts]
     # The first instructions are prompts in words alone, which are drawn in batches.
-    shown = drawn(generator, first, seed, batch) if turn == 0 else painted(generator, said, seed + turn)
+    shown = drawn(generator, first, seed, batch) if turn == 0 else painted(generator, said, seed + turn, batch)
     for own, image in zip(said, shown.images):
       own.append(ImageTurn(image, True))
     images.append(shown.images)

@@ -55,7 +55,7 @@ class EditsSuite(Suite):
     return "" if graded_by(source, NAME) else ungraded(learnt)
 
   def run(self, generator: Generator, number: int, seed: int, batch: int, earlier: Mapping[str, Result]) -> Edits:
-    return edits(generator, number, seed)
+    return edits(generator, number, seed, batch)
 
   def section(self, figures: Mapping) -> str:
     kinds = list(figures["by_kind"])
@@ -85,11 +85,11 @@ class EditsSuite(Suite):
     ]
 
 
-def edits(generator: Generator, prompts: int, seed: int) -> Edits:
+def edits(generator: Generator, prompts: int, seed: int, batch: int = 64) -> Edits:
   """Edits the first `prompts` different scenes of the test split. UserError if the source has no such task."""
   task, found = conversations(generator, NAME, prompts, seed)
   grader, asked = task.grader, [task.prompt(turns) for turns in found]
-  drawing = painted(generator, asked, seed)
+  drawing = painted(generator, asked, seed, batch)
   expected = [grader.expected(turns) for turns in found]
   before, after = (np.stack([turns[place].image for turns in found]) for place in (0, 2))
   seen = grader.grade(drawing.images)

@@ -51,7 +51,7 @@ class QuestionsSuite(Suite):
     return "" if graded_by(source, NAME) else ungraded(learnt)
 
   def run(self, generator: Generator, number: int, seed: int, batch: int, earlier: Mapping[str, Result]) -> Answers:
-    return answers(generator, number, seed)
+    return answers(generator, number, seed, batch)
 
   def section(self, figures: Mapping) -> str:
     rows = [
@@ -71,12 +71,12 @@ class QuestionsSuite(Suite):
     ]
 
 
-def answers(generator: Generator, prompts: int, seed: int) -> Answers:
+def answers(generator: Generator, prompts: int, seed: int, batch: int = 64) -> Answers:
   """Asks one question about each of the first `prompts` different scenes of the test split. UserError if the source has
   no such task."""
   task, found = conversations(generator, NAME, prompts, seed)
   asked: list[tuple[Turn, ...]] = [task.prompt(turns) for turns in found]
-  texts = written(generator, asked, seed)
+  texts = written(generator, asked, seed, batch)
   expected = [task.grader.expected(turns) for turns in found]
   right = [task.grader.score(one, said) for one, said in zip(expected, task.grader.grade(texts))]
   questions = [text_of(prompt) for prompt in asked]

@@ -35,15 +35,15 @@ class SketchSuite(BindingSuite):
     return "" if graded_by(source, NAME) else ungraded(learnt)
 
   def run(self, generator: Generator, number: int, seed: int, batch: int, earlier: Mapping[str, Result]) -> Sketches:
-    return sketches(generator, number, seed)
+    return sketches(generator, number, seed, batch)
 
 
-def sketches(generator: Generator, prompts: int, seed: int) -> Sketches:
+def sketches(generator: Generator, prompts: int, seed: int, batch: int = 64) -> Sketches:
   """Paints the first `prompts` different scenes of the test split after their outlines. UserError if the source has no
   such task."""
   task, found = conversations(generator, NAME, prompts, seed)
   grader, asked = task.grader, tuple(task.grader.expected(turns) for turns in found)
-  drawing = painted(generator, [task.prompt(turns) for turns in found], seed)
+  drawing = painted(generator, [task.prompt(turns) for turns in found], seed, batch)
   shown = {"painted": drawing.images, "rendering": drawing.rendering}
   gradable = {kind: images for kind, images in shown.items() if images.shape[1] >= grader.least_pixels}
   answers = {kind: answered(grader, asked, images) for kind, images in gradable.items()}

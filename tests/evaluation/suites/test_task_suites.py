@@ -25,7 +25,7 @@ from omniimage.evaluation.suites.sketch import sketches
 from omniimage.systems.omni import OmniSystem
 from omniimage.workdir import Run
 from tests import small
-from tests.evaluation.fakes import FakeGenerator, FakePartner, finished, settings
+from tests.evaluation.fakes import FakeGenerator, FakePartner, finished, settings, together
 
 EVERY = tuple(TASKS)
 OWN = ("caption", "questions", "edits", "sketch", "conversation")
@@ -110,7 +110,7 @@ def test_edits_that_lose_an_object_more_or_do_nothing_are_told_apart():
   spoiled = edits(partner(spoiled=without_first), PROMPTS, 0).figures()
   assert spoiled["exact"] == 0 and spoiled["done"] > 0.3 and spoiled["kept"] > 0.1
   generator = partner(records=0)
-  generator.session = lambda turns, seed: iter([finished(generator, turns[0].image)])
+  generator.draw_after = lambda prompts, seeds: together([finished(generator, turns[0].image) for turns in prompts])
   idle = edits(generator, PROMPTS, 0)
   assert idle.figures()["exact"] == idle.figures()["done"] == 0 and idle.figures()["kept"] == 1
   assert set(idle.figures()["by_kind"].values()) == {0.0}

@@ -1,0 +1,54 @@
+"""Pictures as they are given to a trained model: files, Pillow's images and arrays come to the size that it reads.
+
+They come to it as pictures of the data do (`omniimage.data.images`), by the fit and before the background of the run's
+source; sources whose pictures have one size have neither, and then the middle is cropped.
+"""
+
+import io
+import os
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from omniimage.data.images import BadImage, Color, decode
+from omniimage.errors import UserError
+from omniimage.settings import Settings
+
+FIT, BACKGROUND = "crop", (255, 255, 255)  # where the run's source has none
+
+Picture = np.ndarray | Image.Image | os.PathLike
+
+
+def read_picture(given: Picture, settings: Settings) -> np.ndarray:
+  """A picture (H, W, 3) uint8 of the size that is drawn, from a file, an image of Pillow or an array (…, …, 3) uint8 of
+  any size. UserError where there is none."""
+  size, source = settings.buckets[0], settings.data.source
+  if isinstance(given, np.ndarray) and given.dtype == np.uint8 and given.shape == (*size.pixels, 3):
+    return given
+  background: Color = tuple(getattr(source, "background", BACKGROUND))
+  name = str(given) if isinstance(given, os.PathLike) else "the picture"
+  try:
+    return decode(_encoded(given), size, getattr(source, "fit", FIT), background)
+  except BadImage as error:
+    raise UserError(f"{name} cannot be read: {error}; give another picture") from None
+
+
+def _encoded(given: Picture) -> bytes:
+  if isinstance(given, os.PathLike):
+    try:
+      return Path(given).read_bytes()
+    except OSError as error:
+      raise UserError(f"{given} cannot be read: {error.strerror}; give the path of a picture") from None
+  if isinstance(given, np.ndarray):
+    if given.dtype != np.uint8 or given.ndim != 3 or given.shape[2] != 3 or not given.size:
+      raise UserError(f"a picture is an array (height, width, 3) of uint8, got {given.shape} of {given.dtype}")
+    given = Image.fromarray(given)
+  png = io.BytesIO()
+  try:
+    given.save(png, "PNG", exif=given.getexif(), icc_profile=given.info.get("icc_profile"), compress_level=0)
+  except (OSError, ValueError) as error:  # modes that PNG has not, as CMYK
+    if given.mode == "RGB":
+      raise BadImage(str(error)) from None
+    return _encoded(given.convert("RGB"))
+  return png.getvalue()

@@ -1,0 +1,64 @@
+"""What sessions compute, in pieces: pure functions, compiled once for each shape and shared by all of a generator.
+
+Axes: B conversations, S places, D prior width, h × w visual tokens, H × W pixels.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from omniimage.models.layers import unpatchify
+from omniimage.models.omni import Omni, Params
+from omniimage.sampling import reading
+from omniimage.sampling.diffusion import Canvas, blank, paint_chunk, text_conditions
+from omniimage.settings import SamplingSettings
+
+
+class Pieces:
+  """The compiled pieces of a model's sessions. What is carried from one to the next is donated."""
+
+  def __init__(self, omni: Omni):
+    def compiled(piece, static: tuple[str, ...] = (), **options):
+      return jax.jit(functools.partial(piece, omni), static_argnames=static, **options)
+
+    self.encode = compiled(encode)
+    self.blank_rows = compiled(functools.partial(reading.blank_rows, batch=1), ("places",))
+    self.read = compiled(reading.read, donate_argnames="rows")
+    self.read_beside = compiled(reading.read_beside)
+    self.first_row = jax.jit(reading.first_row)
+    self.grown = jax.jit(reading.grown, static_argnames="places")
+    self.go_on = compiled(reading.go_on, ("count", "sampling", "codes_only", "stream"), donate_argnames="rows")
+    self.begin_canvas = compiled(begin_canvas, ("sampling",))
+    self.next_chunk = compiled(next_chunk, ("sampling",), donate_argnames="canvas")
+
+
+def encode(omni: Omni, params: Params, images: Array) -> Array:
+  """Codes (B, h, w) of images (B, H, W, 3) in [-1, 1]."""
+  return omni.encode(params, omni.shrink(images)).codes
+
+
+def begin_canvas(
+  omni: Omni,
+  params: Params,
+  tokens: Array,
+  lengths: Array,
+  hidden: Array,
+  codes: Array,
+  *,
+  sampling: SamplingSettings,
+) -> tuple[Canvas, Array]:
+  """A canvas for codes (B, h, w) behind the first `lengths` (B,) of the tokens (B, S), which were read as `hidden`
+  (B, S, D), and the tokenizer's rendering (B, H, W, 3) of the codes."""
+  conditions = text_conditions(omni, hidden, tokens, lengths)
+  features = omni.features(params, codes)
+  return blank(omni, params, features, *conditions, sampling), jnp.clip(omni.render(params, features), -1, 1)
+
+
+def next_chunk(
+  omni: Omni, params: Params, canvas: Canvas, chunk: Array, keys: Array, *, sampling: SamplingSettings
+) -> tuple[Canvas, Array]:
+  """The pixels (B, rows, W, 3) of a chunk."""
+  canvas, patches = paint_chunk(omni, params, canvas, chunk, keys, sampling)
+  return canvas, jnp.clip(unpatchify(patches, omni.settings.decoder.patch_size, canvas.layout.columns), -1, 1)
