@@ -34,6 +34,7 @@ def base() -> ConfigDict:
   sampling.temperature = 1.0
   sampling.top_k = 0  # 0 keeps all
   sampling.top_p = 1.0  # 1 keeps all
+  sampling.min_p = 0.0  # ids less likely than this share of the likeliest are not drawn; 0 keeps all
   sampling.guidance = 1.0  # of the prior against no text; 1 is none
   sampling.diffusion_steps = 20  # Euler steps a chunk
   sampling.chunk_rows = -1  # patch rows painted at a time; -1: as trained, the first of decoder.chunk_rows

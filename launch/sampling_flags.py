@@ -8,7 +8,9 @@ from omniimage.ranges import ranges_of
 from omniimage.settings import SamplingSettings, Settings
 
 FLAGS = {
-  "temperature": "Of the codes; 0 takes the likeliest.",
+  "temperature": "Of codes and words; 0 takes the likeliest.",
+  "top_p": "Draws from the likeliest that have this probability together; 1 is all.",
+  "min_p": "Draws from those that have this share of the likeliest's probability; 0 is all.",
   "guidance": "Of the prior, against no text; 1 is none.",
   "token_guidance": "Of the painter, against no visual tokens; 1 is none.",
   "text_guidance": "Of the painter, against no text; 1 is none.",
@@ -17,6 +19,12 @@ HOLDERS = {
   name: number_flags.real(name, None, f"{help_text} Default: the run's own.", ranges_of(SamplingSettings)[name])
   for name, help_text in FLAGS.items()
 }
+HOLDERS["top_k"] = number_flags.whole(
+  "top_k",
+  None,
+  "Draws from so many of the likeliest; 0 is all. Default: the run's own.",
+  ranges_of(SamplingSettings)["top_k"],
+)
 HOLDERS["chunk_rows"] = number_flags.whole(
   "chunk_rows",
   None,

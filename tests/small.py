@@ -17,6 +17,7 @@ from omniimage.data.sources.source import Catalogue, Source
 from omniimage.data.tasks import TextToImage
 from omniimage.data.text import TextTokenizer
 from omniimage.models.omni import Omni
+from omniimage.sampling.generate import Generator
 from omniimage.settings import Settings, from_config
 from omniimage.size import Size
 from omniimage.systems.omni import OmniSystem
@@ -88,6 +89,31 @@ def params(model: Omni | OmniSystem, seed: int = 0):
     return noise + 1 if path[-1].key == "scale" else noise
 
   return jax.tree.map_with_path(draw, jax.eval_shape(model.init, jax.random.key(0)))
+
+
+@functools.cache
+def generator() -> Generator:
+  """That of `settings(**SHALLOW)` and random parameters, one for all tests that do not change it."""
+  s = settings(**SHALLOW)
+  return Generator(s, params(omni(s)), text_tokenizer())
+
+
+def fond_of(*liked: str) -> Generator:
+  """A generator whose model is fond of writing some specials, by their names in the vocabulary: texts that end."""
+  model = omni(settings(**SHALLOW))
+  fond = params(model)
+  head = fond["prior"]["embed" if model.settings.prior.tied_head else "head"]
+  head["text"] = np.asarray(head["text"]).copy()
+  for name in liked:
+    which = getattr(model.vocabulary, name)
+    head["text"][(which, slice(None)) if model.settings.prior.tied_head else (slice(None), which)] *= 2.5
+  _fond().load(fond)
+  return _fond()
+
+
+@functools.cache
+def _fond() -> Generator:
+  return Generator(settings(**SHALLOW), {}, text_tokenizer())
 
 
 def batch(s: Settings, rows: int = 8, index: int = 0) -> dict[str, np.ndarray]:

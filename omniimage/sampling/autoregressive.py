@@ -1,9 +1,12 @@
-"""Writing tokens one by one: prefill, cached steps, guidance, temperature, top-k, top-p, and the grammar's mask.
+"""Writing tokens one by one: prefill, cached steps, guidance, temperature, top-k, top-p, min-p, and the grammar's
+mask.
 
 Prompts are padded on the right to one length and new tokens are appended behind the padding, so that all rows write to
 the same place of the cache; what a row sees is a mask, and where a token stands is its position, neither of which is
 its index. Axes: B rows, P prompt length, S cache length, D width, V ids.
 """
+
+import math
 
 import flax
 import jax
@@ -139,13 +142,15 @@ def sample_ids(logits: Array, keys: Array, sampling: SamplingSettings) -> Array:
     return jnp.argmax(logits, axis=-1).astype(jnp.int32)
   below = logits - jnp.max(logits, axis=-1, keepdims=True)
   heated = jnp.where(below == 0, 0.0, below / sampling.temperature)  # −∞ at worst, never 0 ÷ 0
-  logits = keep_likely(heated, sampling.top_k, sampling.top_p)
+  logits = keep_likely(heated, sampling.top_k, sampling.top_p, sampling.min_p)
   return jax.vmap(jax.random.categorical)(keys, logits).astype(jnp.int32)
 
 
-def keep_likely(logits: Array, top_k: int, top_p: float) -> Array:
-  """Masks all but the `top_k` likeliest ids, and all but the smallest set with probability `top_p` (Holtzman et al.
-  2020)."""
+def keep_likely(logits: Array, top_k: int, top_p: float, min_p: float = 0.0) -> Array:
+  """Masks all but the `top_k` likeliest ids; of these, all but the smallest set with probability `top_p` (Holtzman et
+  al. 2020); and all whose probability is less than `min_p` of the likeliest's (Nguyen et al. 2024, arXiv 2407.01082).
+
+  The likeliest stays, whatever these are."""
   if 0 < top_k < logits.shape[-1]:
     smallest = jax.lax.top_k(logits, top_k)[0][..., -1:]
     logits = jnp.where(logits < smallest, -jnp.inf, logits)
@@ -156,4 +161,7 @@ def keep_likely(logits: Array, top_k: int, top_p: float) -> Array:
     kept = (jnp.cumsum(probabilities, axis=-1) - probabilities < top_p).at[..., 0].set(True)
     smallest = jnp.min(jnp.where(kept, ordered, jnp.inf), axis=-1, keepdims=True)
     logits = jnp.where(logits < smallest, -jnp.inf, logits)
+  if min_p > 0:
+    below = logits - jnp.max(logits, axis=-1, keepdims=True)
+    logits = jnp.where(below < math.log(min_p), -jnp.inf, logits)
   return logits

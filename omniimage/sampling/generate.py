@@ -38,7 +38,6 @@ from omniimage.sampling.prompts import (
 from omniimage.sampling.session import WORDS, Answer, Session, form_of, unguided, words_of
 from omniimage.settings import SamplingSettings, Settings
 from omniimage.streams import Stream, fold
-from omniimage.workdir import load_run
 
 GRAY = 0.0  # what is still to come, in [-1, 1]
 
@@ -80,6 +79,8 @@ class Generator:
     Args:
       aspect_ratio: width:height of what is drawn, one of the run's; None: the first.
     """
+    from omniimage.workdir import load_run  # with what reads checkpoints, which drawing does without
+
     run = load_run(path)
     settings = run.settings if aspect_ratio is None else run.settings.drawing(aspect_ratio)
     return cls(settings, run.params, run.text_tokenizer)

@@ -14,6 +14,7 @@ class SamplingSettings(Ranged):
   temperature: Annotated[float, Range(0, 1000)]  # of the codes; 0 takes the likeliest
   top_k: Annotated[int, Range(0, MOST_CODES)]  # 0: all
   top_p: Annotated[float, Range(1e-6, 1)]  # 1: all
+  min_p: Annotated[float, Range(0, 1)]  # as a share of the likeliest id's probability; 0: all
   guidance: Guidance  # of the prior, against no text; 1: none
   diffusion_steps: Annotated[int, Range(1, 10_000)]  # Euler steps a chunk
   # Patch rows painted at a time; 0: the whole canvas at once; -1: as trained, until `Settings` has it.

@@ -107,6 +107,28 @@ def test_top_k_and_top_p_keep_the_likeliest():
   assert kept(1, 0.99) == [False, True, False, False]
 
 
+def test_min_p_keeps_what_is_a_share_of_the_likeliest():
+  logits = jnp.log(jnp.asarray([[0.1, 0.5, 0.15, 0.25], [0.01, 0.01, 0.97, 0.01]]))
+  kept = lambda *args: np.isfinite(keep_likely(logits, *args)).tolist()  # noqa: E731
+  assert kept(0, 1.0, 0.0) == [[True] * 4] * 2
+  assert kept(0, 1.0, 0.29) == [[False, True, True, True], [False, False, True, False]]
+  assert kept(0, 1.0, 0.4) == [[False, True, False, True], [False, False, True, False]]
+  assert kept(0, 1.0, 1.0) == [[False, True, False, False], [False, False, True, False]]
+  assert kept(2, 1.0, 0.29)[0] == [False, True, False, True], "what top-k left out stays out"
+  s = dataclasses.replace(small.settings().sampling, min_p=0.4)
+  keys = jax.random.split(jax.random.key(0), 500)
+  assert set(np.asarray(sample_ids(jnp.tile(logits[:1], (500, 1)), keys, s)).tolist()) == {1, 3}
+
+
+def test_min_p_is_of_the_probabilities_that_are_drawn_from():
+  """The temperature comes first, as in the paper: a hotter distribution keeps more."""
+  logits = jnp.tile(jnp.log(jnp.asarray([0.9, 0.1])), (500, 1))
+  keys = jax.random.split(jax.random.key(0), 500)
+  for temperature, drawn in ((1.0, {0}), (4.0, {0, 1})):
+    s = dataclasses.replace(small.settings().sampling, min_p=0.5, temperature=temperature)
+    assert set(np.asarray(sample_ids(logits, keys, s)).tolist()) == drawn
+
+
 def test_draws_follow_the_probabilities_and_the_temperature():
   s = small.settings().sampling
   logits = jnp.tile(jnp.log(jnp.asarray([0.2, 0.8])), (4000, 1))
@@ -118,10 +140,10 @@ def test_draws_follow_the_probabilities_and_the_temperature():
 
 
 @pytest.mark.parametrize("temperature", [1e-320, 1e-45, 1e-38, 1e-30, 1e-6])
-@pytest.mark.parametrize("top_k, top_p", [(0, 1.0), (2, 1.0), (0, 0.9), (3, 1e-6)])
-def test_the_limit_of_small_temperatures_is_the_likeliest(temperature, top_k, top_p):
+@pytest.mark.parametrize("top_k, top_p, min_p", [(0, 1.0, 0.0), (2, 1.0, 0.0), (0, 0.9, 1e-30), (3, 1e-6, 1.0)])
+def test_the_limit_of_small_temperatures_is_the_likeliest(temperature, top_k, top_p, min_p):
   """Also where float32 holds neither the temperature nor the logits divided by it."""
-  s = dataclasses.replace(small.settings().sampling, temperature=temperature, top_k=top_k, top_p=top_p)
+  s = dataclasses.replace(small.settings().sampling, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
   logits = np.asarray(
     [[-np.inf, -3.0, 7.5, 7.0, 0.1], [80.0, -np.inf, 0.0, 79.9, -1e4], [-9.0, -1e30, -8.9, -90.0, -np.inf]]
   )

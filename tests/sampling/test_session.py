@@ -1,6 +1,7 @@
 """A session gives event by event what the batch draws at once, and stops when it is told to."""
 
 import functools
+import pathlib
 import threading
 
 import jax
@@ -15,8 +16,8 @@ from omniimage.data.transcript import read_tokens
 from omniimage.errors import UserError
 from omniimage.sampling.autoregressive import prefill, sample_tokens
 from omniimage.sampling.events import Chunk, Codes, Image, Text, TextEnd
-from omniimage.sampling.generate import Generator, draw_prompts, row_keys
-from omniimage.sampling.prompts import pad, read_turns, without_words
+from omniimage.sampling.generate import Generator, row_keys
+from omniimage.sampling.prompts import pad, read_turns, room_before_image, without_words
 from omniimage.sampling.session import WORDS
 from omniimage.streams import Stream
 from tests import small
@@ -29,9 +30,7 @@ def _settings():
   return small.settings(**small.SHALLOW)
 
 
-@functools.cache
-def _generator():
-  return Generator(_settings(), small.params(small.omni(_settings())), small.text_tokenizer())
+_generator = small.generator
 
 
 def _picture(seed: int) -> np.ndarray:
@@ -199,29 +198,11 @@ def test_an_image_that_was_said_changes_the_answer():
   assert np.abs(answers[0] - answers[1]).max() > 1e-3
 
 
-@functools.cache
-def _talker() -> Generator:
-  return Generator(_settings(), {}, small.text_tokenizer())
-
-
-def _fond_of(liked: str) -> Generator:
-  """A model that is fond of writing a special."""
-  model = small.omni(_settings())
-  params = small.params(model)
-  head = params["prior"]["embed" if _settings().prior.tied_head else "head"]
-  which = getattr(model.vocabulary, liked)
-  column = (which, slice(None)) if _settings().prior.tied_head else (slice(None), which)
-  head["text"] = np.asarray(head["text"]).copy()
-  head["text"][column] *= 2.5
-  _talker().load(params)
-  return _talker()
-
-
 def _texts(generator: Generator, seeds: int) -> list[tuple[list[int], int | None]]:
   """The texts of so many seeds behind the prompt, drawn at once and whole, each with the special that it ends with."""
   v, tokenizer, sampling = generator.omni.vocabulary, small.text_tokenizer(), _settings().sampling
   prompts, lengths = pad([[v.user, *tokenizer.encode(PROMPT), v.assistant]] * seeds, v)
-  room = 64 - (4 + 4 + 1) - lengths[0]
+  room = 64 - 1 - lengths[0]
 
   @jax.jit
   def write(params, keys):
@@ -240,14 +221,15 @@ def _texts(generator: Generator, seeds: int) -> list[tuple[list[int], int | None
 @pytest.mark.parametrize("liked", ["pad", "eos", "image"])
 def test_text_comes_as_it_is_written_until_it_ends_or_an_image_begins(liked):
   """What comes then is the image of the whole conversation; nothing where the model ends, or has no more room."""
-  generator = _fond_of(liked)
+  generator = small.fond_of(liked)
   v, reason = generator.omni.vocabulary, {"pad": "length"}.get(liked, liked)
   ending = {"image": v.image, "eos": v.eos, "length": None}[reason]
-  seed, ids = next(
-    (seed, ids) for seed, (ids, end) in enumerate(_texts(generator, 30)) if len(ids) > WORDS and end == ending
-  )
+  texts = [(seed, ids) for seed, (ids, end) in enumerate(_texts(generator, 30)) if len(ids) > WORDS and end == ending]
+  asked = [v.user, *small.text_tokenizer().encode(PROMPT), v.assistant]
+  room = room_before_image(_settings()) - len(asked)
+  seed, ids = next((seed, ids) for seed, ids in texts if reason != "image" or len(ids) <= room)
   text = small.text_tokenizer().decode(ids)
-  events = list(generator.session(PROMPT, seed, answer="free"))
+  events = list(generator.session(PROMPT, seed, "free"))
   ended = next(i for i, event in enumerate(events) if isinstance(event, TextEnd))
   assert events[ended] == TextEnd(text, reason) and ended > 1
   assert all(isinstance(event, Text) for event in events[:ended])
@@ -255,12 +237,13 @@ def test_text_comes_as_it_is_written_until_it_ends_or_an_image_begins(liked):
   if reason != "image":
     assert len(events) == ended + 1
     return
-  asked = [v.user, *small.text_tokenizer().encode(PROMPT), v.assistant]
-  prompts, lengths = pad([[*asked, *ids, *v.opening(2, 2)]], v)
-  draw = jax.jit(functools.partial(draw_prompts, generator.omni, sampling=_settings().sampling))
-  drawing = draw(generator.params, prompts, lengths, row_keys(seed, 1))
-  np.testing.assert_array_equal(events[-1].codes, drawing.codes[0])
-  np.testing.assert_allclose(events[-1].pixels, drawing.images[0], atol=1e-5)
+  image = next(event for event in events if isinstance(event, Image))
+  prompts = pad([[*asked, *ids, *v.opening(2, 2)]], v)
+  drawing = generator._drawn(*prompts, row_keys(seed, 1), _settings().sampling)
+  np.testing.assert_array_equal(image.codes, drawing.codes[0])
+  np.testing.assert_allclose(image.pixels, drawing.images[0], atol=1e-5)
+  *_, last = events
+  assert isinstance(last, TextEnd) and last.reason in ("eos", "length")
 
 
 def test_a_character_comes_when_all_its_bytes_are_there(monkeypatch):
@@ -269,11 +252,11 @@ def test_a_character_comes_when_all_its_bytes_are_there(monkeypatch):
   stars = [*ids, generator.omni.vocabulary.eos]
   assert "\ufffd" in small.text_tokenizer().decode(ids[:WORDS])
 
-  def next_words(params, written, first, keys, **_):
+  def go_on(params, rows, lengths, start, first, keys, **_):
     piece = stars[first : first + WORDS]
-    return written, np.asarray([piece + [generator.omni.vocabulary.pad] * (WORDS - len(piece))])
+    return rows, np.asarray([piece + [generator.omni.vocabulary.pad] * (WORDS - len(piece))])
 
-  monkeypatch.setattr(generator._pieces, "next_words", next_words)
+  monkeypatch.setattr(generator._pieces, "go_on", go_on)
   *texts, end = generator.session(PROMPT, answer="free")
   assert end == TextEnd("a ⭐ 🌟 é star, and ein großer Stern", "eos")
   assert "".join(piece.text for piece in texts) == end.text and len(texts) > 1
@@ -286,7 +269,9 @@ def test_a_character_comes_when_all_its_bytes_are_there(monkeypatch):
     ([], "the conversation is empty"),
     ("  ", "the prompt is empty"),
     (["a star", ""], "the prompt is empty"),
-    (["a star", np.zeros((8, 16, 3), np.uint8)], r"\(16, 16, 3\) in uint8 \(data.image_size\), got \(8, 16, 3\)"),
+    (["a star", np.zeros((8, 16), np.uint8)], r"\(height, width, 3\) of uint8, got \(8, 16\) of uint8"),
+    (["a star", ImageTurn(np.full((2, 2), 64, np.int32), True)], r"\(2, 2\) from 0 to 63, got .* from 64 to 64"),
+    (["a star", pathlib.Path("no such picture.png")], "no such picture.png cannot be read: No such file"),
     (["a star", np.zeros((16, 16, 3), np.float32)], "of float32"),
     (["a star", None], "got a NoneType"),
     (["a star"] * 40, "tokens and the model reads at most 55 beside the next image"),

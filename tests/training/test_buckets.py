@@ -15,7 +15,6 @@ from omniimage.evaluation.held_out import distinct, held_out, picked
 from omniimage.sampling.generate import Generator
 from omniimage.systems.omni import OmniSystem
 from omniimage.training.loop import train
-from omniimage.workdir import load_run
 from tests import small
 
 CAPTIONS = ("a red wall", "a blue wall")
@@ -75,8 +74,7 @@ def test_a_run_compiles_a_step_for_each_size_learns_goes_on_and_draws_both(confi
   assert (tmp_path / "samples/final.png").exists()
   assert caplog.text.count("drawn and measured are the 40 of 60 records that are of 16×16 pixels") == 1
 
-  run = load_run(tmp_path)
-  generator = Generator(run.settings.drawing("2:1"), run.params, run.text_tokenizer)
+  generator = Generator.from_workdir(tmp_path, "2:1")
   drawing = generator([CAPTIONS[0]], diffusion_steps=1)
   assert drawing.images.shape == drawing.rendering.shape == (1, 8, 24, 3)
   for examples in (held_out(generator, 5, 0), picked(generator, "train", 5, 0)):
