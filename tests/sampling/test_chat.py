@@ -57,7 +57,7 @@ def reads(monkeypatch):
 def test_a_chat_answers_as_a_session_that_reads_everything_anew(guidance):
   generator = small.fond_of("eos", "image")
   chat = Chat(generator)
-  for n, (parts, answer) in enumerate(((["a star"], "image"), ([_picture(0), "this"], "free"), (["it"], "image"))):
+  for n, (parts, answer) in enumerate(((["a star"], "image"), ([_picture(0), "it"], "image"), (["so"], "free"))):
     before = list(chat.turns)
     expected = generator.session([*before, *parts], n + 3, answer, guidance=guidance)
     _same(chat.say(*parts, seed=n + 3, answer=answer, guidance=guidance), expected)
@@ -164,13 +164,14 @@ def test_a_full_conversation_is_refused_before_anything_is_read(reads):
   assert chat.room < left
 
 
-def test_a_text_that_fills_the_row_leaves_no_room():
+def test_a_text_that_fills_the_row_ends_for_want_of_room_and_the_chat_is_soon_full():
+  """What was written may be fewer tokens when it is read again, and then leaves some room."""
   chat = Chat(small.fond_of("pad"))
-  *_, end = chat.say("a star")
-  assert isinstance(end, TextEnd) and end.reason == "length"
   with pytest.raises(ConversationFull):
-    list(chat.say("a star"))  # what was written may be a token shorter when it is read again
-    chat.say("a star")
+    for _ in range(20):
+      *_, end = chat.say("a star")
+      assert isinstance(end, TextEnd) and end.reason in ("length", "eos")
+  assert chat.room < 8
 
 
 def test_new_parameters_are_read_with_anew():
@@ -189,7 +190,6 @@ def test_what_a_chat_held_goes_with_it():
   list(generator.session("a star"))
   before = caches()
   chat = Chat(generator)
-  *_, image = chat.say("a star", answer="image")
-  assert isinstance(image, Image) and caches() > before
-  del chat, image
+  assert any(isinstance(event, Image) for event in chat.say("a star", answer="image")) and caches() > before
+  del chat
   assert caches() == before
