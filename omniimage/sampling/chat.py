@@ -1,5 +1,6 @@
 """A conversation that goes on: what was said is kept, and so is, on the device, what the model has read of it."""
 
+import weakref
 from collections.abc import Generator as Events
 from collections.abc import Sequence
 
@@ -25,7 +26,10 @@ class Chat:
 
   def __init__(self, generator: Generator, turns: Sequence[Part] = (), seed: int = 0):
     """`turns`: what was said before, as `Generator.session` takes it. UserError where the model cannot read it."""
-    self._generator, self._session, self.seed = generator, None, seed
+    self._generator, self.seed = generator, seed
+    self._session = lambda: (
+      None
+    )  # the last one while anybody has it; it has the chat, and so neither outlives the other
     self.turns: list[Turn] = as_turns(turns, self._settings, generator.omni.vocabulary) if len(turns) else []
     self._context = generator.context()
 
@@ -47,7 +51,8 @@ class Chat:
     return max(0, room_for_text(self._settings) - said)
 
   def say(self, *parts: Part, seed: int | None = None, answer: str = "free", **changes) -> Session:
-    """The user's turn, and the answer as it comes. An answer under way is cancelled.
+    """The user's turn, and the answer as it comes. One that is still under way is cancelled; so is one whose session is
+    dropped.
 
     What was said joins `turns` when the answer has ended or is cancelled: texts as far as they came, and images that
     were finished. Where the model has said nothing when it is cancelled, the user has said nothing either.
@@ -58,20 +63,19 @@ class Chat:
 
     Raises ConversationFull where the row has no room for an answer, UserError as `Generator.session`.
     """
-    if self._session is not None:
-      self._session.cancel()
+    self._stop()
     if self._context.params is not self._generator.params:
       self._context = self._generator.context()
     asked = [*self.turns, *as_turns(parts, self._settings, self._generator.omni.vocabulary)]
     seed = (self.seed + self.answers) % 2**64 if seed is None else seed
     events = self._generator.session(asked, seed, answer, self._context, **changes)
-    self._session = Session(self._heard(events, asked))
-    return self._session
+    session = Session(self._heard(events, asked))
+    self._session = weakref.ref(session)
+    return session
 
   def undo(self) -> bool:
     """Takes back the last turn of the user and what follows it; False where there is none."""
-    if self._session is not None:
-      self._session.cancel()
+    self._stop()
     speakers = [turn.role for turn in self.turns]
     if conversation.USER not in speakers:
       return False
@@ -80,6 +84,12 @@ class Chat:
       last -= 1
     self.turns = self.turns[:last]
     return True
+
+  def _stop(self):
+    """Cancels the answer under way, if there is one."""
+    session = self._session()
+    if session is not None:
+      session.cancel()
 
   def _heard(self, events: Session, asked: list[Turn]) -> Events[Event, None, None]:
     """The events, of which `turns` hear."""

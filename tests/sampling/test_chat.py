@@ -190,6 +190,15 @@ def test_what_a_chat_held_goes_with_it():
   list(generator.session("a star"))
   before = caches()
   chat = Chat(generator)
-  assert any(isinstance(event, Image) for event in chat.say("a star", answer="image")) and caches() > before
-  del chat
+  turns = [type(event) for event in chat.say("a star", answer="image")]
+  assert turns[-1] is Image and caches() > before
+  session = chat.say("larger", answer="image")
+  next(session)
+  del chat, session
   assert caches() == before
+
+
+def test_an_answer_that_is_dropped_is_cancelled():
+  chat = Chat(small.fond_of("pad"))
+  said = next(chat.say("a star", answer="text")).text
+  assert chat.turns == [TextTurn("a star", False), TextTurn(said, True)]
