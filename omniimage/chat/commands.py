@@ -62,6 +62,17 @@ def files_of(typed: str) -> list[Path]:
     return [whole]
 
 
+def folder_of(typed: str) -> Path:
+  """The folder that is meant, its name in quotes or not, with spaces or not. UserError where there is none."""
+  if not typed:
+    raise UserError("give the folder to make: /save cats")
+  try:
+    words = shlex.split(typed)
+  except ValueError:
+    words = []
+  return absolute(words[0] if len(words) == 1 else typed)
+
+
 def number_of(name: str, typed: str) -> float | int:
   """A value of a setting of sampling. UserError where there is no such setting or it is no number."""
   kinds = {field.name: field for field in dataclasses.fields(SamplingSettings)}
@@ -111,9 +122,7 @@ def _new(talk: "Talk", rest: str):
 
 
 def _save(talk: "Talk", rest: str):
-  if not rest:
-    raise UserError("give the folder to make: /save cats")
-  talk.save_copy(files_of(rest)[0])
+  talk.save_copy(folder_of(rest))
 
 
 def _help(talk: "Talk", rest: str):

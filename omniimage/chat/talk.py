@@ -170,8 +170,9 @@ class Talk:
     self._keep(exchange, unfinished)
 
   def _keep(self, exchange: Exchange, part: str | Shown):
-    if part:
-      exchange.answer.append(part)
+    if not part:
+      return
+    exchange.answer.append(part)
     if any(isinstance(part, Shown) or clean(part, "the answer") for part in exchange.answer):
       if not self._folder.exchanges or self._folder.exchanges[-1] is not exchange:
         self._folder.exchanges.append(exchange)

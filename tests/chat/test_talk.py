@@ -200,7 +200,7 @@ def test_a_session_that_is_none_is_refused_and_left_as_it_is(tmp_path, line):
 
 def test_a_session_is_one_programs_at_a_time_and_an_empty_one_leaves_nothing(tmp_path):
   folder = SessionFolder(tmp_path / "a" / "cats")
-  with pytest.raises(UserError, match="the session .* is in use"):
+  with pytest.raises(UserError, match="is in use"):
     SessionFolder(tmp_path / "a" / "cats")
   folder.close()
   assert not (tmp_path / "a" / "cats").exists()
@@ -215,7 +215,7 @@ def test_save_copies_all_but_the_lock(opened, tmp_path):
 def test_a_full_conversation_says_what_to_do(opened):
   talk = opened(text("one")).hear("a")
   talk.talk._chat.full = True
-  with pytest.raises(UserError, match="90 tokens.*/new begins another"):
+  with pytest.raises(UserError, match="90 tokens: /new begins another"):
     talk.hear("b")
   assert talk.turns == ["a", "one"]
 
