@@ -76,6 +76,8 @@ def main(argv: list[str]):
     if typing:
       talk.note(f"{WORKDIR.value} at step {run.step}. {knows} /help lists what else there is.")
     converse(talk, typed() if typing else PROMPT.value or piped(), mends=typing)
+    if talk.waits and not typing:
+      raise UserError("a picture was given and nothing said with it; ask something, as --prompt='what is it'")
     if folder.exchanges:
       talk.note(f"session: {folder.path}")
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from omniimage.chat.display import near
 from omniimage.errors import UserError
 from omniimage.paths import absolute
 from omniimage.ranges import SEEDS
@@ -90,7 +91,8 @@ def number_of(name: str, typed: str) -> float | int:
 
 def _image(talk: "Talk", rest: str):
   for path in files_of(rest):
-    talk.add_picture(path)
+    height, width = talk.add_picture(path)
+    talk.note(f"{near(path)}: seen at {width}×{height} pixels, together with what you say next")
 
 
 def _seed(talk: "Talk", rest: str):

@@ -70,6 +70,11 @@ class Talk:
     return self._generator.omni.settings
 
   @property
+  def waits(self) -> int:
+    """How many pictures wait to be shown."""
+    return len(self._waiting)
+
+  @property
   def sampling(self) -> SamplingSettings:
     """How answers are drawn."""
     return dataclasses.replace(self._settings.sampling, **self._changes)
@@ -94,12 +99,12 @@ class Talk:
   def note(self, text: str):
     self._display.note(text)
 
-  def add_picture(self, path: Path):
-    """Shows it with what is said next. UserError where it is no picture that can be read."""
+  def add_picture(self, path: Path) -> tuple[int, int]:
+    """Shows it with what is said next; height and width that it is seen at. UserError where it is no picture that can
+    be read."""
     pixels = read_picture(path, self._settings)
     self._waiting.append(Waiting(path.read_bytes(), path.suffix.lower() or ".png", pixels))
-    height, width = pixels.shape[:2]
-    self.note(f"{near(path)}: seen at {width}×{height} pixels, together with what you say next")
+    return pixels.shape[:2]
 
   def change(self, changes: Mapping[str, Any]):
     """Draws with other settings from here on. SettingsError where they cannot be."""

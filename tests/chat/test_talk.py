@@ -129,7 +129,7 @@ def test_two_slashes_say_one(opened):
 
 def test_undo_takes_back_pictures_that_wait_then_exchanges_also_on_disk(opened, tmp_path):
   talk = opened(text("one"), text("two")).hear("a", "b", f"/image {picture(tmp_path / 'cat.png')}", "/undo")
-  assert talk.turns == ["a", "one", "b", "two"] and not talk.talk._waiting
+  assert talk.turns == ["a", "one", "b", "two"] and not talk.talk.waits
   talk.hear("/undo")
   assert talk.turns == ["a", "one"] and kept(tmp_path / "cats") == [[("user", ["a"]), ("assistant", ["one"])]]
   talk.hear("/undo", "/undo")

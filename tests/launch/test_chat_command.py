@@ -95,6 +95,7 @@ def test_a_model_that_writes_is_shown_a_picture(chat, here):
   (("--workdir=runs/mine", "--prompt=a", "--image=nowhere.png"), b"", "nowhere.png cannot be read"),
   (("--workdir=runs/mine", "--prompt=a", "--image=runs"), b"", "runs cannot be read: Is a directory"),
   (("--workdir=runs/mine", "--prompt=" + 99 * "star "), b"", "it is too long for this model"),
+  (("--workdir=runs/mine", "--image=cat.png"), b"\n", "nothing said with it"),
   (("--workdir=runs/mine",), b"caf\xe9\n", "no text in UTF-8"),
   (("--workdir=runs/mine",), b"/dance\n", "there is no command /dance"),
   (("--workdir=runs/mine", "--prompt=a", "--session=cat.png"), b"", "cat.png cannot be written"),
