@@ -1,4 +1,5 @@
-"""The documents name what there is: files, and tables of modules. What they say in shell or Python is tried by hand."""
+"""The documents name what there is: files, and tables of modules. What they say in shell or Python is
+tried by hand, but for docs/conversation.md (tests/launch/test_chat_command.py)."""
 
 import importlib
 import re
@@ -7,7 +8,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = ("README.md", "docs/reading.md", "docs/extending.md", "docs/decisions.md", "docs/language_models.md")
+DOCUMENTS = (
+  "README.md", "docs/reading.md", "docs/extending.md", "docs/decisions.md", "docs/language_models.md",
+  "docs/conversation.md",
+)  # fmt: skip
 FILE = re.compile(r"`((?:omniimage|configs|launch|tests|benchmarks|scripts|notebooks)/[\w./-]*)(?::[\w.]+)?`")
 TABLE = re.compile(r"`(omniimage(?:\.\w+)*\.[A-Z]\w+)`")
 
