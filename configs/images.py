@@ -63,7 +63,7 @@ def small(config: ConfigDict):
   shared = dict(rows=6, warmup_steps=50)
   config.stages.tokenizer = stage(weights=dict(pixel=1.0), rates=dict(tokenizer=2e-3), steps=2500, **shared)
   config.stages.prior = stage(weights=dict(image=1.0), rates=dict(prior=2e-3), steps=5000, **shared)
-  config.stages.decoder = stage(weights=dict(diffusion=1.0), rates=dict(decoder=1e-3), steps=2500, **shared)
+  config.stages.decoder = stage(weights=dict(diffusion=1.0), rates=dict(decoder=1e-3), steps=2000, **shared)
   config.stages.joint.update(dict(steps=50, rows=6, rates=dict(tokenizer=1e-6, prior=2e-5)))
   config.run.checkpoint_every = 500  # steps
   config.run.sample_every = 500
