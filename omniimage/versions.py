@@ -78,6 +78,7 @@ CHANGES = (
     }
   ),
   Change(unreadable="was trained on sequences in which no token begins a turn, and has other ids"),
+  Change(settings={"prior.input_images": "codes"}),
 )
 FORMAT = len(CHANGES)
 

@@ -61,7 +61,7 @@ class Generator:
 
   def encode(self, images: Array) -> Array:
     """Codes (B, h, w) of images (B, H, W, 3), uint8 or float in [-1, 1]."""
-    return self._pieces.encode(self.params, to_float(images))
+    return self._pieces.encode(self.params, to_float(images))[0]
 
   def reconstruct(self, images: Array) -> Array:
     """The tokenizer's rendering of images (B, H, W, 3), uint8 or float in [-1, 1], from their own codes."""

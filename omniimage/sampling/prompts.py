@@ -13,6 +13,7 @@ from omniimage.data import conversation
 from omniimage.data.conversation import Encoded, ImageTurn, TextTurn, Turn
 from omniimage.data.text import TextTokenizer, as_text
 from omniimage.errors import UserError
+from omniimage.models.adapter import InputFeatures
 from omniimage.settings import Settings
 from omniimage.size import Size
 from omniimage.vocabulary import Vocabulary, image_length
@@ -37,6 +38,22 @@ def without_words(tokens: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
   been written of the answer. As `omniimage.data.tasks.without_words`, of tokens."""
   is_before = np.cumsum(tokens[::-1] == vocabulary.user)[::-1] > 0
   return tokens[is_before | (tokens >= vocabulary.text_size)]
+
+
+def input_features(prompts: np.ndarray, shown: np.ndarray | None, vocabulary: Vocabulary) -> InputFeatures | None:
+  """Features (n, D) of the n places of the images that the user has shown, put where their codes are in the prompts
+  (B, P). All prompts have these images, in this order, whatever words they have; None where there are no features."""
+  if shown is None:
+    return None
+  index = np.arange(prompts.shape[1])
+  user, assistant = (
+    np.maximum.accumulate(np.where(prompts == turn, index, -1), axis=1)
+    for turn in (vocabulary.user, vocabulary.assistant)
+  )
+  there = (prompts >= vocabulary.codes) & (user > assistant)
+  values = np.zeros((*prompts.shape, shown.shape[-1]), shown.dtype)
+  values[there] = np.tile(shown, (len(prompts), 1))
+  return InputFeatures(values, there)
 
 
 def read_prompt(prompt: str, settings: Settings, text_tokenizer: TextTokenizer) -> list[int]:

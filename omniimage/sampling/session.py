@@ -26,7 +26,7 @@ from omniimage.models.omni import Omni, Params
 from omniimage.sampling.autoregressive import Written, prefill, sample_tokens
 from omniimage.sampling.diffusion import Canvas, blank, paint_chunk, text_conditions
 from omniimage.sampling.events import Chunk, Codes, Event, Image, Text, TextEnd
-from omniimage.sampling.prompts import BUCKET, pad, room_before_image, to_float, without_words
+from omniimage.sampling.prompts import BUCKET, input_features, pad, room_before_image, to_float, without_words
 from omniimage.settings import SamplingSettings
 from omniimage.streams import Stream
 
@@ -49,9 +49,11 @@ class Pieces:
     self.next_chunk = compiled(next_chunk, ("sampling",), donate_argnames="canvas")
 
 
-def encode(omni: Omni, params: Params, images: Array) -> Array:
-  """Codes (B, h, w) of images (B, H, W, 3) in [-1, 1]."""
-  return omni.encode(params, omni.shrink(images)).codes
+def encode(omni: Omni, params: Params, images: Array) -> tuple[Array, Array | None]:
+  """Codes (B, h, w) of images (B, H, W, 3) in [-1, 1], and the features (B, h·w, D) that the prior reads of those that
+  are input; None if it reads their codes alone."""
+  encoded = omni.encode(params, omni.shrink(images))
+  return encoded.codes, omni.adapt(params, encoded)
 
 
 def next_words(
@@ -149,25 +151,35 @@ class Answer:
   def events(self, encoded: Encoded, text_first: bool) -> Generator[Event, None, None]:
     """The assistant's turn in a conversation, `encoded` by `read_turns`: an image; with `text_first`, text, and an
     image only where the text begins one."""
-    tokens, first_code = encoded.tokens.copy(), self.omni.vocabulary.codes
-    for image, start in zip(encoded.images, encoded.image_starts):
-      codes = np.asarray(self.pieces.encode(self.params, to_float(image[None]))).ravel()
-      tokens[start : start + codes.size] = first_code + codes
+    tokens, shown = self.read(encoded)
     if text_first:
-      words, reason = yield from self.text(tokens)
+      words, reason = yield from self.text(tokens, shown)
       if reason != "image":
         return
       tokens = np.concatenate([tokens, words])
-    yield from self.image(tokens)
+    yield from self.image(tokens, shown)
 
-  def text(self, tokens: np.ndarray) -> Generator[Event, None, tuple[np.ndarray, str]]:
-    """Writes text behind the tokens (N,) while an image would still have room; returns its tokens and why it ended."""
+  def read(self, encoded: Encoded) -> tuple[np.ndarray, np.ndarray | None]:
+    """The conversation's tokens (N,) with its images' codes in their places, and the features (n, D) of all places of
+    those that the user has shown; None where there are none, or the prior reads their codes alone."""
+    tokens, shown = encoded.tokens.copy(), []
+    for image, start, is_target in zip(encoded.images, encoded.image_starts, encoded.image_is_target):
+      codes, features = self.pieces.encode(self.params, to_float(image[None]))
+      tokens[start : start + codes.size] = self.omni.vocabulary.codes + np.asarray(codes).ravel()
+      if features is not None and not is_target:
+        shown.append(np.asarray(features)[0])
+    return tokens, np.concatenate(shown) if shown else None
+
+  def text(self, tokens: np.ndarray, shown: np.ndarray | None) -> Generator[Event, None, tuple[np.ndarray, str]]:
+    """Writes text behind the tokens (N,), of `read`, while an image would still have room; returns its tokens and why
+    it ended."""
     v, settings = self.omni.vocabulary, self.omni.settings
     room = room_before_image(settings) - len(tokens)
     prompts, lengths = pad([tokens], v)
     new_tokens = -(-(settings.data.sequence_length - prompts.shape[1] + BUCKET) // WORDS) * WORDS
     sampling = dataclasses.replace(self.sampling, guidance=1.0)  # there is no text to be guided away from
-    written, _ = self.pieces.read(self.params, prompts, lengths, new_tokens=new_tokens)
+    features = input_features(prompts, shown, v)
+    written, _ = self.pieces.read(self.params, prompts, lengths, new_tokens=new_tokens, features=features)
     ids, said, reason = [], "", "length"
     for first in range(0, room, WORDS):
       written, drawn = self.pieces.next_words(
@@ -189,14 +201,15 @@ class Answer:
     yield TextEnd(text, reason)
     return np.asarray(ids, np.int32), reason
 
-  def image(self, tokens: np.ndarray) -> Generator[Event, None, None]:
-    """Draws the image that follows the tokens (N,). They are read anew even where text was written behind them: that
-    is one pass, gives the painter its text states, and makes it the drawing of a prompt that ended so."""
+  def image(self, tokens: np.ndarray, shown: np.ndarray | None) -> Generator[Event, None, None]:
+    """Draws the image that follows the tokens (N,), of `read`. They are read anew even where text was written behind
+    them: that is one pass, gives the painter its text states, and makes it the drawing of a prompt that ended so."""
     omni, pieces, params, sampling = self.omni, self.pieces, self.params, self.sampling
     v, size = omni.vocabulary, omni.settings.buckets[0]
     forms = [tokens] if sampling.guidance == 1 else [tokens, without_words(tokens, v)]
     prompts, lengths = pad([[*form, *v.opening(size.rows, size.columns)] for form in forms], v)
-    written, hidden = pieces.read(params, prompts, lengths, new_tokens=size.tokens)
+    features = input_features(prompts, shown, v)
+    written, hidden = pieces.read(params, prompts, lengths, new_tokens=size.tokens, features=features)
     codes = np.empty((size.rows, size.columns), np.int32)
     for row in range(size.rows):
       written, drawn = pieces.next_codes(params, written, np.int32(row), self.keys, sampling=sampling)

@@ -158,7 +158,7 @@ def test_a_state_without_health_of_an_older_version_goes_on_with_a_fresh_one(che
   restored = restore(checkpoints, 7, wanted, lambda: a_state(0))
   jax.tree.map(np.testing.assert_array_equal, restored, a_state(7))
   assert {leaf.sharding for leaf in jax.tree.leaves(restored)} == {place}
-  assert "of an older version: health/losses, health/skipped_in_a_row" in caplog.text
+  assert "of step 7 does not have it: health/losses, health/skipped_in_a_row" in caplog.text
   checkpoints.save(8, arrays, versions.stamped({}))
   checkpoints.wait()
   with pytest.raises(CheckpointError, match="lacks health/losses"):
