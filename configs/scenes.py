@@ -46,8 +46,9 @@ def get_config(variant: str = "demo") -> ConfigDict:
   prior.rope_theta = 10_000.0
   prior.rope_scaling = ()  # of the rotary frequencies, as in Llama 3; none
   prior.local_layers = ()  # as in Gemma 3; none
+  prior.input_images = "codes"  # or features of the tokenizer's encoder in their place, or both
   prior.text_rows = 0  # of the text table: what the vocabulary needs
-  prior.init = ""  # or hf:FOLDER, an open language model to begin with; it sets all of the above but text_rows
+  prior.init = ""  # or hf:FOLDER, an open language model to begin with; it sets what describes its layers
 
   config.decoder = decoder = ConfigDict()
   decoder.patch_size = 8  # pixels; few wide patches keep two cores in matrix products instead of softmax

@@ -78,7 +78,7 @@ CHANGES = (
     }
   ),
   Change(unreadable="was trained on sequences in which no token begins a turn, and has other ids"),
-  Change(settings={"sampling.min_p": 0.0}),
+  Change(settings={"sampling.min_p": 0.0, "prior.input_images": "codes"}),
 )
 FORMAT = len(CHANGES)
 

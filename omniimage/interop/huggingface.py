@@ -102,7 +102,8 @@ class LanguageModel:
   def load(self, fresh: Mapping[str, Any], s: PriorSettings, vocabulary: Vocabulary) -> dict[str, Any]:
     """The prior's parameters, where and as large as `fresh` ones, which are used up. One tensor of the files is in
     memory at a time, and of a stack of layers what this host's devices hold."""
-    leaves, found = flatten_dict(fresh, sep="/"), {}
+    leaves = flatten_dict(fresh, sep="/")
+    found = {path: leaf for path, leaf in leaves.items() if path.startswith("adapter/")}  # no language model has it
     for path, tensor in self.tensors(s).items():
       pieces = (tensor.read(self.files.read(tensor.name.format(i))) for i in layers_of(path, s.depth))
       if path in TABLES:

@@ -50,7 +50,7 @@ def complete(config: ConfigDict, begun: Callable[[], Settings | None] = lambda: 
   run = begun()
   if run is not None and run.prior.init == init:
     prior, vocabulary = dataclasses.asdict(run.prior), run.data.vocabulary
-    del prior["init"], prior["text_rows"]
+    del prior["init"], prior["text_rows"], prior["input_images"]  # ours, not the model's
   else:
     model = open_model(init)
     prior, vocabulary = model.settings(), str(model.tokenizer)

@@ -12,13 +12,14 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from omniimage.models.adapter import READ, InputFeatures
 from omniimage.models.attention import AttentionFn, AttentionMask, Causal, dot_product_attention
 from omniimage.models.chunks import ChunkLayout
 from omniimage.models.diffusion_decoder import DiffusionDecoder
 from omniimage.models.execution import Execution, stack_layers, unstack_layers
 from omniimage.models.prior import Prior
-from omniimage.models.quantizers import Quantized, quantizer_for
-from omniimage.models.tokenizer import ImageTokenizer
+from omniimage.models.quantizers import quantizer_for
+from omniimage.models.tokenizer import EncodedImages, ImageTokenizer
 from omniimage.settings import Settings
 from omniimage.size import Size
 from omniimage.vocabulary import Vocabulary
@@ -82,9 +83,10 @@ class Omni:
     tokens, positions = jnp.zeros((1, 8), jnp.int32), jnp.zeros((1, 8, 3), jnp.int32)
     channels = self.tokenizer.quantizer.channels
     features, states = jnp.zeros((1, 1, 1, channels)), jnp.zeros((1, 1, s.prior.width))
+    encoder_states = jnp.zeros((1, s.tokenizer.width))
     variables = {
       "tokenizer": self.tokenizer.init(first, image),
-      "prior": self.prior.init(second, tokens, positions, method="init_parameters"),
+      "prior": self.prior.init(second, tokens, positions, encoder_states, method="init_parameters"),
       "decoder": self.decoder.init(third, features, states, method="init_parameters"),
     }
     return {part: stack_layers(value["params"]) for part, value in variables.items()}
@@ -111,12 +113,24 @@ class Omni:
     *lead, H, W, _ = images.shape
     return images if r == 1 else images.reshape(*lead, H // r, r, W // r, r, 3).mean((-4, -2))
 
-  def encode(self, params: Params, images: Array) -> Quantized:
-    """Images (..., H, W, 3) in [-1, 1], as the tokenizer reads them → features (..., h, w, Z), codes (..., h, w) and
-    the quantizer's auxiliary loss (..., h, w), None if it has none."""
+  def encode(self, params: Params, images: Array) -> EncodedImages:
+    """Images (..., H, W, 3) in [-1, 1], as the tokenizer reads them → their h × w visual tokens."""
     *lead, H, W, _ = images.shape
-    quantized = self.tokenizer.apply({"params": params["tokenizer"]}, images.reshape(-1, H, W, 3), method="encode")
-    return jax.tree.map(lambda x: x.reshape(*lead, *x.shape[1:]), quantized)
+    encoded = self.tokenizer.apply({"params": params["tokenizer"]}, images.reshape(-1, H, W, 3), method="encode")
+    return jax.tree.map(lambda x: x.reshape(*lead, *x.shape[1:]), encoded)
+
+  @property
+  def reads_features(self) -> bool:
+    """Whether the prior reads features of input images, instead of their codes or beside them."""
+    return self.settings.prior.input_images in READ
+
+  def adapt(self, params: Params, encoded: EncodedImages) -> Array | None:
+    """Features (..., N, D) that the prior reads of encoded images if they are input; None if it reads codes alone."""
+    if not self.reads_features:
+      return None
+    *lead, h, w, E = encoded.states.shape
+    states = encoded.states.reshape(*lead, h * w, E)
+    return self.prior.apply({"params": params["prior"]}, states, method="adapt")
 
   def features(self, params: Params, codes: Array) -> Array:
     """Codes (...) → the features (..., Z) that `encode` gave with them."""
@@ -134,10 +148,17 @@ class Omni:
     )
     return images.reshape(*lead, *images.shape[1:])
 
-  def hidden(self, params: Params, tokens: Array, positions: Array, segments: Array) -> Array:
-    """Final normalized states (B, L, D) of packed rows."""
+  def hidden(
+    self,
+    params: Params,
+    tokens: Array,
+    positions: Array,
+    segments: Array,
+    features: InputFeatures | None = None,
+  ) -> Array:
+    """Final normalized states (B, L, D) of packed rows, with `features` of their input images if it reads them."""
     mask = AttentionMask(Causal(), segments, segments)
-    return self.prior.apply({"params": params["prior"]}, tokens, positions, mask)[0]
+    return self.prior.apply({"params": params["prior"]}, tokens, positions, mask, features=features)[0]
 
   def head(self, params: Params, kind: str) -> Array:
     """The prior's output matrix (D, padded V) of "text" or "image"."""
@@ -168,8 +189,21 @@ class Omni:
 
 def place_codes(tokens: Array, codes: Array, image_start: Array, image_mask: Array, first_code: int) -> Array:
   """Writes the images' codes (B, I, N) into their placeholders in tokens (B, L); code 0 has the id `first_code`."""
-  L = tokens.shape[1]
-  index = image_start[..., None] + jnp.arange(codes.shape[-1])
-  index = jnp.where(image_mask[..., None], index, L)  # out of bounds: dropped
-  write = jax.vmap(lambda row, at, ids: row.at[at.ravel()].set(ids.ravel(), mode="drop"))
-  return write(tokens, index, codes + first_code)
+  return _write(tokens, codes + first_code, image_start, image_mask)
+
+
+def place_features(features: Array, image_start: Array, is_input: Array, length: int) -> InputFeatures:
+  """Puts features (B, I, N, D) of images whose codes begin at image_start (B, I), of those that are input (B, I), at
+  the places of the codes in rows of a length."""
+  B, D = features.shape[0], features.shape[-1]
+  values = _write(jnp.zeros((B, length, D), features.dtype), features, image_start, is_input)
+  there = _write(jnp.zeros((B, length), bool), jnp.ones(features.shape[:3], bool), image_start, is_input)
+  return InputFeatures(values, there)
+
+
+def _write(rows: Array, values: Array, image_start: Array, image_mask: Array) -> Array:
+  """Rows (B, L, …) with values (B, I, N, …) of the images of the mask (B, I) from where each starts (B, I)."""
+  index = image_start[..., None] + jnp.arange(values.shape[2])
+  index = jnp.where(image_mask[..., None], index, rows.shape[1])  # out of bounds: dropped
+  write = jax.vmap(lambda row, at, own: row.at[at.ravel()].set(own.reshape(-1, *row.shape[1:]), mode="drop"))
+  return write(rows, index, values)

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from omniimage.models.adapter import READ, Adapter, InputFeatures
 from omniimage.models.attention import Attention, AttentionMask
 from omniimage.models.execution import Execution, apply_layers, layer_stack
 from omniimage.models.layers import GatedMLP, RMSNorm, rotary
@@ -91,11 +92,19 @@ class Prior(nn.Module):
     self.embed = Tables((text, s.width), (image, s.width), nn.initializers.normal(scale))
     self.layers = layer_stack(PriorBlock, s.depth, self.execution, settings=s)
     self.norm = RMSNorm(*s.norm)
+    if s.input_images in READ:
+      self.adapter = Adapter(s.width, scale * (s.width**0.5 if s.gemma else 1.0), self.execution.dtype)
     if not s.tied_head:
       self.head = Tables((s.width, text), (s.width, image), nn.initializers.lecun_normal())
 
   def __call__(
-    self, tokens_BL: Array, positions_BL3: Array, mask: AttentionMask, caches=None, cache_index=0, features_BLD=None
+    self,
+    tokens_BL: Array,
+    positions_BL3: Array,
+    mask: AttentionMask,
+    caches=None,
+    cache_index=0,
+    features: InputFeatures | None = None,
   ):
     """Final normalized hidden states.
 
@@ -104,7 +113,8 @@ class Prior(nn.Module):
       positions_BL3: of (time, row, column).
       mask: who sees whom, over (L, L) or, with caches, over (L, S).
       caches: keys and values a layer, of `init_caches`, into which these L positions are written at `cache_index`.
-      features_BLD: added to the embeddings: the place of continuous vision features of input images.
+      features: of input images, of `adapt`, which take the place of their codes or stand beside them, as
+        `prior.input_images` says; None where there are none.
 
     Returns:
       hidden (B, L, D) and the caches.
@@ -114,7 +124,9 @@ class Prior(nn.Module):
     image_BLD = jnp.take(self.embed.image, jnp.maximum(codes_BL, 0), axis=0)
     x_BLD = jnp.where(codes_BL[..., None] >= 0, image_BLD, text_BLD).astype(dtype)
     x_BLD = x_BLD * jnp.asarray(self.settings.width**0.5, dtype) if self.settings.gemma else x_BLD
-    x_BLD = x_BLD if features_BLD is None else x_BLD + features_BLD.astype(dtype)
+    if features is not None:
+      read_BLD = READ[self.settings.input_images](x_BLD, features.values.astype(dtype))
+      x_BLD = jnp.where(features.there[..., None], read_BLD, x_BLD)
     first = (x_BLD, jnp.int32(0))
     (x_BLD, _), caches = apply_layers(self.layers, first, self._rotary(positions_BL3), mask, cache_index, caches=caches)
     return self.norm(x_BLD), caches
@@ -124,6 +136,10 @@ class Prior(nn.Module):
     s = self.settings
     cos_sin = rotary(positions_BL3, s.head_width, s.rope_theta, s.rope_scaling)
     return (cos_sin, rotary(positions_BL3, s.head_width, s.local_layers[1])) if s.local_layers else cos_sin
+
+  def adapt(self, states: Array) -> Array:
+    """The image tokenizer's encoder states (..., E) → features (..., D). Not where `prior.input_images` is "codes"."""
+    return self.adapter(states)
 
   def head_kernel(self, kind: str) -> Array:
     """Output matrix (D, padded V) of "text" (with specials) or "image"."""
@@ -137,9 +153,11 @@ class Prior(nn.Module):
     kernel_DV = self.head_kernel(kind).astype(self.execution.dtype)
     return jnp.matmul(hidden, kernel_DV, preferred_element_type=jnp.float32)[..., :ids]
 
-  def init_parameters(self, tokens_BL: Array, positions_BL3: Array):
-    """Touches every parameter, for `init`."""
+  def init_parameters(self, tokens_BL: Array, positions_BL3: Array, states: Array | None = None):
+    """Touches every parameter, for `init`; `states` as of `adapt`, which only a prior with an adapter asks for."""
     hidden_BLD, _ = self(tokens_BL, positions_BL3, AttentionMask())
+    if self.settings.input_images in READ:
+      self.adapt(states)
     return self.head_kernel("text"), self.head_kernel("image"), hidden_BLD
 
   def init_caches(self, batch: int, length: int) -> tuple:

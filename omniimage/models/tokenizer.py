@@ -6,6 +6,8 @@ Axes: B images, H × W pixels, N patches, P pixels of a patch, D width, Z quanti
 the grid of patches.
 """
 
+from typing import NamedTuple
+
 import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
@@ -13,7 +15,7 @@ from jax import Array
 from omniimage.models.attention import Attention, AttentionMask
 from omniimage.models.execution import Execution, apply_layers, layer_stack
 from omniimage.models.layers import GatedMLP, RMSNorm, grid_positions, patchify, rotary, unpatchify
-from omniimage.models.quantizers import Quantized, Quantizer
+from omniimage.models.quantizers import Quantizer
 from omniimage.settings import TokenizerSettings
 
 IMAGE_ROPE_THETA = 100.0  # image grids are tens of places wide, not thousands
@@ -46,15 +48,31 @@ class Trunk(nn.Module):
   execution: Execution
 
   @nn.compact
-  def __call__(self, places: Array, rows: int, columns: int) -> Array:
-    """(B, N, channels in) → (B, N, outputs) float32."""
+  def __call__(self, places: Array, rows: int, columns: int) -> tuple[Array, Array]:
+    """(B, N, channels in) → (B, N, outputs) float32, and the normalized states (B, N, D) they are projected from."""
     s, dtype = self.settings, self.execution.dtype
     x_BND = nn.Dense(s.width, dtype=dtype, name=self.names[0])(places)
     cos_sin = rotary(grid_positions(rows, columns)[None], s.width // s.heads, IMAGE_ROPE_THETA)
     layers = layer_stack(TokenizerBlock, self.depth, self.execution, settings=s)
     x_BND, _ = apply_layers(layers, x_BND, cos_sin)
     x_BND = RMSNorm(name="norm")(x_BND)
-    return nn.Dense(self.outputs, dtype=dtype, name=self.names[1])(x_BND).astype(jnp.float32)
+    return nn.Dense(self.outputs, dtype=dtype, name=self.names[1])(x_BND).astype(jnp.float32), x_BND
+
+
+class EncodedImages(NamedTuple):
+  """Images as they were encoded. The first three are the quantizer's, `Quantized`.
+
+  Attributes:
+    features: (..., h, w, Z) float32.
+    codes: (..., h, w) int32.
+    auxiliary: (..., h, w) float32, or None.
+    states: (..., h, w, D), the encoder's, normalized, of which Z channels were made and quantized.
+  """
+
+  features: Array
+  codes: Array
+  auxiliary: Array | None
+  states: Array
 
 
 class ImageTokenizer(nn.Module):
@@ -69,12 +87,12 @@ class ImageTokenizer(nn.Module):
     self.encoder = Trunk(s, s.encoder_depth, ("patches", "codes"), self.quantizer.channels, self.execution)
     self.decoder = Trunk(s, s.decoder_depth, ("codes", "pixels"), 3 * s.patch_size**2, self.execution)
 
-  def encode(self, images_BHW3: Array) -> Quantized:
-    """Images in [-1, 1] → features (B, h, w, Z), codes (B, h, w) and, if there is one, auxiliary loss (B, h, w)."""
+  def encode(self, images_BHW3: Array) -> EncodedImages:
+    """Images in [-1, 1] → h × w visual tokens of each."""
     B, H, W, _ = images_BHW3.shape
     h, w = H // self.settings.patch_size, W // self.settings.patch_size
-    z_BNZ = self.encoder(patchify(images_BHW3, self.settings.patch_size), h, w)
-    return self.quantizer(z_BNZ.reshape(B, h, w, -1))
+    z_BNZ, states_BND = self.encoder(patchify(images_BHW3, self.settings.patch_size), h, w)
+    return EncodedImages(*self.quantizer(z_BNZ.reshape(B, h, w, -1)), states_BND.reshape(B, h, w, -1))
 
   def features(self, codes: Array) -> Array:
     """Codes (...) → features (..., Z)."""
@@ -83,7 +101,7 @@ class ImageTokenizer(nn.Module):
   def decode(self, features_BhwZ: Array) -> Array:
     """Features → images (B, H, W, 3) in [-1, 1], up to what the loss has taught."""
     B, h, w, Z = features_BhwZ.shape
-    patches_BNP = self.decoder(features_BhwZ.reshape(B, h * w, Z), h, w)
+    patches_BNP, _ = self.decoder(features_BhwZ.reshape(B, h * w, Z), h, w)
     return unpatchify(patches_BNP, self.settings.patch_size, w)
 
   def __call__(self, images_BHW3: Array) -> Array:

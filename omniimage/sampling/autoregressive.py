@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from omniimage.models.adapter import InputFeatures
 from omniimage.models.attention import AttentionMask, Causal, Full
 from omniimage.models.omni import Omni, Params
 from omniimage.sampling.grammar import Grammar
@@ -37,8 +38,16 @@ class Written:
   grammar: Grammar
 
 
-def prefill(omni: Omni, params: Params, prompt: Array, lengths: Array, new_tokens: int) -> tuple[Written, Array]:
-  """Reads the prompts (B, P), padded on the right, of the given lengths (B,), all at least 1.
+def prefill(
+  omni: Omni,
+  params: Params,
+  prompt: Array,
+  lengths: Array,
+  new_tokens: int,
+  features: InputFeatures | None = None,
+) -> tuple[Written, Array]:
+  """Reads the prompts (B, P), padded on the right, of the given lengths (B,), all at least 1, with `features` of the
+  images that the user has shown, if the prior reads them.
 
   Returns:
     The sequences, with room for `new_tokens` more, and the prompts' hidden states (B, P, D).
@@ -55,9 +64,8 @@ def prefill(omni: Omni, params: Params, prompt: Array, lengths: Array, new_token
   grammar, positions = jax.lax.scan(read, Grammar.start(B), (prompt.T, exists.T))
   seen = exists.astype(jnp.int32)
   caches = omni.prior.apply({"params": params["prior"]}, B, P, method="init_caches")
-  hidden, caches = omni.prior.apply(
-    {"params": params["prior"]}, prompt, jnp.moveaxis(positions, 0, 1), AttentionMask(Causal(), seen, seen), caches
-  )
+  mask, positions = AttentionMask(Causal(), seen, seen), jnp.moveaxis(positions, 0, 1)
+  hidden, caches = omni.prior.apply({"params": params["prior"]}, prompt, positions, mask, caches, features=features)
   room = jax.tree.map(lambda x: jnp.pad(x, ((0, 0), (0, new_tokens)) + ((0, 0),) * (x.ndim - 2)), (caches, seen))
   last = jnp.take_along_axis(hidden, lengths[:, None, None] - 1, axis=1)[:, 0]
   return Written(last, *room, grammar), hidden

@@ -1,19 +1,22 @@
 """A conversation as far as it has been read, from the host's side: which tokens lie on the device, and what to read."""
 
+import itertools
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from jax import Array
 
 from omniimage.data.conversation import Encoded
+from omniimage.models.adapter import InputFeatures
 from omniimage.models.omni import Omni, Params
 from omniimage.sampling.pieces import Pieces
-from omniimage.sampling.prompts import to_float
+from omniimage.sampling.prompts import input_features, to_float
 from omniimage.sampling.reading import Rows
 from omniimage.settings import SamplingSettings
 from omniimage.streams import Stream
 
-# Axes: N tokens, I images, h × w visual tokens.
+# Axes: N tokens, P of them that are read, padded, S places, h × w visual tokens, D prior width.
 
 READ, PLACES = 16, 64  # the smallest buckets of what is read at once, and of what is kept
 NOTHING = np.empty(0, np.int32)
@@ -42,23 +45,33 @@ class Context:
   def __init__(self, omni: Omni, pieces: Pieces, params: Params):
     self.params, self.tokens, self.rows = params, NOTHING, None
     self._omni, self._pieces = omni, pieces
-    self._encoded: dict[int, tuple[np.ndarray, np.ndarray]] = {}  # images by identity, so that they must be kept
+    self._encoded: dict[int, tuple[np.ndarray, EncodedImage]] = {}  # images by identity, so that they must be kept
+    self._shown: tuple[np.ndarray, ...] = ()  # features (h·w, D) of the images that the user shows, in their order
 
   def place_images(self, encoded: Encoded) -> np.ndarray:
-    """The tokens (N,) of a conversation, its images' codes in their places. An image is encoded once."""
+    """The tokens (N,) of a conversation, its images' codes in their places; what is read from here on begins with them.
+    An image is encoded once.
+
+    Codes do not tell all that the prior may read of an image: what was read behind another one is forgotten."""
     new = [image for image in encoded.images if id(image) not in self._encoded]
-    for image, codes in zip(new, codes_of(self._pieces, self.params, new)):
-      self._encoded[id(image)] = image, codes
-    return place_codes(encoded, [self._encoded[id(image)][1] for image in encoded.images], self._omni.vocabulary.codes)
+    for image, own in zip(new, encode_images(self._pieces, self.params, new)):
+      self._encoded[id(image)] = image, own
+    images = [self._encoded[id(image)][1] for image in encoded.images]
+    shown = shown_features(encoded, images)
+    alike = common_images(self._shown, shown)
+    if alike < len(shown):
+      self.keep(int(encoded.image_starts[~encoded.image_is_target][alike]))
+    self._shown = shown
+    return place_codes(encoded, images, self._omni.vocabulary.codes)
 
   def read(self, tokens: np.ndarray):
     """Has read exactly these tokens (N,) afterwards; of them, those behind what is common are read now."""
     start = common(self.tokens, tokens)
     if start < len(tokens):
-      new, room = self._padded(tokens[start:]), len(tokens)
+      (new, features), room = self._padded(tokens, start), len(tokens)
       self._reserve(start + new.shape[1])
       rows = self._taken()
-      self.rows = self._pieces.read(self.params, rows, new, np.int32(start), np.array([room], np.int32))
+      self.rows = self._pieces.read(self.params, rows, new, np.int32(start), np.array([room], np.int32), features)
     self.tokens = np.asarray(tokens, np.int32)
 
   def write(
@@ -79,9 +92,10 @@ class Context:
   def read_beside(self, tokens: np.ndarray, room: int) -> Rows:
     """Two rows with room for so many tokens more: this conversation and, of the same beginning, `tokens` (N,)."""
     start = min(common(self.tokens, tokens), len(tokens) - 1)
-    new = self._padded(tokens[start:])
+    new, features = self._padded(tokens, start)
     self._reserve(max(len(self.tokens) + room, start + new.shape[1]))
-    return self._pieces.read_beside(self.params, self.rows, new, np.int32(start), np.array([len(tokens)], np.int32))
+    lengths = np.array([len(tokens)], np.int32)
+    return self._pieces.read_beside(self.params, self.rows, new, np.int32(start), lengths, features)
 
   def adopt(self, rows: Rows, tokens: np.ndarray):
     """Goes on with the first of `rows`, where `tokens` were written behind this conversation."""
@@ -98,9 +112,12 @@ class Context:
     """Forgets all but the first `n` tokens."""
     self.tokens = self.tokens[:n]
 
-  def _padded(self, tokens: np.ndarray) -> np.ndarray:
-    """(1, P)."""
-    return np.pad(tokens, (0, bucket(len(tokens), READ) - len(tokens)), constant_values=self._omni.vocabulary.pad)[None]
+  def _padded(self, tokens: np.ndarray, start: int) -> tuple[np.ndarray, InputFeatures | None]:
+    """Those of a conversation's tokens (N,) that are behind place `start`, (1, P), and the features among them."""
+    v, n = self._omni.vocabulary, len(tokens) - start
+    padded = np.pad(tokens, (0, bucket(n, READ) - n), constant_values=v.pad)[None]
+    features = input_features(padded, [self._shown], v)
+    return padded[:, start:], features and InputFeatures(*(of_all[:, start:] for of_all in features))
 
   def _reserve(self, places: int):
     """Makes room for so many places on the device."""
@@ -115,22 +132,42 @@ class Context:
     return rows
 
 
-def codes_of(pieces: Pieces, params: Params, images: Sequence[np.ndarray]) -> list[np.ndarray]:
-  """Codes (h, w) of images (H, W, 3) uint8, encoded in one batch, or codes as they are."""
+class EncodedImage(NamedTuple):
+  """An image as the prior reads it.
+
+  Attributes:
+    codes: (h, w).
+    features: (h·w, D) for where the user shows it; None where codes are all that is read or known of it.
+  """
+
+  codes: np.ndarray
+  features: np.ndarray | None
+
+
+def encode_images(pieces: Pieces, params: Params, images: Sequence[np.ndarray]) -> list[EncodedImage]:
+  """Images (H, W, 3) uint8, encoded in one batch, or codes (h, w) as they are."""
   pixels = [image for image in images if image.ndim == 3]
   if not pixels:
-    return list(images)
+    return [EncodedImage(codes, None) for codes in images]
   padded = pixels + pixels[:1] * (bucket(len(pixels), 1) - len(pixels))
-  encoded = iter(np.asarray(pieces.encode(params, to_float(np.stack(padded)))))
-  return [next(encoded) if image.ndim == 3 else image for image in images]
+  codes, features = pieces.encode(params, to_float(np.stack(padded)))
+  features = [None] * len(padded) if features is None else np.asarray(features)
+  encoded = map(EncodedImage, np.asarray(codes), features)
+  return [next(encoded) if image.ndim == 3 else EncodedImage(image, None) for image in images]
 
 
-def place_codes(encoded: Encoded, codes: Sequence[np.ndarray], first_code: int) -> np.ndarray:
+def place_codes(encoded: Encoded, images: Sequence[EncodedImage], first_code: int) -> np.ndarray:
   """Tokens (N,) of a conversation with the codes of its images in their places."""
   tokens = encoded.tokens.copy()
-  for own, start in zip(codes, encoded.image_starts):
-    tokens[start : start + own.size] = first_code + own.ravel()
+  for image, start in zip(images, encoded.image_starts):
+    tokens[start : start + image.codes.size] = first_code + image.codes.ravel()
   return tokens
+
+
+def shown_features(encoded: Encoded, images: Sequence[EncodedImage]) -> tuple[np.ndarray, ...]:
+  """Of a conversation with these images, the features of those that the user shows, as `input_features` takes them."""
+  pairs = zip(images, encoded.image_is_target)
+  return tuple(image.features for image, is_target in pairs if not is_target and image.features is not None)
 
 
 def common(read: np.ndarray, tokens: np.ndarray) -> int:
@@ -138,3 +175,9 @@ def common(read: np.ndarray, tokens: np.ndarray) -> int:
   n = min(len(read), len(tokens))
   differs = np.flatnonzero(read[:n] != tokens[:n])
   return int(differs[0]) if len(differs) else n
+
+
+def common_images(read: Sequence[np.ndarray], shown: Sequence[np.ndarray]) -> int:
+  """How many images, by their features, two conversations begin with in common."""
+  alike = (one is other or np.array_equal(one, other) for one, other in zip(read, shown))
+  return sum(itertools.takewhile(bool, alike))

@@ -16,10 +16,11 @@ from jax import Array
 from omniimage import seeds
 from omniimage.data.conversation import Turn
 from omniimage.data.text import TextTokenizer
+from omniimage.models.adapter import InputFeatures
 from omniimage.models.layers import patchify, unpatchify
 from omniimage.models.omni import Omni, Params
 from omniimage.sampling.autoregressive import prefill, sample_tokens
-from omniimage.sampling.context import Context, codes_of, place_codes
+from omniimage.sampling.context import Context, encode_images, place_codes, shown_features
 from omniimage.sampling.diffusion import paint, text_conditions
 from omniimage.sampling.events import TextEnd, turns_of
 from omniimage.sampling.pictures import Picture
@@ -27,6 +28,7 @@ from omniimage.sampling.pieces import Pieces
 from omniimage.sampling.prompts import (
   BUCKET,
   Part,
+  input_features,
   pad,
   read_prompt,
   read_turns,
@@ -91,7 +93,7 @@ class Generator:
 
   def encode(self, images: Array) -> Array:
     """Codes (B, h, w) of images (B, H, W, 3), uint8 or float in [-1, 1]."""
-    return self._pieces.encode(self.params, to_float(images))
+    return self._pieces.encode(self.params, to_float(images))[0]
 
   def reconstruct(self, images: Array) -> Array:
     """The tokenizer's rendering of images (B, H, W, 3), uint8 or float in [-1, 1], from their own codes."""
@@ -132,7 +134,7 @@ class Generator:
       turns: texts and pictures in order, or one of them: files (a path that is no str), images of Pillow or arrays
         (…, …, 3) uint8, which come to the model's size as those of the data do. They are the user's; what the assistant
         has said and shown before is TextTurn(text, is_target=True) and ImageTurn(image, is_target=True), its image in
-        pixels or as the codes (h, w) int32 that it has drawn.
+        pixels or as the codes (h, w) int32 that it has drawn. The user's may be codes if the prior reads no more.
       answer: "image", "text" (up to where it ends or an image begins), "free" (texts and images until the model ends
         its turn) or "image_first" (as "free", begun with an image).
       context: of this generator and its parameters, of conversations that begin as this one: what it has read of it is
@@ -168,19 +170,22 @@ class Generator:
   def draw_after(self, conversations: Sequence[Sequence[Part]], seeds: Sequence[int], **changes) -> Drawing:
     """The image that follows each conversation, all at once: that of its own session with the seed of its own."""
     sampling = self._sampling(changes)
-    rows = [[*row, *self._opening] for row in self._read(conversations, image_next=True)]
-    return self._drawn(*pad(rows, self.omni.vocabulary), keys_of(seeds), sampling)
+    rows, shown = self._read(conversations, image_next=True)
+    tokens, lengths = pad([[*row, *self._opening] for row in rows], self.omni.vocabulary)
+    return self._drawn(tokens, lengths, keys_of(seeds), sampling, shown)
 
   def write_after(self, conversations: Sequence[Sequence[Part]], seeds: Sequence[int], **changes) -> list[str]:
     """The text that follows each conversation, up to where it ends or an image begins, all at once: that of its own
     session with the seed of its own."""
     v, settings = self.omni.vocabulary, self.omni.settings
-    tokens, lengths = pad(self._read(conversations, image_next=False), v)
+    rows, shown = self._read(conversations, image_next=False)
+    tokens, lengths = pad(rows, v)
     rooms = room_for_text(settings) - lengths
     new_tokens = -(-max(rooms) // BUCKET) * BUCKET
     sampling = unguided(self._sampling(changes))
+    features = input_features(tokens, shown, v)
     drawn = self._write(
-      self.params, tokens, lengths, rooms, keys_of(seeds), new_tokens=int(new_tokens), sampling=sampling
+      self.params, tokens, lengths, rooms, keys_of(seeds), features, new_tokens=int(new_tokens), sampling=sampling
     )
     texts = (words_of(own[:room].tolist(), v)[0] for own, room in zip(np.asarray(drawn), rooms))
     return [self.text_tokenizer.decode(words) for words in texts]
@@ -196,21 +201,34 @@ class Generator:
     size = self.omni.settings.buckets[0]
     return self.omni.vocabulary.opening(size.rows, size.columns)
 
-  def _read(self, conversations: Sequence[Sequence[Part]], image_next: bool) -> list[np.ndarray]:
-    """The tokens of each, its images encoded with those of all others."""
+  def _read(
+    self, conversations: Sequence[Sequence[Part]], image_next: bool
+  ) -> tuple[list[np.ndarray], list[tuple[np.ndarray, ...]]]:
+    """The tokens of each, its images encoded with those of all others, and what `input_features` puts there."""
     v = self.omni.vocabulary
     encoded = [read_turns(turns, self.omni.settings, self.text_tokenizer, v, image_next) for turns in conversations]
-    codes = iter(codes_of(self._pieces, self.params, [image for one in encoded for image in one.images]))
-    return [place_codes(one, [next(codes) for _ in one.images], v.codes) for one in encoded]
+    all_images = iter(encode_images(self._pieces, self.params, [image for one in encoded for image in one.images]))
+    images = [[next(all_images) for _ in one.images] for one in encoded]
+    tokens = [place_codes(one, own, v.codes) for one, own in zip(encoded, images)]
+    return tokens, list(map(shown_features, encoded, images))
 
-  def _drawn(self, tokens: np.ndarray, lengths: np.ndarray, keys: Array, sampling: SamplingSettings) -> Drawing:
-    """Prompts as `pad` gives them → drawing."""
-    bare = [without_words(row, self.omni.vocabulary) for row in without_padding(tokens, lengths)]
+  def _drawn(
+    self,
+    tokens: np.ndarray,
+    lengths: np.ndarray,
+    keys: Array,
+    sampling: SamplingSettings,
+    shown: Sequence[Sequence[np.ndarray]] = (),
+  ) -> Drawing:
+    """Prompts as `pad` gives them, with features as of `input_features`, → drawing."""
+    v = self.omni.vocabulary
+    bare = [without_words(row, v) for row in without_padding(tokens, lengths)]
     bare_lengths = np.asarray([len(row) for row in bare], np.int32)
-    padded = np.full_like(tokens, self.omni.vocabulary.pad)
+    padded = np.full_like(tokens, v.pad)
     for row, own in zip(padded, bare):
       row[: len(own)] = own
-    return self._draw(self.params, tokens, lengths, padded, bare_lengths, keys, sampling=sampling)
+    features = input_features(tokens, shown, v), input_features(padded, shown, v)
+    return self._draw(self.params, tokens, lengths, padded, bare_lengths, keys, features, sampling=sampling)
 
   def _sampling(self, changes: dict[str, Any]) -> SamplingSettings:
     settings = self.omni.settings
@@ -252,16 +270,18 @@ def draw_prompts(
   bare: Array,
   bare_lengths: Array,
   keys: Array,
+  features: tuple[InputFeatures | None, InputFeatures | None] = (None, None),
   *,
   sampling: SamplingSettings,
 ) -> Drawing:
-  """Prompts (B, P), ending in `<image>` rows columns, → drawing. `bare` (B, P) is what guidance compares them with.
-  Pure; `params` unstacked."""
+  """Prompts (B, P), ending in `<image>` rows columns, → drawing. `bare` (B, P) is what guidance compares them with;
+  `features` are of the images that the user shows in both, if the prior reads them. Pure; `params` unstacked."""
   (B, P), size = tokens.shape, omni.settings.buckets[0]
-  prompt, prompt_lengths = tokens, lengths
+  read = tokens, lengths, features[0]
   if sampling.guidance != 1:
-    prompt, prompt_lengths = jnp.concatenate([tokens, bare]), jnp.concatenate([lengths, bare_lengths])
-  written, hidden = prefill(omni, params, prompt, prompt_lengths, size.tokens)
+    read = jax.tree.map(lambda *both: jnp.concatenate(both), read, (bare, bare_lengths, features[1]))
+  prompt, prompt_lengths, prompt_features = read
+  written, hidden = prefill(omni, params, prompt, prompt_lengths, size.tokens, prompt_features)
   _, drawn = sample_tokens(omni, params, written, P, jnp.arange(size.tokens), keys, sampling, codes_only=True)
   codes = (drawn - omni.vocabulary.codes).reshape(B, size.rows, size.columns)
   return _finish(omni, params, tokens, lengths, hidden[:B], codes, keys, sampling)
@@ -274,14 +294,15 @@ def write_prompts(
   lengths: Array,
   rooms: Array,
   keys: Array,
+  features: InputFeatures | None = None,
   *,
   new_tokens: int,
   sampling: SamplingSettings,
 ) -> Array:
-  """Prompts (B, P) → tokens (B, new_tokens) of text behind each, until each row has a special among them or no more
-  room, of `rooms` (B,) tokens. Pure; `params` unstacked."""
+  """Prompts (B, P), with features as of `prefill`, → tokens (B, new_tokens) of text behind each, until each row has a
+  special among them or no more room, of `rooms` (B,) tokens. Pure; `params` unstacked."""
   B, P = tokens.shape
-  written, _ = prefill(omni, params, tokens, lengths, new_tokens)
+  written, _ = prefill(omni, params, tokens, lengths, new_tokens, features)
   nothing = jnp.full((B, new_tokens), omni.vocabulary.pad, jnp.int32)
 
   def unfinished(carry):

@@ -34,9 +34,11 @@ class Pieces:
     self.next_chunk = compiled(next_chunk, ("sampling",), donate_argnames="canvas")
 
 
-def encode(omni: Omni, params: Params, images: Array) -> Array:
-  """Codes (B, h, w) of images (B, H, W, 3) in [-1, 1]."""
-  return omni.encode(params, omni.shrink(images)).codes
+def encode(omni: Omni, params: Params, images: Array) -> tuple[Array, Array | None]:
+  """Codes (B, h, w) of images (B, H, W, 3) in [-1, 1], and the features (B, h·w, D) that the prior reads of those that
+  the user shows; None if it reads their codes alone."""
+  encoded = omni.encode(params, omni.shrink(images))
+  return encoded.codes, omni.adapt(params, encoded)
 
 
 def begin_canvas(

@@ -1,6 +1,6 @@
 """What a prompt or a conversation is to the model: tokens up to where it is to go on.
 
-Axes: B prompts, P their padded length, N tokens of one, I images, H × W pixels.
+Axes: B prompts, P their padded length, N tokens of one, I images, h × w visual tokens, H × W pixels, D prior width.
 """
 
 import os
@@ -15,6 +15,7 @@ from omniimage.data import conversation
 from omniimage.data.conversation import Encoded, ImageTurn, TextTurn, Turn
 from omniimage.data.text import TextTokenizer, as_text
 from omniimage.errors import UserError
+from omniimage.models.adapter import READ, InputFeatures
 from omniimage.sampling.pictures import Picture, read_picture
 from omniimage.settings import Settings
 from omniimage.vocabulary import Vocabulary, image_length
@@ -55,6 +56,30 @@ def without_words(tokens: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
   been written of the answer. As `omniimage.data.tasks.without_words`, of tokens."""
   is_before = np.cumsum(tokens[::-1] == vocabulary.user)[::-1] > 0
   return tokens[is_before | (tokens >= vocabulary.text_size)]
+
+
+def input_features(
+  prompts: np.ndarray, shown: Sequence[Sequence[np.ndarray]], vocabulary: Vocabulary
+) -> InputFeatures | None:
+  """Features put where the codes of the images stand that the user has shown, in the prompts (B, P), padded on the
+  right; None where there are none.
+
+  Args:
+    shown: of each prompt, the features (h·w, D) of all its images that the user has shown, in their order; none at all
+      where the prior reads codes alone.
+  """
+  features = [image for row in shown for image in row]
+  if not features:
+    return None
+  index = np.arange(prompts.shape[1])
+  user, assistant = (
+    np.maximum.accumulate(np.where(prompts == turn, index, -1), axis=1)
+    for turn in (vocabulary.user, vocabulary.assistant)
+  )
+  there = (prompts >= vocabulary.codes) & (user > assistant)
+  values = np.zeros((*prompts.shape, features[0].shape[-1]), features[0].dtype)
+  values[there] = np.concatenate(features)
+  return InputFeatures(values, there)
 
 
 def read_prompt(prompt: str, settings: Settings, text_tokenizer: TextTokenizer) -> list[int]:
@@ -144,6 +169,11 @@ def _read_turn(part: Part, settings: Settings, vocabulary: Vocabulary) -> Turn:
     raise UserError(f"a part of a conversation is a text or a picture, got a {type(part).__name__}")
   if part.image.ndim == 2:
     _check_codes(part.image, settings, vocabulary)
+    if not part.is_target and settings.prior.input_images in READ:
+      raise UserError(
+        f"the model reads more of a picture that the user shows than its codes "
+        f"(prior.input_images={settings.prior.input_images!r}); give its pixels"
+      )
     return part
   return ImageTurn(read_picture(part.image, settings), part.is_target)
 

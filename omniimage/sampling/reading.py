@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from omniimage.models.adapter import InputFeatures
 from omniimage.models.attention import AttentionMask
 from omniimage.models.omni import Omni, Params
 from omniimage.sampling.autoregressive import Written, sample_token
@@ -52,8 +53,17 @@ def blank_rows(omni: Omni, params: Params, *, batch: int, places: int) -> Rows:
   return Rows(caches, jnp.zeros((batch, places, width), caches[0][0].dtype), Grammar(*[nothing] * 5))
 
 
-def read(omni: Omni, params: Params, rows: Rows, tokens: Array, start: Array, lengths: Array) -> Rows:
-  """Reads tokens (B, P), padded on the right, from place `start` on, up to the rows' lengths (B,)."""
+def read(
+  omni: Omni,
+  params: Params,
+  rows: Rows,
+  tokens: Array,
+  start: Array,
+  lengths: Array,
+  features: InputFeatures | None = None,
+) -> Rows:
+  """Reads tokens (B, P), padded on the right, from place `start` on, up to the rows' lengths (B,), with `features` of
+  those of them at which the user shows an image, if the prior reads them."""
   places, S = start + jnp.arange(tokens.shape[1]), rows.states.shape[1]
   before = jax.tree.map(lambda at: jnp.where(start > 0, at[:, jnp.maximum(start - 1, 0)], 0), rows.grammars)
 
@@ -65,15 +75,24 @@ def read(omni: Omni, params: Params, rows: Rows, tokens: Array, start: Array, le
 
   _, (positions, grammars) = jax.lax.scan(advance, before, (tokens.T, places))
   seen = (jnp.arange(S) <= places[:, None]) & (jnp.arange(S) < lengths[:, None, None])
+  mask, positions = Visible(places=seen), jnp.moveaxis(positions, 0, 1)
   hidden, caches = omni.prior.apply(
-    {"params": params["prior"]}, tokens, jnp.moveaxis(positions, 0, 1), Visible(places=seen), rows.caches, start
+    {"params": params["prior"]}, tokens, positions, mask, rows.caches, start, features=features
   )
   return _kept(rows, caches, hidden, jax.tree.map(jnp.transpose, grammars), start)
 
 
-def read_beside(omni: Omni, params: Params, row: Rows, tokens: Array, start: Array, lengths: Array) -> Rows:
+def read_beside(
+  omni: Omni,
+  params: Params,
+  row: Rows,
+  tokens: Array,
+  start: Array,
+  lengths: Array,
+  features: InputFeatures | None = None,
+) -> Rows:
   """A row (B = 1) and below it the same up to place `start`, where it goes on with `tokens`; arguments as of `read`."""
-  other = read(omni, params, row, tokens, start, lengths)
+  other = read(omni, params, row, tokens, start, lengths, features)
   return jax.tree.map(lambda *both: jnp.concatenate(both), row, other)
 
 

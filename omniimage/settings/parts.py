@@ -41,6 +41,9 @@ class TokenizerSettings(Ranged):
     return math.prod(self.levels)
 
 
+INPUT_IMAGES = ("codes", "features", "both")
+
+
 @dataclasses.dataclass(frozen=True)
 class PriorSettings(Ranged):
   width: Width
@@ -61,6 +64,9 @@ class PriorSettings(Ranged):
   # Gemma 3's: every so many layers one is global, with `rope_theta`; the rotary base of the others; the positions that
   # these see, which no row may exceed. (): all are global.
   local_layers: tuple[Annotated[float, Range(1, 1e12)], ...]
+  # What stands for an image that the user shows: its codes, the features of the tokenizer's encoder before they are
+  # quantized, or both, added. What the assistant draws stands there as codes.
+  input_images: str
   # Rows of the text table at least, so that a larger vocabulary can take its place; 0: what is needed.
   text_rows: Annotated[int, Range(0, 2**22)]
   init: str  # what a run begins with: "hf:FOLDER", an open language model (docs/language_models.md); "": nothing
@@ -68,6 +74,7 @@ class PriorSettings(Ranged):
   def __post_init__(self):
     super().__post_init__()
     divides(self.kv_heads, self.heads, "prior.kv_heads", "prior.heads")
+    require(self.input_images in INPUT_IMAGES, f"prior.input_images={self.input_images!r}: {', '.join(INPUT_IMAGES)}")
     require(self.head_width % 2 == 0, f"prior.head_width={self.head_width} must be even, for rotary positions")
     require(
       len(self.rope_scaling) in (0, 4) and (not self.rope_scaling or self.rope_scaling[1] < self.rope_scaling[2]),

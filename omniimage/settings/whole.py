@@ -55,6 +55,11 @@ class Settings(Ranged):
     divides(tokenizer.patch_size, decoder.pixels_per_token, "tokenizer.patch_size", "decoder.pixels_per_token")
     divides(decoder.patch_size, decoder.pixels_per_token, "decoder.patch_size", "decoder.pixels_per_token")
     divides(decoder.pixels_per_token, self.data.image_size, "decoder.pixels_per_token", "data.image_size")
+    require(
+      not self.data.codes or self.prior.input_images == "codes",
+      f"prior.input_images={self.prior.input_images!r} reads more of input images than the codes that are stored in "
+      f"data.codes={self.data.codes!r}; set prior.input_images to 'codes', or data.codes to '' to read images",
+    )
     self._check_buckets()
     self._choose_sampled_rows()
     window = self.prior.local_layers[2] if self.prior.local_layers else self.data.sequence_length

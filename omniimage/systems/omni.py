@@ -33,8 +33,8 @@ from omniimage.systems.omni_losses import TERMS, Pass, weighted_sum
 from omniimage.systems.system import Metrics, Params, Part, Sampler, System, Totals
 from omniimage.vocabulary import Vocabulary
 
-# D width, V text table, C codebook, P pixels of a patch, Z quantizer channels, T time features. P, Z and T are small
-# and odd, and never sharded.
+# D width, E the tokenizer's as the prior's adapter reads it, V text table, C codebook, P pixels of a patch, Z quantizer
+# channels, T time features. P, Z and T are small and odd, and never sharded.
 
 TOKENIZER_RULES: Rules = (
   (r"encoder/patches/kernel|decoder/codes/kernel", P(None, "fsdp")),  # (P, D) and (Z, D)
@@ -46,6 +46,8 @@ TOKENIZER_RULES: Rules = (
 PRIOR_RULES: Rules = (
   (r"embed/(text|image)", P(("fsdp", "tensor"), None)),  # (V, D) and (C, D)
   (r"head/(text|image)", P("fsdp", "tensor")),  # (D, V) and (D, C)
+  (r"adapter/hidden/kernel", P("fsdp", "tensor")),  # (E, D)
+  (r"adapter/out/kernel", P("tensor", "fsdp")),  # (D, D)
   *LAYER_RULES,
 )
 
@@ -58,12 +60,13 @@ DECODER_RULES: Rules = (
 
 OF_IMAGES = ("image", "diffusion", "pixel")  # terms that need some
 OF_PIXELS = ("diffusion", "pixel")  # that codes alone do not give
+OF_PRIOR = ("text", "image", "diffusion")  # whose conversations it reads
 
 
 class OmniSystem(System):
   parts: ClassVar = {
     "tokenizer": Part(TOKENIZER_RULES, ("pixel", "diffusion")),
-    "prior": Part(PRIOR_RULES, ("text", "image", "diffusion")),
+    "prior": Part(PRIOR_RULES, OF_PRIOR, ("prior.input_images",)),
     "decoder": Part(DECODER_RULES, ("diffusion",), ("decoder.chunk_rows", "decoder.chunk_offsets")),
   }
   terms = tuple(TERMS)
@@ -99,7 +102,8 @@ class OmniSystem(System):
     return weighted_sum(Pass(self.omni, stage, self.omni.view(params), batch, keys, layout_index=shared), totals)
 
   def needs_pixels(self, stage: StageSettings) -> bool:
-    return any(map(stage.weight, OF_PIXELS)) or self.encoder in stage.moves
+    seen = OF_PIXELS + OF_PRIOR * self.omni.reads_features
+    return any(map(stage.weight, seen)) or self.encoder in stage.moves
 
   def encode(self, params: Params, images: Array) -> Array:
     read = self.omni.shrink(to_float(images))

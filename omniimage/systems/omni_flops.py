@@ -7,6 +7,7 @@ taken to be as long as the row; those of the doubled sequence in the decoder; al
 counted are recomputation, embedding lookups, norms, optimizers and what is only measured.
 """
 
+from omniimage.models.adapter import READ
 from omniimage.models.chunks import ChunkLayout, DoubledChunks
 from omniimage.models.diffusion_decoder import TIME_FREQUENCIES
 from omniimage.models.prior import padded
@@ -36,6 +37,8 @@ def step_flops(settings: Settings, stage: StageSettings, text_size: int, size: S
       row += tokens * head_flops(s, text_size, "text")
     if stage.weight("image") or stage.sampled_codes:
       row += s.data.images_per_row * size.tokens * head_flops(s, text_size, "image")
+    if s.prior.input_images in READ:
+      row += s.data.images_per_row * size.tokens * adapter_flops(s)
     flops += stage.rows * row * pays("prior")
   if stage.weight("diffusion"):
     canvas = size.patches(s.decoder.patch_size)
@@ -66,6 +69,12 @@ def head_flops(settings: Settings, text_size: int, kind: str) -> int:
   vocabulary = Vocabulary(text_size, settings.tokenizer.codes)
   ids = vocabulary.image_codes if kind == "image" else max(vocabulary.text_and_specials, settings.prior.text_rows)
   return 2 * settings.prior.width * padded(ids)
+
+
+def adapter_flops(settings: Settings) -> int:
+  """The feature that the prior reads at one place of an input image, without the encoder."""
+  width = settings.prior.width
+  return 2 * width * (settings.tokenizer.width + width)
 
 
 def tokenizer_flops(settings: Settings, depth: int, size: Size) -> int:

@@ -17,13 +17,14 @@ import jax.numpy as jnp
 from jax import Array
 
 from omniimage.data.batches import Batch
+from omniimage.models.adapter import InputFeatures
 from omniimage.models.attention import AttentionMask
 from omniimage.models.chunks import ChunkLayout, DoubledChunks
 from omniimage.models.cross_entropy import cross_entropy
 from omniimage.models.flow import flow_error, interpolate
 from omniimage.models.layers import patchify
-from omniimage.models.omni import Omni, Params, place_codes
-from omniimage.models.quantizers import Quantized
+from omniimage.models.omni import Omni, Params, place_codes, place_features
+from omniimage.models.tokenizer import EncodedImages
 from omniimage.sampling.prompts import to_float
 from omniimage.settings import StageSettings
 from omniimage.streams import Stream, fold
@@ -58,8 +59,8 @@ class Pass:
     return self.omni.shrink(self.images_BIHW3)
 
   @functools.cached_property
-  def encoded(self) -> Quantized:
-    """Of the images: features_BIhwZ, codes_BIhw and, if the quantizer has a loss of its own, that of each code."""
+  def encoded(self) -> EncodedImages:
+    """Of the images: features_BIhwZ, codes_BIhw, the encoder's states and, if the quantizer has one, its loss."""
     return self.omni.encode(self.params, self.read_BIHW3)
 
   @property
@@ -80,10 +81,22 @@ class Pass:
       return tokens
     return place_codes(tokens, self.codes_BIN, batch["image_start"], batch["image_mask"], self.omni.vocabulary.codes)
 
+  @property
+  def input_features(self) -> InputFeatures | None:
+    """Of the images that are no targets, if the prior reads more of them than codes. Their gradient reaches the adapter
+    and, in a stage that moves it, the tokenizer's encoder."""
+    batch = self.batch
+    if not (self.omni.reads_features and self.omni.settings.data.images_per_row):
+      return None
+    is_input = batch["image_mask"] & ~batch["image_is_target"]
+    features_BIND = self.omni.adapt(self.params, self.encoded)
+    return place_features(features_BIND, batch["image_start"], is_input, batch["tokens"].shape[1])
+
   @functools.cached_property
   def hidden_BLD(self) -> Array:
     """The prior's states."""
-    return self.omni.hidden(self.params, self.tokens_BL, self.batch["positions"], self.batch["segments"])
+    positions, segments = self.batch["positions"], self.batch["segments"]
+    return self.omni.hidden(self.params, self.tokens_BL, positions, segments, self.input_features)
 
   @functools.cached_property
   def code_places_BIN(self) -> Array:

@@ -1,7 +1,7 @@
 """Going on with a run under a changed config or an older version's state: what may change, and what may not."""
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -19,9 +19,7 @@ def check_config(
   system: System | type[System], stored: Mapping[str, Any], given: Mapping[str, Any], where: str, step: int
 ):
   """Raises UserError if the given config describes another model than the one stored at a step."""
-  stages = (stored["stages"][name] for name in stored["schedule"])
-  trained = trained_parts(((stage["rates"], stage["steps"]) for stage in stages), step)
-  free = {path for name, part in system.parts.items() if name not in trained for path in part.settled}
+  free = {path for name in untrained_parts(system, stored, step) for path in system.parts[name].settled}
   means = ("system", *system.identity)
   model = [text for path, text in _differences(stored, given) if _within(path, means) and path not in free]
   if model:
@@ -29,6 +27,12 @@ def check_config(
       f"{where} was trained with another model: {'; '.join(model[:3])}"
       f"{f' and {len(model) - 3} more' if len(model) > 3 else ''}. Use its config, or another workdir"
     )
+
+
+def untrained_parts(system: System | type[System], stored: Mapping[str, Any], step: int) -> set[str]:
+  """Parts that no update up to a step has moved, by the config stored with it."""
+  stages = (stored["stages"][name] for name in stored["schedule"])
+  return set(system.parts) - trained_parts(((stage["rates"], stage["steps"]) for stage in stages), step)
 
 
 def log_changes(stored: Mapping[str, Any], given: Mapping[str, Any]):
@@ -65,23 +69,28 @@ def check_schedule(stored: Mapping[str, Any], given: Mapping[str, Any], step: in
     )
 
 
-def restore(checkpoints: Checkpoints, step: int, wanted: Any, init: Callable[[], Any]) -> Any:
+def restore(
+  checkpoints: Checkpoints, step: int, wanted: Any, init: Callable[[], Any], untrained: Collection[str] = ()
+) -> Any:
   """The state of a checkpoint, of this version's format or an older one.
 
   Args:
     wanted: ShapeDtypeStructs with the shardings to restore to.
     init: makes a fresh state; what the checkpoint's format did not have yet is taken from it.
+    untrained: parts of which a setting may have added or taken away arrays since.
   """
   asked = by_path(wanted)
   inventory, written_in = checkpoints.shapes(step), checkpoints.metadata(step).get(KEY, 0)
   there = stored_paths(asked, inventory, written_in)
-  reads_all = not dropped_paths(inventory, written_in)
+  there = {path: old for path, old in there.items() if old in inventory or not _of_parts(path, untrained)}
+  left = set(inventory) - set(there.values())
+  reads_all = not (dropped_paths(inventory, written_in) or any(_of_parts(path, untrained) for path in left))
   read = checkpoints.restore if reads_all else checkpoints.restore_params
   found = read(step, {old: asked[path] for path, old in there.items()})
   arrays = {path: found[old] for path, old in there.items()}
   new = [path for path in asked if path not in there]
   if new:
-    logging.warning("begins afresh, as the checkpoint of step %d is of an older version: %s", step, some(new))
+    logging.warning("begins afresh, as the checkpoint of step %d does not have it: %s", step, some(new))
     places = {path: asked[path].sharding for path in new}
     arrays |= jax.jit(lambda: {path: by_path(init())[path] for path in new}, out_shardings=places)()
   return jax.tree.unflatten(jax.tree.structure(wanted), [arrays[path] for path in asked])
@@ -89,6 +98,11 @@ def restore(checkpoints: Checkpoints, step: int, wanted: Any, init: Callable[[],
 
 def _within(path: str, groups: Iterable[str]) -> bool:
   return any(f"{path}.".startswith(f"{group}.") for group in groups)
+
+
+def _of_parts(path: str, parts: Collection[str]) -> bool:
+  """Whether an array of the state is one of parts: "params/prior/norm/scale" is the prior's."""
+  return path.count("/") > 0 and path.split("/")[1] in parts
 
 
 def _stage_of(config: Mapping[str, Any], step: int) -> tuple[str | None, int]:

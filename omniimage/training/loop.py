@@ -31,7 +31,7 @@ from omniimage.streams import Stream, fold
 from omniimage.systems.system import System
 from omniimage.training.accounts import Accounts, Rate
 from omniimage.training.coded import Coded
-from omniimage.training.continuing import check_config, check_schedule, log_changes, restore
+from omniimage.training.continuing import check_config, check_schedule, log_changes, restore, untrained_parts
 from omniimage.training.faults import FaultLog, RollBack
 from omniimage.training.metrics import MetricsWriter, Progress, last_wall_seconds
 from omniimage.training.optimizer import learning_rate, make_optimizer
@@ -257,13 +257,20 @@ class Trainer:
 
   def _about(self, step: int) -> dict[str, Any]:
     """What a checkpoint says of itself. UserError if the run cannot go on from it with this config."""
-    about, where = self.checkpoints.metadata(step), f"{self.workdir.checkpoints / str(step)}"
-    stored = versions.present_config(about["config"], versions.checkpoint_format(about, where))
+    (stored, about), where = self._stored(step), self._where(step)
     check_config(self.system, stored, self.config, where, step)
     check_vocabulary(about, self.settings, self.text_tokenizer, where)
     check_schedule(stored, self.config, step, where)
     log_changes(stored, self.config)
     return about
+
+  def _stored(self, step: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The config that a checkpoint was made with, as one of this version, and all that it says of itself."""
+    about = self.checkpoints.metadata(step)
+    return versions.present_config(about["config"], versions.checkpoint_format(about, self._where(step))), about
+
+  def _where(self, step: int) -> str:
+    return str(self.workdir.checkpoints / str(step))
 
   def _had_ended(self, step: int) -> bool:
     return not any(path.startswith("ema/") for path in self.checkpoints.shapes(step))
@@ -285,7 +292,8 @@ class Trainer:
       with jax.set_mesh(self.mesh):
         return begin_with(starts, jax.jit(init, out_shardings=shardings)(key))
     placed = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), abstract, shardings)
-    state = restore(self.checkpoints, step, placed, lambda: init(key))
+    stored, _ = self._stored(step)
+    state = restore(self.checkpoints, step, placed, lambda: init(key), untrained_parts(self.system, stored, step))
     if int(state.step) != step:  # seals of older versions do not know their step
       raise CheckpointError(
         f"{self.workdir.checkpoints / str(step)} is the checkpoint of step {int(state.step)}, copied over this name; "

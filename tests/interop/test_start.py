@@ -65,7 +65,7 @@ def begun(tmp_path_factory):
   """(The model's folder, the config, the workdir of a run that has saved its beginning, its state.)"""
   path = tmp_path_factory.mktemp("begun")
   folder = tiny_models.write(path / "model", "qwen3")
-  given = config(folder)
+  given = config(folder, **{"prior.input_images": "both"})
   return folder, given, path / "run", state_at_start(given, path / "run", save=True)
 
 
@@ -73,6 +73,7 @@ def test_a_run_begins_with_the_model_and_its_averages_do_too(begun):
   folder, given, workdir, state = begun
   for tree in (state.params, state.ema):
     np.testing.assert_array_equal(tree["prior"]["layers"]["mlp"]["up"]["kernel"][1], THEIRS)
+  assert np.std(state.params["prior"]["adapter"]["out"]["kernel"]) > 0, "the model has none: it stays as it was made"
   assert not buffers(state.params["prior"]) & buffers(state.ema["prior"]), "the step donates both"
   kept = json.loads((workdir / "config.json").read_text())
   assert kept["prior"]["width"] == 32 and kept["prior"]["head_width"] == 16 and kept["prior"]["qk_norm"] is True
@@ -84,6 +85,8 @@ def test_a_run_goes_on_and_draws_when_the_models_files_are_gone(begun):
   folder, given, workdir, _ = begun
   folder.rename(folder.with_name("gone"))
   state, run = state_at_start(given, workdir), load_run(workdir)
+  asked = complete(config(folder, **{"prior.input_images": "codes"}), lambda: run.settings).prior.input_images
+  assert asked == "codes" != run.settings.prior.input_images, "it is ours to choose, and refused as any other change"
   assert run.settings.prior.norm_epsilon == 1e-6 and run.text_tokenizer.size == 1024
   for params in (state.params, run.params):
     np.testing.assert_array_equal(params["prior"]["layers"]["mlp"]["up"]["kernel"][1], THEIRS)

@@ -2,7 +2,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from omniimage.models.attention import AttentionMask, Causal
 from tests import small
 
 
@@ -41,18 +40,3 @@ def test_logits_cover_each_kind_of_id_without_its_padding(variant):
     assert logits.shape == (3, ids) and logits.dtype == jnp.float32
     assert model.head(params, kind).shape[1] % 128 == 0
   assert ("head" in params["prior"]) != s.prior.tied_head
-
-
-def test_vision_features_enter_where_they_are_given_and_after():
-  s = small.settings()
-  model = small.omni(s)
-  params = model.view(small.params(model))
-  tokens, positions = jnp.arange(6)[None], jnp.repeat(jnp.arange(6)[None, :, None], 3, axis=-1)
-  features = jnp.zeros((1, 6, s.prior.width)).at[0, 3].set(1.0)
-
-  def apply(features):
-    variables = {"params": params["prior"]}
-    return model.prior.apply(variables, tokens, positions, AttentionMask(Causal()), features_BLD=features)[0]
-
-  changed = np.abs(apply(features) - apply(None)).max(axis=(0, 2))
-  assert np.all(changed[:3] == 0) and np.all(changed[3:] > 0)

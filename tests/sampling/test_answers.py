@@ -117,7 +117,7 @@ def test_pictures_of_any_size_come_to_the_models_as_those_of_the_data_do(tmp_pat
   for picture in given:
     encoded = generator.session([picture])  # refuses nothing
     encoded.cancel()
-    (row,) = generator._read([[picture]], image_next=True)
+    (row,), _ = generator._read([[picture]], image_next=True)
     v = generator.omni.vocabulary
     np.testing.assert_array_equal(row[row >= v.codes] - v.codes, expected.ravel(), err_msg=repr(type(picture)))
   with pytest.raises(UserError, match=r"gone.png cannot be read: No such file"):

@@ -37,9 +37,9 @@ class Reads:
   def __getattr__(self, name):
     piece = getattr(self._pieces, name)
 
-    def call(params, rows, tokens, start, lengths):
+    def call(params, rows, tokens, start, lengths, features=None):
       (self.places if name == "read" else self.beside).append((int(start), int(lengths[0])))
-      return piece(params, rows, tokens, start, lengths)
+      return piece(params, rows, tokens, start, lengths, features)
 
     return call if name in ("read", "read_beside") else piece
 

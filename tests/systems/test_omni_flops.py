@@ -60,9 +60,17 @@ def products(jaxpr) -> int:
   return total
 
 
-@pytest.mark.parametrize("chunk_rows, size", [(0, Size(2, 2, 8)), (2, Size(2, 2, 8)), (2, Size(2, 3, 8))])
-def test_a_joint_step_needs_three_times_the_products_of_the_traced_loss(chunk_rows, size):
-  s = small.settings(**{"decoder.chunk_rows": (chunk_rows,), "stages.joint.sampled_codes": 0.0})
+@pytest.mark.parametrize(
+  "chunk_rows, size, read",
+  [
+    (0, Size(2, 2, 8), "codes"),
+    (2, Size(2, 2, 8), "features"),
+    (2, Size(2, 3, 8), "both"),
+  ],
+)
+def test_a_joint_step_needs_three_times_the_products_of_the_traced_loss(chunk_rows, size, read):
+  changes = {"decoder.chunk_rows": (chunk_rows,), "prior.input_images": read, "stages.joint.sampled_codes": 0.0}
+  s = small.settings(**changes)
   system, stage, batch = small.system(s), s.stages["joint"], small.noise(s, size)
 
   def loss(params):

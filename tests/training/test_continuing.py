@@ -55,6 +55,13 @@ def test_the_layouts_are_free_until_the_painter_has_learnt_them():
     check_config(OmniSystem, STORED, changed(**{"decoder.depth": 3}), "runs/a", step=0)
 
 
+def test_what_input_images_are_read_as_is_free_until_the_prior_has_learnt_to_read():
+  given = changed(**{"prior.input_images": "both"})
+  check_config(OmniSystem, STORED, given, "runs/a", step=10)
+  with pytest.raises(UserError, match=r"another model: prior\.input_images is 'codes' there and 'both' here"):
+    check_config(OmniSystem, STORED, given, "runs/a", step=11)
+
+
 def test_schedules_logging_and_mesh_may_change_and_it_is_logged(caplog):
   given = changed(**{"stages.prior.steps": 99, "run.log_every": 7, "mesh.fsdp": 2, "optimizer.b2": 0.9})
   check_config(OmniSystem, STORED, given, "runs/a", END)
@@ -158,7 +165,7 @@ def test_a_state_without_health_of_an_older_version_goes_on_with_a_fresh_one(che
   restored = restore(checkpoints, 7, wanted, lambda: a_state(0))
   jax.tree.map(np.testing.assert_array_equal, restored, a_state(7))
   assert {leaf.sharding for leaf in jax.tree.leaves(restored)} == {place}
-  assert "of an older version: health/losses, health/skipped_in_a_row" in caplog.text
+  assert "of step 7 does not have it: health/losses, health/skipped_in_a_row" in caplog.text
   checkpoints.save(8, arrays, versions.stamped({}))
   checkpoints.wait()
   with pytest.raises(CheckpointError, match="lacks health/losses"):
@@ -173,3 +180,26 @@ def test_a_state_of_this_version_comes_back(checkpoints, caplog):
   assert jax.tree.structure(restored) == jax.tree.structure(wanted)
   jax.tree.map(np.testing.assert_array_equal, restored, a_state(7))
   assert not caplog.records
+
+
+def test_of_a_part_that_is_not_trained_arrays_may_come_and_go(checkpoints, caplog):
+  def with_adapter(step):
+    state = a_state(step)
+    params = {"prior": {**state.params["prior"], "adapter": jnp.arange(2.0) - step}}
+    return state.replace(params=params, ema=params)
+
+  checkpoints.save(7, a_state(7), versions.stamped({}))
+  checkpoints.save(8, with_adapter(8), versions.stamped({}))
+  checkpoints.wait()
+  abstract = lambda state: jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state)  # noqa: E731
+  for kind, path in (("params", 7), ("ema", 7)):
+    added = restore(checkpoints, path, abstract(with_adapter(0)), lambda: with_adapter(0), {"prior"})
+    tree = getattr(added, kind)["prior"]
+    np.testing.assert_array_equal(tree["adapter"], [0, 1])
+    np.testing.assert_array_equal(tree["kernel"], np.arange(8.0) + 7)
+  assert "does not have it: " in caplog.text and "params/prior/adapter" in caplog.text
+  taken = restore(checkpoints, 8, abstract(a_state(0)), lambda: a_state(0), {"prior"})
+  jax.tree.map(np.testing.assert_array_equal, taken, a_state(8))
+  for step, wanted in ((7, with_adapter(0)), (8, a_state(0))):
+    with pytest.raises(CheckpointError, match="prior/adapter"):
+      restore(checkpoints, step, abstract(wanted), lambda wanted=wanted: wanted, {"decoder"})
