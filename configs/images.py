@@ -6,7 +6,7 @@
 | variant | pictures | made for |
 | --- | --- | --- |
 | tiny | 32×32 | a notebook, tests: minutes on two CPU cores, of some dozen pictures |
-| small | 64×64 | two CPU cores, some thousand pictures: an hour or so |
+| small | 64×64 | two CPU cores, some thousand pictures: an hour and a half |
 | medium | 128×128, landscape and portrait too | a GPU, or a night on a CPU |
 | 300m, 1b, 7b | 256×256, 1024×1024 | TPU pods: the sizes of configs/omni.py |
 """
