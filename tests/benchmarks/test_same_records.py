@@ -5,9 +5,11 @@ import dataclasses
 import pytest
 from PIL import Image
 
-from benchmarks import same_records
 from omniimage.data import emoji
 from omniimage.prepare.prepare import Request, prepare
+from tests.benchmarks.without_flags import load
+
+same_records = load("same_records")
 
 PICTURES = 12
 

@@ -56,7 +56,9 @@ def mesh():
 
 @pytest.fixture(scope="module")
 def model():
-  settings = from_config(scenes.get_config())
+  config = scenes.get_config()
+  config.prior.input_images = "both"  # which has every parameter there is
+  settings = from_config(config)
   return jax.eval_shape(Omni(settings, text_size=512).init, jax.random.key(0))
 
 

@@ -36,12 +36,13 @@ def after_a_step(system, params, batch):
   return jax.jit(make_train_step(system, stage, 0))(state, batch)
 
 
-def test_a_prior_step_on_codes_is_that_on_images_to_the_bit():
+def test_a_prior_step_on_codes_is_that_on_images():
+  """Up to a rounding: with the encoder in the program, the rest of it may be fused in other ways."""
   system = small.system(settings(**{"data.images_per_row": 4}))
   params, batch = small.params(system), small.batch(system.settings)
   assert not batch["image_mask"].all(), "a slot is empty, where the codes of a black image stand and weigh nothing"
   of_images, of_codes = (after_a_step(system, params, b) for b in (batch, coded(system, params, batch)))
-  jax.tree.map(np.testing.assert_array_equal, of_codes, of_images)
+  jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-8), of_codes, of_images)
 
 
 def test_only_stages_without_pixels_read_codes_and_only_where_there_are_some():

@@ -72,7 +72,8 @@ def _drawn():
   params, lengths = model.view(_trained("decoder")[0].params), batch["image_start"][:, 0]
   prompts = batch["tokens"][:, : lengths.max()]
   keys = jax.random.split(jax.random.key(0), len(lengths))
-  return jax.jit(functools.partial(draw_prompts, model, sampling=_settings().sampling))(params, prompts, lengths, keys)
+  draw = jax.jit(functools.partial(draw_prompts, model, sampling=_settings().sampling))
+  return draw(params, prompts, lengths, prompts, lengths, keys)  # without guidance nothing is compared
 
 
 @functools.cache

@@ -1,5 +1,5 @@
 """What a caption or a text says is text, in every format: `<image>` is a picture's place in conversations that name
-pictures, and nowhere else. (Of the sets of edits, test_edits.py has a test for each in each form.)"""
+pictures, and nowhere else. (Of the sets of edits, test_edit_columns.py has a test for each in each form.)"""
 
 import json
 
