@@ -42,7 +42,7 @@ def test_a_prior_step_on_codes_is_that_on_images():
   params, batch = small.params(system), small.batch(system.settings)
   assert not batch["image_mask"].all(), "a slot is empty, where the codes of a black image stand and weigh nothing"
   of_images, of_codes = (after_a_step(system, params, b) for b in (batch, coded(system, params, batch)))
-  jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-8), of_codes, of_images)
+  jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6), of_codes, of_images)
 
 
 def test_only_stages_without_pixels_read_codes_and_only_where_there_are_some():
