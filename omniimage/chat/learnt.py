@@ -27,7 +27,7 @@ class Learnt:
   def __str__(self) -> str:
     what = {"image": "a picture, this model has learnt no text", "text": "text, this model has learnt no pictures"}
     told = f"Each answer is {what.get(self.answer, 'text and pictures, as the model goes on')}."
-    alone = " It has learnt conversations of one exchange: /new before each request is what it knows."
+    alone = " It has learnt single exchanges, so that each request begins another conversation."
     return told + alone * (self.exchanges == 1)
 
 

@@ -139,6 +139,8 @@ class Talk:
     if not text and not self._waiting:
       self.note("say what to draw, or ask; /help lists what else there is")
       return
+    if self.learnt.exchanges == 1 and self._chat.turns:
+      self.begin_another()
     before, asked = list(self._chat.turns), [*(waiting.pixels for waiting in self._waiting), *([text] if text else [])]
     try:
       session = self._chat.say(*asked, answer=self.learnt.answer, **self._changes)

@@ -32,5 +32,5 @@ def test_where_the_data_are_gone_the_weights_alone_tell(tmp_path):
 
 
 def test_a_model_of_single_exchanges_says_so():
-  assert "learnt no text" in str(Learnt("image", 4)) and "/new" not in str(Learnt("image", 4))
-  assert "/new" in str(Learnt("free", 1))
+  assert "learnt no text" in str(Learnt("image", 4)) and "single" not in str(Learnt("image", 4))
+  assert "single exchanges" in str(Learnt("free", 1))

@@ -26,12 +26,14 @@ TOKENIZER = "5f0c"
 class Opened:
   """A talk over a folder with a fake model, and what it has printed."""
 
-  def __init__(self, path, *answers, tokenizer=TOKENIZER, settings=None, **options):
+  def __init__(self, path, *answers, tokenizer=TOKENIZER, settings=None, exchanges=None, **options):
     self.generator, self.folder = FakeGenerator(*answers), SessionFolder(path)
     self.out, self.status = io.StringIO(), io.StringIO()
     turns = self.folder.turns(settings or self.generator.omni.settings, tokenizer)
     display = Display(self.out, self.status)
-    self.talk = Talk(self.generator, Learnt("free"), self.folder, turns, display, open_chat=FakeChat, **options)
+    self.talk = Talk(
+      self.generator, Learnt("free", exchanges), self.folder, turns, display, open_chat=FakeChat, **options
+    )
 
   def hear(self, *lines: str):
     for line in lines:
@@ -143,6 +145,16 @@ def test_new_begins_another_conversation_of_the_session(opened, tmp_path):
   assert kept(tmp_path / "cats") == [
     [("user", ["a"]), ("assistant", ["one"])], [("user", ["b"]), ("assistant", ["<0>"])]
   ]  # fmt: skip
+
+
+def test_a_model_of_single_exchanges_begins_anew_with_each_request(opened, tmp_path):
+  session = opened(text("one"), text("two"), text("three"), exchanges=1).hear("a", "b")
+  assert session.turns == ["b", "two"] and session.talk.seed == 2
+  assert kept(tmp_path / "cats") == [
+    [("user", ["a"]), ("assistant", ["one"])], [("user", ["b"]), ("assistant", ["two"])]
+  ]  # fmt: skip
+  session.hear("/undo", "c")
+  assert session.turns == ["c", "three"] and len(kept(tmp_path / "cats")) == 2
 
 
 def test_a_seed_is_that_of_the_next_answer_and_counts_on(opened):
