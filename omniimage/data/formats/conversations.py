@@ -24,7 +24,7 @@ from omniimage.data.formats import inside, listing
 from omniimage.data.formats.captions import clean, listed
 from omniimage.data.formats.format import Given, Row, Unit
 from omniimage.data.formats.pictures import Pictures
-from omniimage.data.formats.rows import row_of, split_in
+from omniimage.data.formats.rows import row_of, split_in, units_of
 from omniimage.data.formats.survey import CONVERSATIONS, Survey
 from omniimage.data.formats.tables import Parquet, open_table
 from omniimage.data.records import BadRecord, Part, Picture, Record, Text, Turn
@@ -75,11 +75,7 @@ class Conversations:
     return f"conversations of {listed(self._tables)}"
 
   def units(self) -> Sequence[Unit]:
-    return [
-      Unit(inside.shown(f"{name}:{span.line}"), (name, span), span.rows)
-      for name, table in self._tables.items()
-      for span in table.spans()
-    ]
+    return [unit for name, table in self._tables.items() for unit in units_of(name, name, table)]
 
   def rows(self, unit: Unit) -> Iterator[Row]:
     name, span = unit.content

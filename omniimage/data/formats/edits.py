@@ -17,7 +17,7 @@ from omniimage.data.formats.captions import listed
 from omniimage.data.formats.format import Given, Row, Unit
 from omniimage.data.formats.pictures import Pictures
 from omniimage.data.formats.recipes import RECIPES, Recipe, recipe_of
-from omniimage.data.formats.rows import row_of, split_in
+from omniimage.data.formats.rows import row_of, split_in, units_of
 from omniimage.data.formats.survey import Survey
 from omniimage.data.formats.tables import TABLES, Parquet, Table, open_table
 from omniimage.data.formats.tars import TARS, Members
@@ -66,13 +66,7 @@ class Edits:
     return f"as {named} in {listed([file.name for file in self._files])}"
 
   def units(self) -> Sequence[Unit]:
-    units = []
-    for i, file in enumerate(self._files):
-      if file.table is None:
-        units.append(Unit(inside.shown(file.name), (i, None)))
-      else:
-        units += [Unit(inside.shown(f"{file.name}:{span.line}"), (i, span), span.rows) for span in file.table.spans()]
-    return units
+    return [unit for i, file in enumerate(self._files) for unit in units_of(file.name, i, file.table)]
 
   def rows(self, unit: Unit) -> Iterator[Row]:
     i, span = unit.content

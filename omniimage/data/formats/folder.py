@@ -19,7 +19,7 @@ from typing import Any
 from omniimage.data.formats import inside, listing
 from omniimage.data.formats.captions import Captions, listed
 from omniimage.data.formats.format import Given, Row, Unit
-from omniimage.data.formats.rows import row_of, split_in
+from omniimage.data.formats.rows import row_of, split_in, units_of
 from omniimage.data.formats.survey import Survey, require_image_column, summary
 from omniimage.data.formats.tables import TABLES, Table, first_rows, open_table
 from omniimage.data.formats.unlisted import UnlistedFolder
@@ -79,11 +79,7 @@ class ListedFolder:
     return f"{first.image} and {first.captions.found} of {listed([entry.name for entry in self._lists])}"
 
   def units(self) -> Sequence[Unit]:
-    return [
-      Unit(inside.shown(f"{entry.name}:{span.line}"), (i, span), span.rows)
-      for i, entry in enumerate(self._lists)
-      for span in entry.table.spans()
-    ]
+    return [unit for i, entry in enumerate(self._lists) for unit in units_of(entry.name, i, entry.table)]
 
   def rows(self, unit: Unit) -> Iterator[Row]:
     i, span = unit.content

@@ -13,7 +13,7 @@ from typing import Any
 from omniimage.data.formats import inside, listing
 from omniimage.data.formats.captions import Captions, listed
 from omniimage.data.formats.format import Given, Row, Unit
-from omniimage.data.formats.rows import row_of, split_in
+from omniimage.data.formats.rows import row_of, split_in, units_of
 from omniimage.data.formats.survey import Survey, require_image_column
 from omniimage.data.formats.tables import Parquet
 from omniimage.data.records import BadRecord, Record, captioned
@@ -63,13 +63,7 @@ class ParquetFiles:
     return f"{first.image} and {first.captions.found} of {len(self._files)} Parquet files"
 
   def units(self) -> Sequence[Unit]:
-    units = []
-    for i, file in enumerate(self._files):
-      if file.problem:
-        units.append(Unit(inside.shown(file.name), (i, None)))
-      else:
-        units += [Unit(inside.shown(f"{file.name}:{span.line}"), (i, span), span.rows) for span in file.table.spans()]
-    return units
+    return [unit for i, file in enumerate(self._files) for unit in units_of(file.name, i, file.table)]
 
   def rows(self, unit: Unit) -> Iterator[Row]:
     i, span = unit.content

@@ -1,12 +1,20 @@
-"""Rows of a format: what is wrong with one is its problem and never an exception."""
+"""Rows of a format, and the units they come in: what is wrong with a row is its problem and never an exception."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from omniimage.data.formats.format import Row
+from omniimage.data.formats.format import Row, Unit
 from omniimage.data.formats.inside import shown
 from omniimage.data.formats.listing import split_of_value
+from omniimage.data.formats.tables import Table
 from omniimage.data.records import BadRecord, Record
+
+
+def units_of(name: str, place: Any, table: Table | None) -> list[Unit]:
+  """A file's: the spans of its rows, or the file as one where it is no table. Their content is (place, span)."""
+  if table is None:
+    return [Unit(shown(name), (place, None))]
+  return [Unit(shown(f"{name}:{span.line}"), (place, span), span.rows) for span in table.spans()]
 
 
 def row_of(where: str, make: Callable[[], tuple[Record, str | None]]) -> Row:

@@ -14,7 +14,7 @@ from typing import Any
 from omniimage.data.formats import inside, listing
 from omniimage.data.formats.captions import Captions, clean
 from omniimage.data.formats.format import Given, Row, Unit
-from omniimage.data.formats.rows import row_of, split_in
+from omniimage.data.formats.rows import row_of, split_in, units_of
 from omniimage.data.formats.survey import Survey
 from omniimage.data.formats.tables import TABLES, Table, open_table
 from omniimage.data.records import BadRecord, Record, Text, Turn
@@ -55,7 +55,7 @@ class Texts:
   def units(self) -> Sequence[Unit]:
     units = [Unit(inside.shown(name), name) for name in self._documents]
     for name, (table, _) in self._tables.items():
-      units += [Unit(inside.shown(f"{name}:{span.line}"), (name, span), span.rows) for span in table.spans()]
+      units += units_of(name, name, table)
     return units
 
   def rows(self, unit: Unit) -> Iterator[Row]:
