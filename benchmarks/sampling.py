@@ -1,15 +1,14 @@
-"""How fast a prior of 111 M parameters samples and trains, beside the same shape in `transformers`.
+"""How fast a prior of 111 M parameters samples and trains, beside LlamaGen's and the same shape in `transformers`.
 
-  python -m benchmarks.sampling --torch_python=VENV/bin/python --out=sampling.md   # a venv with torch and transformers
+  python -m benchmarks.sampling --torch_python=VENV/bin/python --llamagen=CHECKOUT --out=sampling.md
+
+VENV has torch and transformers; CHECKOUT is one of github.com/FoundationVision/LlamaGen.
 
 Width 768, 12 layers, 12 heads, 16,384 image codes: LlamaGen-B's. 256 tokens are drawn with guidance, so that each
 image is two rows, from a cache of that length; both sides start from a short prompt and draw from the whole softmax.
 A training step is forward, backward and AdamW on 8 images. Time per token at a context is that of a full cache of so
 many places. Parameters are fresh: no time depends on their values. The sides take turns, round by round, in one run;
 each figure is of the fastest round, the median in brackets, and none counts the round that compiles.
-
-LlamaGen's own sampler made 12.5 tokens/s at batch 1 and 50 at batch 8, and trained .75 images/s, on a machine of this
-kind, in another run; what both machines have in common is the row of `transformers`.
 """
 
 import contextlib
@@ -40,6 +39,7 @@ from omniimage.sampling.grammar import CODE, Grammar
 from omniimage.settings import Settings, from_config
 
 TORCH_PYTHON = flags.DEFINE_string("torch_python", None, "an interpreter with torch and transformers; none: ours alone")
+LLAMAGEN = flags.DEFINE_string("llamagen", None, "a checkout of LlamaGen; none: without it")
 THREADS = flags.DEFINE_integer("threads", 2, "of PyTorch; on a shared machine take 1", lower_bound=1)
 ROUNDS = flags.DEFINE_integer("rounds", 3, "that are counted", lower_bound=1)
 BATCHES = flags.DEFINE_list("batches", ["1", "8"], "images drawn at once")
@@ -57,8 +57,10 @@ TEXT_SIZE = 512
 def main(_):
   with contextlib.ExitStack() as stack:
     sides = {"omniimage": Ours()}
+    if LLAMAGEN.value:
+      sides["LlamaGen"] = stack.enter_context(Theirs("torch_llamagen.py", LLAMAGEN.value))
     if TORCH_PYTHON.value:
-      sides["transformers"] = stack.enter_context(Theirs(TORCH_PYTHON.value))
+      sides["transformers"] = stack.enter_context(Theirs("torch_llama.py"))
     text = table(measured(sides, tasks()))
   print(text)
   if OUT.value:
@@ -73,7 +75,7 @@ def tasks() -> list[tuple[str, str, int]]:
 
 
 def measured(sides: dict, asked: list) -> dict:
-  """{task: {side: seconds of each round}}. The first round compiles, or warms up."""
+  """{task: {side: seconds of each round, None where it has no such task}}. The first round compiles, or warms up."""
   seconds = {task: defaultdict(list) for task in asked}
   for counted in range(-1, ROUNDS.value):
     for task in asked:
@@ -86,16 +88,20 @@ def measured(sides: dict, asked: list) -> dict:
 
 def table(seconds: dict) -> str:
   names = list(next(iter(seconds.values())))
-  lines = ["| | " + " | ".join(names) + " | ratio |", "| --- " * (len(names) + 2) + "|"]
+  lines = ["| | " + " | ".join(names) + " | ratios |", "| --- " * (len(names) + 2) + "|"]
   for task, own in seconds.items():
-    title, work, per_second = described(*task)
-    shown = [
-      f"{work / min(s):.2f} ({work / median(s):.2f})" if per_second else f"{min(s) / work:.1f} ({median(s) / work:.1f})"
-      for s in own.values()
-    ]
-    ratio = f"{min(own[names[-1]]) / min(own[names[0]]):.2f}" if len(names) > 1 else ""
-    lines.append(f"| {title} | {' | '.join(shown)} | {ratio} |")
+    title, *work = described(*task)
+    shown = [figure(own[name], *work) for name in names]
+    ratios = [f"{min(own[name]) / min(own[names[0]]):.2f}" if None not in own[name] else "" for name in names[1:]]
+    lines.append(f"| {title} | {' | '.join(shown)} | {', '.join(ratios)} |")
   return "\n".join(lines)
+
+
+def figure(seconds: list, work: float, per_second: bool) -> str:
+  if None in seconds:
+    return ""
+  fastest, middle = min(seconds), median(seconds)
+  return f"{work / fastest:.2f} ({work / middle:.2f})" if per_second else f"{fastest / work:.1f} ({middle / work:.1f})"
 
 
 def described(kind: str, dtype: str, number: int) -> tuple[str, float, bool]:
@@ -108,13 +114,13 @@ def described(kind: str, dtype: str, number: int) -> tuple[str, float, bool]:
 
 
 class Theirs:
-  """The process of the other side."""
+  """The process of another side."""
 
-  def __init__(self, python: str):
+  def __init__(self, program: str, *args: str):
     shape = dict(width=WIDTH, depth=DEPTH, heads=HEADS, mlp_width=MLP_WIDTH, codes=int(np.prod(LEVELS)))
     shape.update(prompt=PROMPT, tokens=TOKENS.value, steps=STEPS, guidance=GUIDANCE)
-    program = str(Path(__file__).with_name("torch_llama.py"))
-    command = [python, program, json.dumps(shape), str(THREADS.value)]
+    self.program = str(Path(__file__).with_name(program))
+    command = [TORCH_PYTHON.value, self.program, json.dumps(shape), str(THREADS.value), *args]
     self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
   def __enter__(self):
@@ -124,11 +130,11 @@ class Theirs:
     self.process.stdin.close()
     self.process.wait()
 
-  def seconds(self, kind: str, dtype: str, number: int) -> float:
+  def seconds(self, kind: str, dtype: str, number: int) -> float | None:
     print(json.dumps(dict(kind=kind, dtype=dtype, number=number)), file=self.process.stdin, flush=True)
     answer = self.process.stdout.readline()
     if not answer:
-      raise RuntimeError(f"{TORCH_PYTHON.value} ended while it measured {kind} {number}: see what it said above")
+      raise RuntimeError(f"{self.program} ended while it measured {kind} {number}: see what it said above")
     return json.loads(answer)
 
 
