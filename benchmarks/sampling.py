@@ -36,6 +36,7 @@ from omniimage.models.omni import Omni, Params
 from omniimage.sampling.autoregressive import Written, prefill, sample_tokens
 from omniimage.sampling.generate import row_keys
 from omniimage.sampling.grammar import CODE, Grammar
+from omniimage.sampling.kernels import compiled
 from omniimage.settings import Settings, from_config
 
 TORCH_PYTHON = flags.DEFINE_string("torch_python", None, "an interpreter with torch and transformers; none: ours alone")
@@ -149,14 +150,14 @@ class Ours:
     omni, params = model(dtype)
     prompts = np.tile(np.asarray(prompt(omni), np.int32), (2 * batch, 1))
     begun = time.perf_counter()
-    np.asarray(compiled(draw, dtype)(params, prompts, row_keys(0, batch)))
+    np.asarray(of_model(draw, dtype)(params, prompts, row_keys(0, batch)))
     return time.perf_counter() - begun
 
   def context(self, dtype: str, length: int) -> float:
     omni, params = model(dtype)
     written = full_cache(omni, params, length)
     begun = time.perf_counter()
-    jax.block_until_ready(compiled(go_on, dtype, donated=1)(params, written, row_keys(0, 1)))
+    jax.block_until_ready(of_model(go_on, dtype, donated=1)(params, written, row_keys(0, 1)))
     return time.perf_counter() - begun
 
   @functools.cached_property
@@ -172,7 +173,7 @@ class Ours:
     tokens = np.concatenate([np.tile(prompt(omni), (batch, 1)), codes], axis=1).astype(np.int32)
     state = self.state
     begun = time.perf_counter()
-    self.state = jax.block_until_ready(compiled(train_step, dtype, donated=0)(state, tokens))
+    self.state = jax.block_until_ready(of_model(train_step, dtype, donated=0)(state, tokens))
     return time.perf_counter() - begun
 
 
@@ -183,8 +184,8 @@ def model(dtype: str) -> tuple[Omni, Params]:
 
 
 @functools.cache
-def compiled(piece: Callable, dtype: str, donated: int | None = None) -> Callable:
-  return jax.jit(functools.partial(piece, model(dtype)[0]), donate_argnums=donated)
+def of_model(piece: Callable, dtype: str, donated: int | None = None) -> Callable:
+  return compiled(functools.partial(piece, model(dtype)[0]), donate_argnums=donated)
 
 
 def settings(dtype: str) -> Settings:

@@ -63,13 +63,20 @@ class AttentionMask:
 AttentionFn = Callable[[Array, Array, Array, AttentionMask], Array]
 
 
+# Keys and values of a layer, (B, G, S, K) each: what grows with the context is so read once a token, never rearranged.
+Cache = tuple[Array, Array]
+
+
 def dot_product_attention(q_BTHK: Array, k_BSGK: Array, v_BSGK: Array, mask: AttentionMask) -> Array:
   """Grouped-query attention (Ainslie et al. 2023), the plain reference; softmax in float32. Returns (B, T, H, K)."""
+  return _attend(q_BTHK, jnp.transpose(k_BSGK, (0, 2, 3, 1)), jnp.transpose(v_BSGK, (0, 2, 1, 3)), mask)
+
+
+def _attend(q_BTHK: Array, k_BGKS: Array, v_BGSK: Array, mask: AttentionMask) -> Array:
   B, T, H, K = q_BTHK.shape
-  S, G = k_BSGK.shape[1:3]
+  G, S = v_BGSK.shape[1:3]
   # Heads go first and the R heads of a group lie one below the other, so that each group is two plain matrix products.
   q_BGTK = jnp.transpose((q_BTHK * K**-0.5).reshape(B, T, G, H // G, K), (0, 2, 3, 1, 4)).reshape(B, G, -1, K)
-  k_BGKS, v_BGSK = jnp.transpose(k_BSGK, (0, 2, 3, 1)), jnp.transpose(v_BSGK, (0, 2, 1, 3))
   logits_BGTS = jnp.matmul(q_BGTK, k_BGKS, preferred_element_type=jnp.float32)
   allowed = mask.dense(T, S)
   if allowed is not None:
@@ -83,11 +90,34 @@ def dot_product_attention(q_BTHK: Array, k_BSGK: Array, v_BSGK: Array, mask: Att
   return tag(out_BTHK.astype(q_BTHK.dtype), ATTENTION)
 
 
+def blank_cache(batch: int, places: int, kv_heads: int, head_width: int, dtype: Any) -> Cache:
+  """Of a layer, for so many places."""
+  empty = jnp.zeros((batch, kv_heads, places, head_width), dtype)
+  return empty, empty
+
+
+def as_cache(k_BSGK: Array, v_BSGK: Array) -> Cache:
+  return jnp.swapaxes(k_BSGK, 1, 2), jnp.swapaxes(v_BSGK, 1, 2)
+
+
+def grown_caches(caches: tuple[Cache, ...], places: int) -> tuple[Cache, ...]:
+  """Caches of layers with room for so many places."""
+  more = places - caches[0][0].shape[2]
+  return jax.tree.map(lambda x_BGSK: jnp.pad(x_BGSK, ((0, 0), (0, 0), (0, more), (0, 0))), caches)
+
+
+def _written(cache: Cache, new: Cache, index: Array) -> Cache:
+  """A cache with what is new, of T places, from place `index` on."""
+  return tuple(
+    jax.lax.dynamic_update_slice_in_dim(old, own.astype(old.dtype), index, axis=2) for old, own in zip(cache, new)
+  )
+
+
 class Attention(nn.Module):
   """Multi-head attention with rotary positions and optional QK-norm (Dehghani et al. 2023).
 
-  Keys and values come from `memory` (cross-attention), from the queries' own sequence, or from a cache into which the
-  sequence's own keys and values are first written at `cache_index`.
+  Keys and values are those of another sequence (cross-attention), the queries' own, or a cache's, into which the
+  sequence's own are first written at `cache_index`; None: nothing is written.
   """
 
   width: int
@@ -116,14 +146,14 @@ class Attention(nn.Module):
     return tag(key, "key"), tag(self.value(memory), "value")
 
   def __call__(self, x: Array, cos_sin, mask: AttentionMask, keys_values=None, cache=None, cache_index=0):
-    """(B, T, D) → (B, T, D) and the cache with this sequence's keys and values in it, None without a cache."""
+    """(B, T, D) → (B, T, D) and the cache with this sequence's keys and values in it, None without a cache.
+
+    `keys_values` are (B, S, G, K) each, those of a cache (B, G, S, K)."""
     query = self.query(x)
     query = tag(rotate(self.query_norm(query) if self.qk_norm else query, cos_sin), "query")
-    if keys_values is None:
-      keys_values = self.keys_values(x, cos_sin)
-    if cache is not None:
-      cache = keys_values = tuple(
-        jax.lax.dynamic_update_slice_in_dim(buffer, new.astype(buffer.dtype), cache_index, axis=1)
-        for buffer, new in zip(cache, keys_values)
-      )
-    return self.out(self.attention_fn(query, *keys_values, mask)), cache
+    if cache is None:
+      keys_values = self.keys_values(x, cos_sin) if keys_values is None else keys_values
+      return self.out(self.attention_fn(query, *keys_values, mask)), None
+    if cache_index is not None:
+      cache = _written(cache, as_cache(*self.keys_values(x, cos_sin)), cache_index)
+    return self.out(_attend(query, jnp.swapaxes(cache[0], 2, 3), cache[1], mask)), cache

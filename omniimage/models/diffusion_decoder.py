@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from omniimage.models.attention import Attention, AttentionMask, Full
+from omniimage.models.attention import Attention, AttentionMask, Full, as_cache, blank_cache
 from omniimage.models.execution import Execution, apply_layers, layer_stack
 from omniimage.models.layers import GatedMLP, RMSNorm, grid_positions, rms_normalize, rotary, small_init
 from omniimage.models.tokenizer import IMAGE_ROPE_THETA
@@ -96,7 +96,7 @@ class DiffusionBlock(nn.Module):
     return self.cross_attention.keys_values(states, memory_cos_sin)
 
   def __call__(self, x, modulation_BR6D, rotations, mask, memory: Memory, cache_index=0, cache=None):
-    """`cache`, in sampling, is ((keys, values) of finished and present patches, (keys, values) of the memory)."""
+    """`cache`, in sampling, is (that of finished and present patches, that of the memory)."""
     cos_sin, memory_cos_sin = rotations
     dtype = self.execution.dtype
     modulation_BR6D = (modulation_BR6D + self.modulation).astype(dtype)
@@ -107,9 +107,10 @@ class DiffusionBlock(nn.Module):
     y, own_cache = self.attention(y, cos_sin, mask, cache=own_cache, cache_index=cache_index)
     x = x + modulate(y, gate)
 
-    keys_values = self.memory_keys_values(memory.states, memory_cos_sin) if memory_cache is None else memory_cache
+    keys_values = self.memory_keys_values(memory.states, memory_cos_sin) if memory_cache is None else None
     seen = AttentionMask(Full(), jnp.ones(x.shape[:2], jnp.int32), memory.segments)
-    x = x + self.cross_attention(self.cross_norm(x), cos_sin, seen, keys_values=keys_values)[0]
+    y = self.cross_norm(x)
+    x = x + self.cross_attention(y, cos_sin, seen, keys_values=keys_values, cache=memory_cache, cache_index=None)[0]
 
     y = modulate(rms_normalize(x).astype(dtype), mlp_scale, mlp_shift)
     x = x + modulate(self.mlp(y), mlp_gate)
@@ -207,14 +208,12 @@ class DiffusionDecoder(nn.Module):
     return self.pixels(modulate(self.norm(x).astype(jnp.float32), scale, shift)), caches
 
   def init_caches(self, memory: Memory, columns: int) -> tuple:
-    """Per layer: empty keys and values of the canvas (B, N, G, K), and those of the memory, computed once."""
+    """Per layer: an empty cache of the canvas, N places, and that of the memory, computed once."""
     s = self.settings
     B, N, _ = memory.aligned.shape
-    empty = jnp.zeros((B, N, s.kv_heads, s.width // s.heads), self.execution.dtype)
+    empty = blank_cache(B, N, s.kv_heads, s.width // s.heads, self.execution.dtype)
     _, memory_cos_sin = self.rotations(((0, N // columns),), memory, columns)
-    return tuple(
-      ((empty, empty), layer.memory_keys_values(memory.states, memory_cos_sin)) for layer in self.layers
-    )  # fmt: skip
+    return tuple((empty, as_cache(*layer.memory_keys_values(memory.states, memory_cos_sin))) for layer in self.layers)
 
   def init_parameters(self, features: Array, text_states: Array):
     """Touches every parameter, for `init`."""

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from omniimage.models.adapter import READ, Adapter, InputFeatures
-from omniimage.models.attention import Attention, AttentionMask
+from omniimage.models.attention import Attention, AttentionMask, Cache, blank_cache
 from omniimage.models.execution import Execution, apply_layers, layer_stack
 from omniimage.models.layers import GatedMLP, RMSNorm, rotary
 from omniimage.models.remat import tag
@@ -160,8 +160,7 @@ class Prior(nn.Module):
       self.adapt(states)
     return self.head_kernel("text"), self.head_kernel("image"), hidden_BLD
 
-  def init_caches(self, batch: int, length: int) -> tuple:
-    """Empty keys and values (B, S, G, K) of every layer."""
-    shape_BSGK = (batch, length, self.settings.kv_heads, self.settings.head_width)
-    dtype = self.execution.dtype
-    return tuple((jnp.zeros(shape_BSGK, dtype), jnp.zeros(shape_BSGK, dtype)) for _ in range(self.settings.depth))
+  def init_caches(self, batch: int, length: int) -> tuple[Cache, ...]:
+    """Empty keys and values of every layer, for `length` places."""
+    s = self.settings
+    return tuple(blank_cache(batch, length, s.kv_heads, s.head_width, self.execution.dtype) for _ in range(s.depth))

@@ -7,6 +7,7 @@ its index. Axes: B rows, P prompt length, S cache length, D width, V ids.
 """
 
 import math
+from collections.abc import Callable
 
 import flax
 import jax
@@ -14,9 +15,10 @@ import jax.numpy as jnp
 from jax import Array
 
 from omniimage.models.adapter import InputFeatures
-from omniimage.models.attention import AttentionMask, Causal, Full
+from omniimage.models.attention import AttentionMask, Causal, Full, grown_caches
 from omniimage.models.omni import Omni, Params
 from omniimage.sampling.grammar import Grammar
+from omniimage.sampling.kernels import arranged
 from omniimage.settings import SamplingSettings
 from omniimage.streams import Stream, fold
 
@@ -27,7 +29,7 @@ class Written:
 
   Attributes:
     hidden: (B, D) state that predicts the next token.
-    caches: keys and values of every layer, (B, S, G, K).
+    caches: keys and values of every layer, of S places.
     seen: (B, S) int32, 1 where a cache entry is a token of the row.
     grammar: where each row is.
   """
@@ -66,9 +68,9 @@ def prefill(
   caches = omni.prior.apply({"params": params["prior"]}, B, P, method="init_caches")
   mask, positions = AttentionMask(Causal(), seen, seen), jnp.moveaxis(positions, 0, 1)
   hidden, caches = omni.prior.apply({"params": params["prior"]}, prompt, positions, mask, caches, features=features)
-  room = jax.tree.map(lambda x: jnp.pad(x, ((0, 0), (0, new_tokens)) + ((0, 0),) * (x.ndim - 2)), (caches, seen))
+  caches, seen = grown_caches(caches, P + new_tokens), jnp.pad(seen, ((0, 0), (0, new_tokens)))
   last = jnp.take_along_axis(hidden, lengths[:, None, None] - 1, axis=1)[:, 0]
-  return Written(last, *room, grammar), hidden
+  return Written(last, caches, seen, grammar), hidden
 
 
 def append(omni: Omni, params: Params, written: Written, token: Array, index: Array) -> Written:
@@ -112,9 +114,26 @@ def sample_tokens(
     The sequences, and (B, n) int32; after a row's `<eos>`, padding.
   """
 
+  given = arranged(params, written.hidden.shape[0])
+  return draw_tokens(omni, given, written, start, numbers, keys, sampling, codes_only, stream)
+
+
+def draw_tokens(
+  omni: Omni,
+  given: Callable[[], Params],
+  written: Written,
+  start: int,
+  numbers: Array,
+  keys: Array,
+  sampling: SamplingSettings,
+  codes_only: bool = False,
+  stream: Stream = Stream.TOKENS,
+) -> tuple[Written, Array]:
+  """As `sample_tokens`, of parameters that are `arranged`."""
+
   def step(written, number):
     fresh = jax.vmap(lambda key: fold(key, stream, number))(keys)
-    return sample_token(omni, params, written, start + number, fresh, sampling, codes_only)
+    return sample_token(omni, given(), written, start + number, fresh, sampling, codes_only)
 
   written, tokens = jax.lax.scan(step, written, numbers)
   return written, tokens.T

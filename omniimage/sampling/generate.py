@@ -19,10 +19,11 @@ from omniimage.data.text import TextTokenizer
 from omniimage.models.adapter import InputFeatures
 from omniimage.models.layers import patchify, unpatchify
 from omniimage.models.omni import Omni, Params
-from omniimage.sampling.autoregressive import prefill, sample_tokens
+from omniimage.sampling.autoregressive import draw_tokens, prefill, sample_tokens
 from omniimage.sampling.context import Context, encode_images, place_codes, shown_features
 from omniimage.sampling.diffusion import paint, text_conditions
 from omniimage.sampling.events import TextEnd, turns_of
+from omniimage.sampling.kernels import arranged, compiled
 from omniimage.sampling.pictures import Picture
 from omniimage.sampling.pieces import Pieces
 from omniimage.sampling.prompts import (
@@ -67,11 +68,11 @@ class Generator:
     self.omni = Omni(settings, text_tokenizer.size, scan=False, unwritten=text_tokenizer.unwritten)
     self.text_tokenizer = text_tokenizer
     self.load(params)
-    self._draw = jax.jit(functools.partial(draw_prompts, self.omni), static_argnames="sampling")
-    self._write = jax.jit(functools.partial(write_prompts, self.omni), static_argnames=("new_tokens", "sampling"))
-    self._reconstruct = jax.jit(functools.partial(reconstruct, self.omni))
-    self._repaint = jax.jit(functools.partial(repaint, self.omni), static_argnames="sampling")
-    self._preview = jax.jit(functools.partial(render_written, self.omni))
+    self._draw = compiled(functools.partial(draw_prompts, self.omni), static_argnames="sampling")
+    self._write = compiled(functools.partial(write_prompts, self.omni), static_argnames=("new_tokens", "sampling"))
+    self._reconstruct = compiled(functools.partial(reconstruct, self.omni))
+    self._repaint = compiled(functools.partial(repaint, self.omni), static_argnames="sampling")
+    self._preview = compiled(functools.partial(render_written, self.omni))
     self._pieces = Pieces(self.omni)
 
   @classmethod
@@ -304,6 +305,7 @@ def write_prompts(
   B, P = tokens.shape
   written, _ = prefill(omni, params, tokens, lengths, new_tokens, features)
   nothing = jnp.full((B, new_tokens), omni.vocabulary.pad, jnp.int32)
+  given = arranged(params, B)
 
   def unfinished(carry):
     first, ended, *_ = carry
@@ -312,7 +314,7 @@ def write_prompts(
   def write(carry):
     first, ended, written, texts = carry
     numbers = first + jnp.arange(WORDS)
-    written, drawn = sample_tokens(omni, params, written, P, numbers, keys, sampling, stream=Stream.WORDS)
+    written, drawn = draw_tokens(omni, given, written, P, numbers, keys, sampling, stream=Stream.WORDS)
     ended |= jnp.any(drawn >= omni.vocabulary.text_size, axis=1)
     return first + WORDS, ended, written, jax.lax.dynamic_update_slice_in_dim(texts, drawn, first, axis=1)
 

@@ -13,6 +13,7 @@ from omniimage.models.layers import unpatchify
 from omniimage.models.omni import Omni, Params
 from omniimage.sampling import reading
 from omniimage.sampling.diffusion import Canvas, blank, paint_chunk, text_conditions
+from omniimage.sampling.kernels import compiled
 from omniimage.settings import SamplingSettings
 
 
@@ -20,18 +21,18 @@ class Pieces:
   """The compiled pieces of a model's sessions. What is carried from one to the next is donated."""
 
   def __init__(self, omni: Omni):
-    def compiled(piece, static: tuple[str, ...] = (), **options):
-      return jax.jit(functools.partial(piece, omni), static_argnames=static, **options)
+    def of_omni(piece, static: tuple[str, ...] = (), **options):
+      return compiled(functools.partial(piece, omni), static_argnames=static, **options)
 
-    self.encode = compiled(encode)
-    self.blank_rows = compiled(functools.partial(reading.blank_rows, batch=1), ("places",))
-    self.read = compiled(reading.read, donate_argnames="rows")
-    self.read_beside = compiled(reading.read_beside)
+    self.encode = of_omni(encode)
+    self.blank_rows = of_omni(functools.partial(reading.blank_rows, batch=1), ("places",))
+    self.read = of_omni(reading.read, donate_argnames="rows")
+    self.read_beside = of_omni(reading.read_beside)
     self.first_row = jax.jit(reading.first_row)
     self.grown = jax.jit(reading.grown, static_argnames="places")
-    self.go_on = compiled(reading.go_on, ("count", "sampling", "codes_only", "stream"), donate_argnames="rows")
-    self.begin_canvas = compiled(begin_canvas, ("sampling",))
-    self.next_chunk = compiled(next_chunk, ("sampling",), donate_argnames="canvas")
+    self.go_on = of_omni(reading.go_on, ("count", "sampling", "codes_only", "stream"), donate_argnames="rows")
+    self.begin_canvas = of_omni(begin_canvas, ("sampling",))
+    self.next_chunk = of_omni(next_chunk, ("sampling",), donate_argnames="canvas")
 
 
 def encode(omni: Omni, params: Params, images: Array) -> tuple[Array, Array | None]:

@@ -3,7 +3,7 @@
 Place i of a row is its token i: what a row holds beyond its length is not seen, and going back is a shorter length.
 Where rows of different lengths go on at once, they do so from a common place, and what lies between is not seen.
 
-Axes: B rows, S places, P tokens that are read, n tokens that are drawn, G key/value heads, K head width, D width.
+Axes: B rows, S places, P tokens that are read, n tokens that are drawn, D width.
 """
 
 import flax
@@ -12,10 +12,11 @@ import jax.numpy as jnp
 from jax import Array
 
 from omniimage.models.adapter import InputFeatures
-from omniimage.models.attention import AttentionMask
+from omniimage.models.attention import AttentionMask, grown_caches
 from omniimage.models.omni import Omni, Params
 from omniimage.sampling.autoregressive import Written, sample_token
 from omniimage.sampling.grammar import Grammar
+from omniimage.sampling.kernels import arranged
 from omniimage.settings import SamplingSettings
 from omniimage.streams import Stream, fold
 
@@ -25,7 +26,7 @@ class Rows:
   """Conversations under way.
 
   Attributes:
-    caches: keys and values of every layer, (B, S, G, K).
+    caches: keys and values of every layer.
     states: (B, S, D) final hidden states.
     grammars: where each row is behind each place, (B, S).
   """
@@ -102,9 +103,10 @@ def first_row(rows: Rows) -> Rows:
 
 def grown(rows: Rows, *, places: int) -> Rows:
   """The same with room for so many places."""
-  return jax.tree.map(
-    lambda x: jnp.pad(x, ((0, 0), (0, places - x.shape[1])) + ((0, 0),) * (x.ndim - 2)), rows
-  )  # fmt: skip
+  states, grammars = jax.tree.map(
+    lambda x: jnp.pad(x, ((0, 0), (0, places - x.shape[1])) + ((0, 0),) * (x.ndim - 2)), (rows.states, rows.grammars)
+  )
+  return Rows(grown_caches(rows.caches, places), states, grammars)
 
 
 def go_on(
@@ -130,9 +132,11 @@ def go_on(
   at_last = lambda x: jnp.take_along_axis(x, last.reshape(-1, 1, *[1] * (x.ndim - 2)), axis=1)[:, 0]  # noqa: E731
   written = Written(at_last(rows.states), rows.caches, seen.astype(jnp.int32), jax.tree.map(at_last, rows.grammars))
 
+  given = arranged(params, rows.states.shape[0])
+
   def step(written, number):
     fresh = jax.vmap(lambda key: fold(key, stream, number))(keys)
-    written, token = sample_token(omni, params, written, start + number, fresh, sampling, codes_only)
+    written, token = sample_token(omni, given(), written, start + number, fresh, sampling, codes_only)
     return written, (token, written.hidden, written.grammar)
 
   written, (tokens, hidden, grammars) = jax.lax.scan(step, written, first + jnp.arange(count))

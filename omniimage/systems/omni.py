@@ -163,7 +163,7 @@ class OmniSystem(System):
       return sample_token(omni, params, written, index, keys, settings.sampling, codes_only=True)
 
     arguments = params, written, _, _ = jax.eval_shape(abstract, jax.random.key(0))
-    by_rows, by_heads = batch_sharding(mesh), NamedSharding(mesh, P(batch_axes, None, "tensor", None))
+    by_rows, by_heads = batch_sharding(mesh), NamedSharding(mesh, P(batch_axes, "tensor"))
     places = jax.tree.map(lambda _: by_rows, written)
     shardings = (
       {"prior": unstacked_shardings(mesh, self.parts["prior"].rules, "prior", params["prior"])},
