@@ -17,7 +17,14 @@ def get_config(variant: str = "demo") -> ConfigDict:
     raise ValueError(f"configs/scenes.py has the variants demo and tiny, not {variant!r}")
   config = base()
 
-  config.data.source = ConfigDict(dict(name="scenes", grid=2, min_objects=1, max_objects=4, tasks=("text_to_image",)))
+  config.data.source = source = ConfigDict(dict(name="scenes"))
+  source.grid = 2  # cells of a side
+  source.min_objects = 1
+  source.max_objects = 4
+  source.tasks = ("text_to_image",)
+  source.jitter = 0  # pixels that objects stand beside the centers of their cells, at most
+  source.unseen = ()  # "red star": colors of shapes that training never shows together, in any task
+  source.validation = 0.0  # share of the scenes that is set aside to choose settings by
   config.data.image_size = 32  # pixels
   config.data.sequence_length = 100  # tokens a row: two scenes
   config.data.images_per_row = 2

@@ -23,8 +23,8 @@ class Change:
   """From one format to the next. A path stands for all that lies below it.
 
   Attributes:
-    settings: new settings, dotted, with the values that do what was done before. `*` is every key of a group, and
-      `source[scenes]` a group `source` only where its name is "scenes".
+    settings: new settings, dotted, with the values that do what was done before. `*` is every key of a group or item
+      of a list, and `source[scenes]` a group `source` only where its name is "scenes".
     renamed_settings: dotted, old to new, with as many `*` on both sides.
     dropped_settings: dotted, that are no settings any more.
     arrays: new arrays of the training state, as "health"; a run begins them afresh.
@@ -79,6 +79,13 @@ CHANGES = (
   ),
   Change(unreadable="was trained on sequences in which no token begins a turn, and has other ids"),
   Change(settings={"sampling.min_p": 0.0, "prior.input_images": "codes"}),
+  Change(
+    settings={
+      f"data.{source}[scenes].{name}": value
+      for source in ("source", "source[mixture].sources.*")
+      for name, value in (("jitter", 0), ("unseen", ()), ("validation", 0.0))
+    }
+  ),
 )
 FORMAT = len(CHANGES)
 
@@ -175,10 +182,14 @@ def _places(config: dict[str, Any], path: str) -> list[tuple[dict[str, Any], str
   places = [config]
   for key in groups:
     key, _, wanted = key.rstrip("]").partition("[")
-    below = [list(place.values()) if key == "*" else [place.setdefault(key, {})] for place in places]
-    places = [group for found in below for group in found if isinstance(group, dict)]
+    below = [_values(place) if key == "*" else [place.setdefault(key, {})] for place in places]
+    places = [group for found in below for group in found if isinstance(group, (dict, list))]
     places = [group for group in places if not wanted or group.get("name") == wanted]
   return [(place, name) for place in places]
+
+
+def _values(group: dict[str, Any] | list[Any]) -> list[Any]:
+  return list(group.values() if isinstance(group, dict) else group)
 
 
 def _below(path: str, top: str) -> bool:

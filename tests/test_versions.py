@@ -65,8 +65,16 @@ def test_a_setting_of_one_source_is_added_to_no_other():
   def source(**given):
     return present_config({"data": {"source": given}}, 2)["data"]["source"]
 
-  assert source(name="scenes", grid=2) == {"name": "scenes", "grid": 2, "tasks": ["text_to_image"]}
+  added = {"tasks": ["text_to_image"], "jitter": 0, "unseen": (), "validation": 0.0}
+  assert source(name="scenes", grid=2) == {"name": "scenes", "grid": 2, **added}
   assert source(name="emoji") == {"name": "emoji"}
+
+
+def test_a_setting_of_a_source_is_added_in_a_mixture_too():
+  sources = [{"name": "emoji"}, {"name": "scenes", "tasks": ["edit"]}]
+  read = present_config({"data": {"source": {"name": "mixture", "sources": sources, "weights": [1, 1]}}}, 5)
+  added = {"jitter": 0, "unseen": (), "validation": 0.0}
+  assert read["data"]["source"]["sources"] == [{"name": "emoji"}, {"name": "scenes", "tasks": ["edit"], **added}]
 
 
 def test_a_setting_that_was_dropped_is_passed_over_and_so_are_the_arrays_of_a_state():

@@ -14,7 +14,7 @@ from omniimage.errors import SettingsError, UserError
 from omniimage.settings import from_config
 from tests import small
 
-SCENES = {"name": "scenes", "grid": 2, "min_objects": 1, "max_objects": 2, "tasks": ("text_to_image",)}
+SCENES = small.config().data.source.to_dict()
 EMOJI = {"name": "emoji"}
 
 

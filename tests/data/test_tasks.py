@@ -5,7 +5,7 @@ import numpy as np
 from omniimage.data import conversation
 from omniimage.data.conversation import ImageTurn, TextTurn
 from omniimage.data.scenes.tasks.text_to_image import TextToImage as ScenesTextToImage
-from omniimage.data.scenes.world import Scene, SceneObject, render, scene_of
+from omniimage.data.scenes.world import Scene, SceneObject, World, render, scene_of
 from omniimage.data.tasks import TextToImage, text_of
 from omniimage.size import Size
 from omniimage.vocabulary import Vocabulary
@@ -56,7 +56,7 @@ def test_the_prompt_is_what_comes_before_the_last_image_to_paint():
 
 
 def test_the_grader_of_scenes_reads_what_a_caption_asks_and_a_picture_shows():
-  task = ScenesTextToImage(grid=3, image_size=48)
+  task = ScenesTextToImage(World(grid=3, image_size=48))
   for index in range(20):
     scene = scene_of(index, "test", grid=3, min_objects=1, max_objects=9)
     turns = task.turns(scene, np.random.default_rng(index))

@@ -23,7 +23,7 @@ from omniimage.data.scenes.wording import (
   to_place,
   to_place_bound,
 )
-from omniimage.data.scenes.world import COLORS, KINDS, SHAPES, Scene, SceneObject, object_of, split_of
+from omniimage.data.scenes.world import COLORS, KINDS, NOTHING_ELSE, SHAPES, HeldOut, Scene, SceneObject, object_of
 
 TRIES = 1000  # changes drawn until one leads to a scene of the split; every twentieth is of the test split
 
@@ -81,20 +81,23 @@ class Draft:
   named: Mapping[str, SceneObject] = dataclasses.field(default_factory=dict)
 
 
-def draw_change(scene: Scene, rng: np.random.Generator, it: SceneObject | None = None) -> Change:
+def draw_change(
+  scene: Scene, rng: np.random.Generator, it: SceneObject | None = None, held_out: HeldOut = NOTHING_ELSE
+) -> Change:
   """A change of one of the kinds of `TEMPLATES`, which leaves something to see.
 
   The scene after it is of the same split, so that training paints no held-out scene; a scene of the test split that no
-  change of `TRIES` leaves there (full ones of a small grid) leads to one of the other.
+  change of `TRIES` leaves there (full ones of a small grid) leads to one of another.
 
   Args:
     it: an object of the scene that was spoken of before, if any.
   """
-  split = split_of(scene)
+  split = held_out.split_of(scene)
   for tried in range(TRIES + 1):
     kind, draft = _draft(scene, it, rng)
-    after = Scene(scene.grid, tuple(item for item in scene.objects if item not in draft.taken) + draft.put)
-    if tried == TRIES or split_of(after) == split:
+    kept = tuple(item for item in scene.objects if item not in draft.taken)
+    after = dataclasses.replace(scene, objects=kept + draft.put)
+    if tried == TRIES or held_out.split_of(after) == split:
       break
   named = {name: "it" if item is it else reference(item, scene, rng) for name, item in draft.named.items()}
   instruction = pick(TEMPLATES[kind], rng).format(**named, **draft.slots)

@@ -4,7 +4,7 @@ import functools
 
 import numpy as np
 
-from omniimage.data.scenes.world import BACKGROUND, SHAPES, SIZES, Scene, cell_span
+from omniimage.data.scenes.world import BACKGROUND, SHAPES, SIZES, Scene, placed
 
 STROKE = (104, 104, 112)  # gray
 WIDTH = 0.07  # of a stroke, in cells; at least a pixel
@@ -16,10 +16,8 @@ def outlines(scene: Scene, image_size: int) -> np.ndarray:
   has fewer than 6.25 pixels."""
   image = np.broadcast_to(np.uint8(BACKGROUND), (image_size, image_size, 3)).copy()
   for item in scene.objects:
-    top, bottom, center_y = cell_span(image_size, scene.grid, item.row)
-    left, right, center_x = cell_span(image_size, scene.grid, item.column)
-    stroke = _stroke(item.shape, item.size, image_size / scene.grid, bottom - top, right - left, center_y, center_x)
-    image[top:bottom, left:right] = stroke
+    where, geometry = placed(item, scene, image_size)
+    image[where] = _stroke(*geometry)
   return image
 
 

@@ -25,9 +25,10 @@ from omniimage.data.scenes.wording import (
   reference_bound,
   template_bound,
 )
-from omniimage.data.scenes.world import COLORS, SHAPES, SIZES, Scene, SceneObject
+from omniimage.data.scenes.world import COLORS, NOTHING_ELSE, SHAPES, SIZES, HeldOut, Scene, SceneObject
 
 NOTHING = "nothing"
+TRIES = 100  # questions drawn until one names no pair that is held out
 _VALUES = {"size": tuple(SIZES), "color": tuple(COLORS), "shape": tuple(SHAPES)}
 _PLURALS = {shape: "crosses" if shape == "cross" else f"{shape}s" for shape in SHAPES}
 _SIDES: dict[str, Callable[[SceneObject, SceneObject], bool]] = {
@@ -53,10 +54,20 @@ _TEMPLATES = {
 Asked = tuple[str, str]  # a question and its answer
 
 
-def draw_question(scene: Scene, rng: np.random.Generator) -> Asked:
-  """A question of one of the kinds of `QUESTIONS` about a scene of at least one object, and its answer."""
+def draw_question(scene: Scene, rng: np.random.Generator, held_out: HeldOut = NOTHING_ELSE) -> Asked:
+  """A question of one of the kinds of `QUESTIONS` about a scene of at least one object, and its answer.
+
+  Of scenes without pairs that are held out it names none, not even as what is not there.
+  """
+  may_tell = held_out.split_of(scene) == "unseen" if held_out.pairs else True
   while True:
-    asked = pick(QUESTIONS, rng).ask(scene, rng)
+    kind = pick(QUESTIONS, rng)
+    asked = kind.ask(scene, rng)
+    if asked is not None and not may_tell and held_out.tells(asked[0]):
+      # Another of the same answer: yes stays as likely as no.
+      others = (kind.ask(scene, rng) for _ in range(TRIES))
+      same = (other for other in others if other is not None and other[1] == asked[1])
+      asked = next((other for other in same if not held_out.tells(other[0])), None)
     if asked is not None:
       return asked
 

@@ -1,9 +1,9 @@
 """The procedural world `scenes`: colored shapes on a grid, and how they are drawn.
 
 A scene is a G×G grid (2 to 5) with at most one object a cell; an object is one of 8 shapes × 8 colors × 2 sizes at the
-centre of its cell. Three maps, and the inverse of each that has one:
+centre of its cell, or some pixels beside it (`Jitter`). Three maps, and the inverse of each that has one:
 
-    draw_scene, scene_of    index   -> scene      split_of: the held-out scenes are decided by a hash of the scene
+    draw_scene, scene_of    index   -> scene      HeldOut.split_of: by what is in the scene, and by a hash of it
     captions.caption        scene   -> English    captions.parse: exact on every caption of the grammar
     render                  scene   -> pixels     grader.grade: nearest template in every cell, no learned part
 """
@@ -11,12 +11,13 @@ centre of its cell. Three maps, and the inverse of each that has one:
 import functools
 import hashlib
 import itertools
-from collections.abc import Callable
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
-# Axes: S pixels of a side.
+# Axes: S pixels of a side, G cells of a side.
 
 GRIDS = (2, 3, 4, 5)
 SIZES = {"small": 0.28, "large": 0.42}  # radius in cells; at most 0.42, so that objects never leave their pixels
@@ -65,6 +66,9 @@ SHAPES: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
 }
 
 KINDS = tuple((shape, size, color) for shape in SHAPES for size in SIZES for color in COLORS)
+EVERY_KIND = range(len(KINDS))
+SPLITS = ("train", "test", "validation", "unseen")
+TEST_SHARE = 20  # one scene in so many is of the test split
 
 
 # ---------------------------------------------------------------------------------------------------------- scenes
@@ -92,12 +96,34 @@ class SceneObject:
     return self.shape, self.color, self.size
 
 
+@dataclass(frozen=True, eq=False)
+class Jitter:
+  """Where objects stand in their cells: a place for each cell, whatever stands there, so that what an edit keeps stays
+  where it is.
+
+  Attributes:
+    pixels: from the center, at most, in each direction; no object leaves its cell.
+    draws: (G, G, 2) float in [0, 1), for rows and columns.
+  """
+
+  pixels: int
+  draws: np.ndarray
+
+  def offset(self, item: SceneObject, image_size: int, grid: int) -> tuple[int, int]:
+    """Pixels down and to the right."""
+    there = offsets(item.size, self.pixels, image_size, grid)
+    down, right = (there[int(draw * len(there))] for draw in self.draws[item.cell])
+    return down, right
+
+
 @dataclass(frozen=True)
 class Scene:
-  """Objects on a grid×grid board, kept in raster order. ValueError: unknown grid, outside the grid, a cell twice."""
+  """Objects on a grid×grid board, kept in raster order; where in its cell each stands makes no other scene of it.
+  ValueError: unknown grid, outside the grid, a cell twice."""
 
   grid: int
   objects: tuple[SceneObject, ...]
+  jitter: Jitter | None = field(default=None, compare=False, repr=False)
 
   def __post_init__(self):
     check_grid(self.grid)
@@ -124,21 +150,72 @@ def object_of(kind: int, row: int, column: int) -> SceneObject:
   return SceneObject(shape, color, size, row, column)
 
 
-def draw_scene(rng: np.random.Generator, grid: int, num_objects: int) -> Scene:
-  """A scene of `num_objects` objects, uniform over cells and kinds. ValueError if they are none or do not fit."""
+def draw_scene(rng: np.random.Generator, grid: int, num_objects: int, kinds: Sequence[int] = EVERY_KIND) -> Scene:
+  """A scene of `num_objects` objects, uniform over cells and kinds. ValueError if they are none or do not fit.
+
+  Args:
+    kinds: indices of `KINDS` that there are.
+  """
   check_grid(grid)
   if not 1 <= num_objects <= grid * grid:
     raise ValueError(f"scenes: {num_objects} objects on a {grid}x{grid} grid; expected 1 to {grid * grid}")
   cells = rng.permutation(grid * grid)[:num_objects].tolist()
-  kinds = rng.integers(len(KINDS), size=num_objects).tolist()
-  return Scene(grid, tuple(object_of(kind, *divmod(cell, grid)) for kind, cell in zip(kinds, cells)))
+  drawn = (kinds[i] for i in rng.integers(len(kinds), size=num_objects).tolist())
+  return Scene(grid, tuple(object_of(kind, *divmod(cell, grid)) for kind, cell in zip(drawn, cells)))
+
+
+# ---------------------------------------------------------------------------------------------------------- splits
+
+
+@dataclass(frozen=True)
+class HeldOut:
+  """What training never shows: the scenes of the test split always, and what is held out beside them.
+
+  Attributes:
+    pairs: (color, shape) that no object has in the splits train, validation and test. A scene with such an object is
+      of the split "unseen", whose records have no others.
+    validation: share of the scenes of neither test nor unseen that are set aside to choose settings by.
+  """
+
+  pairs: frozenset[tuple[str, str]] = frozenset()
+  validation: float = 0.0
+
+  def split_of(self, scene: Scene) -> str:
+    """The split a scene belongs to: by its pairs, else by a hash of what it shows."""
+    if self.pairs and any((item.color, item.shape) in self.pairs for item in scene.objects):
+      return "unseen"
+    parts = [f"{item.size} {item.color} {item.shape} {item.row} {item.column}" for item in scene.objects]
+    digest = hashlib.blake2b(";".join([str(scene.grid), *parts]).encode(), digest_size=8).digest()
+    number, remainder = divmod(int.from_bytes(digest, "little"), TEST_SHARE)
+    if remainder == 0:
+      return "test"
+    return "validation" if number % 2**20 < self.validation * 2**20 else "train"
+
+  def tells(self, text: str) -> bool:
+    """Whether a text names a pair that is never seen."""
+    return any(f"{color} {shape}" in text for color, shape in self.pairs)
+
+  def kinds(self, split: str) -> Sequence[int]:
+    """Indices of `KINDS` that the scenes of a split are drawn from. ValueError where a split has no scenes."""
+    if split not in SPLITS:
+      raise ValueError(f"scenes: unknown split {split!r}; expected one of {', '.join(SPLITS)}")
+    found = _kinds(self.pairs, split == "unseen")
+    if not found or (split == "validation" and not self.validation):
+      raise ValueError(f"scenes: the split {split!r} has no scenes where {self} is held out")
+    return found
+
+
+@functools.cache
+def _kinds(pairs: frozenset[tuple[str, str]], unseen: bool) -> tuple[int, ...]:
+  return tuple(i for i, (shape, _, color) in enumerate(KINDS) if ((color, shape) in pairs) == unseen)
+
+
+NOTHING_ELSE = HeldOut()  # than the test split
 
 
 def split_of(scene: Scene) -> str:
-  """The split a scene belongs to, by a hash of what it shows: "test" for about 1 scene in 20, else "train"."""
-  parts = [f"{item.size} {item.color} {item.shape} {item.row} {item.column}" for item in scene.objects]
-  digest = hashlib.blake2b(";".join([str(scene.grid), *parts]).encode(), digest_size=8).digest()
-  return "test" if int.from_bytes(digest, "little") % 20 == 0 else "train"
+  """The split a scene belongs to where nothing else is held out: "test" for about 1 scene in 20, else "train"."""
+  return NOTHING_ELSE.split_of(scene)
 
 
 def num_objects_of(index: int, *, min_objects: int, max_objects: int) -> int:
@@ -148,18 +225,44 @@ def num_objects_of(index: int, *, min_objects: int, max_objects: int) -> int:
   return min_objects + index % (max_objects - min_objects + 1)
 
 
-def scene_of(index: int, split: str, *, grid: int, min_objects: int, max_objects: int) -> Scene:
-  """The scene of record `index` (0 and up, without end) of a split. Pure; no scene is in both splits."""
-  if split not in ("train", "test"):
-    raise ValueError(f"scenes: unknown split {split!r}; expected 'train' or 'test'")
-  rng = np.random.default_rng((1 if split == "train" else 2, index))
+def scene_of(
+  index: int,
+  split: str,
+  *,
+  grid: int,
+  min_objects: int,
+  max_objects: int,
+  held_out: HeldOut = NOTHING_ELSE,
+  jitter: int = 0,
+) -> Scene:
+  """The scene of record `index` (0 and up, without end) of a split. Pure; no scene is in two splits.
+
+  Args:
+    jitter: pixels from the centers of cells, at most.
+  """
+  kinds = held_out.kinds(split)
+  rng = np.random.default_rng((1 + SPLITS.index(split), index))
   num_objects = num_objects_of(index, min_objects=min_objects, max_objects=max_objects)
-  while split_of(scene := draw_scene(rng, grid, num_objects)) != split:
+  while held_out.split_of(scene := draw_scene(rng, grid, num_objects, kinds)) != split:
     pass
-  return scene
+  return Scene(grid, scene.objects, Jitter(jitter, rng.random((grid, grid, 2)))) if jitter else scene
 
 
 # ---------------------------------------------------------------------------------------------------------- pixels
+
+
+# How far from its cell's center an object may stand along an axis, in cells, for each of SIZES.
+Shifts = tuple[tuple[float, ...], ...]
+CENTERED: Shifts = ((0.0,),) * len(SIZES)
+
+
+@functools.cache
+def offsets(size: str, jitter: int, image_size: int, grid: int) -> range:
+  """Whole pixels from the center of its cell at which an object of a size may stand: `jitter` at most, and inside."""
+  cell = image_size / grid
+  room = (0.5 - SIZES[size]) * cell - (0 if image_size % grid == 0 else 0.5)  # half a pixel may be lost to rounding
+  most = max(min(jitter, math.floor(room + 1e-9)), 0)
+  return range(-most, most + 1)
 
 
 def cell_span(image_size: int, grid: int, index: int) -> tuple[int, int, float]:
@@ -188,13 +291,22 @@ def _sprite(color: str, *geometry) -> np.ndarray:
   return np.round(BACKGROUND + coverage(*geometry)[..., None] * np.subtract(COLORS[color], BACKGROUND)).astype(np.uint8)
 
 
-@functools.lru_cache(maxsize=8192)
-def _placed(item: SceneObject, grid: int, image_size: int) -> tuple[tuple[slice, slice], np.ndarray]:
-  """Where in the image an object's cell lies, and its sprite; cells of one geometry share their sprites."""
-  top, bottom, center_y = cell_span(image_size, grid, item.row)
-  left, right, center_x = cell_span(image_size, grid, item.column)
-  geometry = item.shape, item.size, image_size / grid, bottom - top, right - left, center_y, center_x
-  return (slice(top, bottom), slice(left, right)), _sprite(item.color, *geometry)
+@functools.lru_cache(maxsize=1024)
+def cell_of(row: int, column: int, image_size: int, grid: int):
+  """Where in the image a cell lies, two slices, and its height, width and center (y, x) in pixels."""
+  top, bottom, center_y = cell_span(image_size, grid, row)
+  left, right, center_x = cell_span(image_size, grid, column)
+  return (slice(top, bottom), slice(left, right)), (bottom - top, right - left, center_y, center_x)
+
+
+def placed(item: SceneObject, scene: Scene, image_size: int):
+  """Where in the image an object's cell lies, and what `coverage` is asked for: shape, size, cell, height, width and
+  the object's own center."""
+  where, (height, width, center_y, center_x) = cell_of(item.row, item.column, image_size, scene.grid)
+  if scene.jitter is not None:
+    down, right = scene.jitter.offset(item, image_size, scene.grid)
+    center_y, center_x = center_y + down, center_x + right
+  return where, (item.shape, item.size, image_size / scene.grid, height, width, center_y, center_x)
 
 
 @functools.lru_cache(maxsize=16)
@@ -206,6 +318,27 @@ def render(scene: Scene, image_size: int) -> np.ndarray:
   """The picture of a scene, (S,S,3) uint8, antialiased. ValueError if a cell has fewer than 6.25 pixels."""
   image = _blank(image_size).copy()
   for item in scene.objects:
-    where, pixels = _placed(item, scene.grid, image_size)
-    image[where] = pixels
+    where, geometry = placed(item, scene, image_size)  # cells of one geometry share their sprites
+    image[where] = _sprite(item.color, *geometry)
   return image
+
+
+@dataclass(frozen=True)
+class World:
+  """The scenes of a run, as its tasks see them.
+
+  Attributes:
+    image_size: pixels of a side.
+    jitter: of objects in their cells, in pixels at most.
+  """
+
+  grid: int
+  image_size: int
+  jitter: int = 0
+  held_out: HeldOut = NOTHING_ELSE
+
+  @property
+  def shifts(self) -> Shifts:
+    """Where objects may stand, as the grader is told."""
+    cell = self.image_size / self.grid
+    return tuple(tuple(x / cell for x in offsets(size, self.jitter, self.image_size, self.grid)) for size in SIZES)

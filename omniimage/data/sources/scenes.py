@@ -14,13 +14,14 @@ from omniimage.data.conversation import Tokenizer, Turn
 from omniimage.data.scenes.distinct import distinct_scenes
 from omniimage.data.scenes.tasks import TASKS, SceneTask
 from omniimage.data.scenes.wording import Cost
-from omniimage.data.scenes.world import MIN_CELL, draw_scene, scene_of
+from omniimage.data.scenes.world import COLORS, MIN_CELL, SHAPES, HeldOut, World, draw_scene, scene_of
 from omniimage.data.sources.source import Catalogue, Source, SourceSettings
 from omniimage.errors import SettingsError, require
 from omniimage.ranges import Range
 from omniimage.size import Size
 
-RECORDS = {"train": 2**20, "test": 2**14}  # the world is endless, an epoch is not
+# The world is endless, an epoch is not. Training reads the first two; the others are for who opens the source so.
+RECORDS = {"train": 2**20, "test": 2**14, "validation": 2**14, "unseen": 2**14}
 SAMPLED_CONVERSATIONS = 64  # of a task, whose tokens are counted
 
 
@@ -30,6 +31,10 @@ class ScenesSettings(SourceSettings):
   min_objects: Annotated[int, Range(1, 25)]
   max_objects: Annotated[int, Range(1, 25)]
   tasks: tuple[str, ...]  # of the records, in turn, in `scenes.tasks.TASKS`; twice: twice as often
+  # Pixels that objects stand beside the centers of their cells, at most, as far as those have room.
+  jitter: Annotated[int, Range(0, 8)] = 0
+  unseen: tuple[str, ...] = ()  # "red star": colors of shapes that neither training nor test shows together
+  validation: Annotated[float, Range(0, 0.5)] = 0.0  # share of the scenes set aside to choose settings by
 
   def __post_init__(self):
     super().__post_init__()
@@ -41,6 +46,17 @@ class ScenesSettings(SourceSettings):
       self.min_objects <= self.max_objects <= self.grid**2,
       f"data.source: min_objects={self.min_objects} <= max_objects={self.max_objects} <= grid² must hold",
     )
+    pairs = {f"{color} {shape}" for color in COLORS for shape in SHAPES}
+    for name in self.unseen:
+      require(name in pairs, f"data.source.unseen has {name!r}; expected a color and a shape, as 'red star'")
+    seen = {word for name in pairs.difference(self.unseen) for word in name.split()}
+    for word in (*COLORS, *SHAPES):
+      require(word in seen, f"data.source.unseen leaves nothing to learn {word!r} from; take some of it out")
+
+  @property
+  def held_out(self) -> HeldOut:
+    pairs = frozenset(tuple(name.split()) for name in self.unseen)
+    return HeldOut(pairs, self.validation)
 
 
 class ScenesSource(Source):
@@ -48,6 +64,8 @@ class ScenesSource(Source):
   in its own time, so that how many objects a scene has does not hang on the task."""
 
   def __init__(self, settings: ScenesSettings, split: str, sizes: Sequence[Size], text_tokenizer: Tokenizer):
+    """Besides "train" and "test" there are the splits "validation" and "unseen", of what the settings hold out.
+    ValueError where they hold out nothing for a split."""
     size = sizes[0]
     image_size = size.side
     if image_size < MIN_CELL * settings.grid:
@@ -55,9 +73,13 @@ class ScenesSource(Source):
         f"data.image_size={image_size} is too small for data.source.grid={settings.grid}: a cell needs "
         f"{MIN_CELL} pixels; enlarge the images, or give the grid fewer cells"
       )
-    self._world = {"grid": settings.grid, "min_objects": settings.min_objects, "max_objects": settings.max_objects}
+    held_out = settings.held_out
+    held_out.kinds(split)
+    numbers = {"grid": settings.grid, "min_objects": settings.min_objects, "max_objects": settings.max_objects}
+    self._drawn = {**numbers, "held_out": held_out, "jitter": settings.jitter}
     self._split, self._size, self._names = split, size, settings.tasks
-    self._tasks = {name: TASKS[name](settings.grid, image_size) for name in dict.fromkeys(settings.tasks)}
+    world = World(settings.grid, image_size, settings.jitter, held_out)
+    self._tasks = {name: TASKS[name](world) for name in dict.fromkeys(settings.tasks)}
     self.tasks = tuple(self._tasks.values())
     self._places = {name: [i for i, own in enumerate(self._names) if own == name] for name in self._tasks}
     cost = functools.cache(functools.partial(phrase_tokens, text_tokenizer))
@@ -80,7 +102,7 @@ class ScenesSource(Source):
     return Catalogue(conversation.length(text, images, self._size, exchanges), images)
 
   def record(self, index: int, rng: np.random.Generator) -> list[Turn]:
-    scene = scene_of(int(self._scene_number(index)), self._split, **self._world)
+    scene = scene_of(int(self._scene_number(index)), self._split, **self._drawn)
     return self.task(index).turns(scene, rng)
 
   def task(self, index: int) -> SceneTask:
@@ -99,7 +121,7 @@ class ScenesSource(Source):
   def _distinct(self, name: str) -> Iterable[int]:
     places = self._places[name]
     records = sum(len(range(place, len(self), len(self._names))) for place in places)
-    for number, _ in distinct_scenes(self._split, records, **self._world):
+    for number, _ in distinct_scenes(self._split, records, **self._drawn):
       turn, place = divmod(number, len(places))
       yield turn * len(self._names) + places[place]
 

@@ -156,18 +156,18 @@ def shares(asked: Sequence[Scene], scores: Sequence[Score]) -> dict:
     objects: share of the objects asked for that are bound: shape, color, size and cell all right.
     scenes: share of the pictures that are exactly right, without an object or an unclear cell more.
     by_count: `objects`, by the number of objects asked for.
-    mistakes: how often each thing was wrong; an object may have the wrong shape and the wrong color.
+    mistakes: how often each thing was wrong, as `Score.mistakes` counts; an object may have the wrong shape and the
+      wrong color.
   """
   bound = {}
   for scene, result in zip(asked, scores):
     bound.setdefault(len(scene.objects), []).extend(result.bound)
-  mistakes = Counter(name for result in scores for attributes in result.wrong for name in attributes)
-  mistakes["extra"] = sum(len(result.extra) for result in scores)
+  mistakes = sum((result.mistakes for result in scores), Counter())
   return {
     "objects": float(np.mean([one for group in bound.values() for one in group])),
     "scenes": float(np.mean([result.exact for result in scores])),
     "by_count": {str(count): float(np.mean(bound[count])) for count in sorted(bound)},
-    "mistakes": {name: count for name, count in mistakes.most_common() if count},
+    "mistakes": dict(mistakes.most_common()),
   }
 
 

@@ -23,8 +23,8 @@ class PaintRed:
 
   images, exchanges, suite = 2, 1, "edits"
 
-  def __init__(self, grid, image_size):
-    self.grader, self._grid, self._image_size = self, grid, image_size
+  def __init__(self, world):
+    self.grader, self._grid, self._image_size = self, world.grid, world.image_size
 
   def turns(self, record, rng):
     red = Scene(self._grid, tuple(dataclasses.replace(item, color="red") for item in record.objects))
@@ -67,8 +67,8 @@ class PaintRed:
 def source(monkeypatch):
   """The scenes by this task, as half of the conversations without their instruction would be read."""
   monkeypatch.setitem(TASKS, "paint_red", PaintRed)
-  world = {"name": "scenes", "grid": 2, "min_objects": 1, "max_objects": 4, "tasks": ("paint_red",)}
-  s = from_config(small.config(**{"data.source": world, "data.images_per_row": 4, "data.drop_text": 0.5}))
+  changes = {"data.source.tasks": ("paint_red",), "data.source.max_objects": 4}
+  s = from_config(small.config(**changes, **{"data.images_per_row": 4, "data.drop_text": 0.5}))
   vocabulary = small.omni(s).vocabulary
   return open_source(s.data, "train", s.buckets, small.text_tokenizer(), vocabulary), s, vocabulary
 

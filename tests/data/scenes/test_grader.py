@@ -39,8 +39,8 @@ def through_jpeg(image: np.ndarray, quality: int = 75) -> np.ndarray:
   return np.asarray(Image.open(file))
 
 
-def bound_share(expected: list[Scene], images: np.ndarray) -> float:
-  graded = grade_many(images, expected[0].grid)
+def bound_share(expected: list[Scene], images: np.ndarray, shifts=world.CENTERED) -> float:
+  graded = grade_many(images, expected[0].grid, shifts)
   return float(np.mean([bound for scene, seen in zip(expected, graded) for bound in score(scene, seen).bound]))
 
 
@@ -166,6 +166,7 @@ def test_two_objects_that_swapped_places_are_both_unbound():
   swapped = Scene(2, (dataclasses.replace(ring, row=0, column=0), dataclasses.replace(star, row=1, column=1)))
   result = score(Scene(2, (star, ring)), grade(render(swapped, 32), 2))
   assert result.wrong == (("shape", "color"), ("shape", "color")) and not result.exact
+  assert result.swapped == (True, True) and result.mistakes == {"swapped": 2}
 
 
 def test_missing_extra_and_unclear_cells_are_told_apart():
@@ -188,3 +189,85 @@ def test_missing_extra_and_unclear_cells_are_told_apart():
 def test_a_picture_graded_on_another_grid_cannot_be_scored():
   with pytest.raises(ValueError, match="graded on grid 3, the scene has grid 2"):
     score(Scene(2, (RED_STAR,)), grade(render(Scene(3, ()), 48), 3))
+
+
+# -------------------------------------------------------------------------------------------- mistakes made on purpose
+
+
+def changed(scene: Scene, place: int, **attributes) -> Scene:
+  """The scene with another object in the place of one."""
+  objects = list(scene.objects)
+  objects[place] = dataclasses.replace(objects[place], **attributes)
+  return Scene(scene.grid, objects)
+
+
+def another(table, value: str) -> str:
+  return next(other for other in table if other != value)
+
+
+def swapped(scene: Scene, one: int, other: int) -> Scene:
+  first, second = scene.objects[one], scene.objects[other]
+  rest = [item for item in scene.objects if item not in (first, second)]
+  moved = (dataclasses.replace(item, row=to.row, column=to.column) for item, to in ((first, second), (second, first)))
+  return Scene(scene.grid, (*rest, *moved))
+
+
+def free_cell(scene: Scene) -> dict[str, int]:
+  taken = {item.cell for item in scene.objects}
+  row, column = next(cell for cell in np.ndindex(scene.grid, scene.grid) if cell not in taken)
+  return {"row": row, "column": column}
+
+
+SPOILED = {
+  "color": lambda s: changed(s, 4, color=another(world.COLORS, s.objects[4].color)),
+  "shape": lambda s: changed(s, 4, shape=another(world.SHAPES, s.objects[4].shape)),
+  "size": lambda s: changed(s, 4, size=another(world.SIZES, s.objects[4].size)),
+  "position": lambda s: changed(s, 4, **free_cell(s)),
+  "missing": lambda s: Scene(s.grid, s.objects[1:]),
+  "extra": lambda s: Scene(s.grid, (*s.objects, SceneObject("star", "black", "small", **free_cell(s)))),
+}
+
+
+@pytest.mark.parametrize("name", SPOILED)
+@pytest.mark.parametrize("num_objects", [5, 20])
+def test_each_kind_of_mistake_is_called_by_its_name(name, num_objects):
+  for scene in drawn(5, num_objects, n=5):
+    result = score(scene, grade(render(SPOILED[name](scene), 80), 5))
+    assert result.mistakes == {name: 1} and not result.exact
+    assert sum(result.bound) == num_objects - (name != "extra")
+
+
+def test_a_picture_without_mistakes_has_none_and_several_are_counted_together():
+  for scene in drawn(5, 12, n=5):
+    assert score(scene, grade(render(scene, 80), 5)).mistakes == {}
+    spoiled = changed(SPOILED["color"](scene), 7, shape=another(world.SHAPES, scene.objects[7].shape))
+    result = score(scene, grade(render(SPOILED["missing"](spoiled), 80), 5))
+    assert result.mistakes == {"color": 1, "shape": 1, "missing": 1} and sum(result.bound) == 9
+
+
+def test_two_objects_in_each_others_cells_are_swapped_and_attributes_that_changed_sides_are_not():
+  star, ring = RED_STAR, SceneObject("ring", "blue", "small", 3, 1)
+  heart = SceneObject("heart", "green", "small", 2, 2)
+  scene = Scene(5, (star, ring, heart))
+  result = score(scene, grade(render(swapped(scene, 0, 2), 80), 5))
+  assert result.mistakes == {"swapped": 2} and result.bound == (False, True, False)
+  colors = Scene(5, (dataclasses.replace(star, color="blue"), dataclasses.replace(ring, color="red"), heart))
+  assert score(scene, grade(render(colors, 80), 5)).mistakes == {"color": 2}
+  in_a_ring = Scene(5, tuple(
+    dataclasses.replace(item, row=to.row, column=to.column) for item, to in ((star, ring), (ring, heart), (heart, star))
+  ))  # fmt: skip
+  assert "swapped" not in score(scene, grade(render(in_a_ring, 80), 5)).mistakes
+
+
+def test_an_object_is_swapped_with_one_other_at_most():
+  twins = [SceneObject("star", "red", "large", 0, 0), SceneObject("star", "red", "large", 0, 1)]
+  ring = SceneObject("ring", "blue", "small", 1, 0)
+  result = score(Scene(2, (*twins, ring)), grade(render(swapped(Scene(2, (*twins, ring)), 0, 2), 32), 2))
+  assert result.mistakes == {"swapped": 2} and result.swapped == (True, False, True)
+
+
+def test_cells_that_show_nothing_clearly_are_counted_whether_asked_for_or_not():
+  image = render(Scene(2, (RED_STAR,)), 32)
+  image[:16], asked = 128, Scene(2, (RED_STAR,))
+  result = score(asked, grade(image, 2))
+  assert result.unclear == ((0, 0), (0, 1)) and result.mistakes == {"unclear": 2}

@@ -9,7 +9,17 @@ from omniimage.data.scenes.grader import grade
 from omniimage.data.scenes.outlines import outlines
 from omniimage.data.scenes.tasks import TASKS
 from omniimage.data.scenes.wording import count_words
-from omniimage.data.scenes.world import GRIDS, MIN_CELL, Scene, SceneObject, draw_scene, render, scene_of, split_of
+from omniimage.data.scenes.world import (
+  GRIDS,
+  MIN_CELL,
+  Scene,
+  SceneObject,
+  World,
+  draw_scene,
+  render,
+  scene_of,
+  split_of,
+)
 
 LAYOUTS = {  # T and I: given; t and i: to be answered
   "text_to_image": "Ti",
@@ -46,7 +56,7 @@ def test_every_task_has_its_layout_here():
 @pytest.mark.parametrize(("grid", "size"), [(2, 13), (2, 32), (3, 48), (4, 25), (5, 33), (5, 80)])
 def test_a_record_is_laid_out_alike_on_every_grid_and_size_and_its_own_answer_is_right(name, grid, size):
   assert size >= MIN_CELL * grid
-  task = TASKS[name](grid, size)
+  task = TASKS[name](World(grid, size))
   for index, scene in enumerate(records(grid, 12)):
     turns = task.turns(scene, np.random.default_rng(index))
     assert layout(turns) == LAYOUTS[name]
@@ -70,9 +80,20 @@ def test_a_record_is_laid_out_alike_on_every_grid_and_size_and_its_own_answer_is
 
 
 @pytest.mark.parametrize("name", TASKS)
+def test_twenty_and_more_objects_on_25_cells_are_asked_for_told_and_drawn(name):
+  task = TASKS[name](World(5, 80))
+  for index, number in enumerate((20, 22, 24, 25)):
+    scene = scene_of(index, "test", grid=5, min_objects=number, max_objects=number)
+    turns = task.turns(scene, np.random.default_rng(index))
+    first = next(turn for turn in turns if isinstance(turn, ImageTurn) and (name != "sketch" or turn.is_target))
+    assert seen(first, 5) == scene and len(scene.objects) == number
+    assert sum(map(count_words, task.texts(scene, np.random.default_rng(index)))) <= task.bound(number, count_words)
+
+
+@pytest.mark.parametrize("name", TASKS)
 @pytest.mark.parametrize("grid", GRIDS)
 def test_no_conversation_is_longer_than_its_bound(name, grid):
-  task, rng = TASKS[name](grid, 64), np.random.default_rng(grid)
+  task, rng = TASKS[name](World(grid, 64)), np.random.default_rng(grid)
   for num_objects in {1, 2, 3, grid**2 - 1, grid**2}:
     bound = task.bound(num_objects, count_words)
     for _ in range(120):
@@ -91,14 +112,14 @@ def test_no_conversation_is_longer_than_its_bound(name, grid):
   ],
 )
 def test_the_bound_is_reached(name, grid, num_objects, reached):
-  task, rng = TASKS[name](grid, 64), np.random.default_rng(0)
+  task, rng = TASKS[name](World(grid, 64)), np.random.default_rng(0)
   drawn = [task.texts(draw_scene(rng, grid, num_objects), rng) for _ in range(3000)]
   assert max(sum(map(count_words, texts)) for texts in drawn) >= reached * task.bound(num_objects, count_words)
 
 
 @pytest.mark.parametrize("name", ["edit", "conversation"])
 def test_training_never_paints_a_held_out_scene(name):
-  task = TASKS[name](2, 16)
+  task = TASKS[name](World(2, 16))
   for index, scene in enumerate(records(2, 150)):
     turns = task.turns(scene, np.random.default_rng(index))
     assert {split_of(seen(turn, 2)) for turn in turns if isinstance(turn, ImageTurn)} == {"train"}
@@ -106,22 +127,24 @@ def test_training_never_paints_a_held_out_scene(name):
 
 @pytest.mark.parametrize("name", ["edit", "conversation"])
 def test_held_out_conversations_show_held_out_scenes(name):
-  task = TASKS[name](3, 24)
+  task = TASKS[name](World(3, 24))
   for index, scene in enumerate(records(3, 30, "test")):
     turns = task.turns(scene, np.random.default_rng(index))
     assert {split_of(seen(turn, 3)) for turn in turns if isinstance(turn, ImageTurn)} == {"test"}
 
 
 def test_a_full_scene_without_a_held_out_neighbor_is_still_edited():
-  task = TASKS["edit"](2, 16)
+  task = TASKS["edit"](World(2, 16))
   for index in range(3, 400, 4):  # records of four objects
     turns = task.turns(scene_of(index, "test", grid=2, min_objects=1, max_objects=4), np.random.default_rng(index))
     assert seen(turns[0], 2) != seen(turns[2], 2)
 
 
 def test_without_its_instruction_a_conversation_keeps_what_was_drawn():
-  turns = {name: row(2, 16).turns(Scene(2, (STAR, RING)), np.random.default_rng(0)) for name, row in TASKS.items()}
-  left = {name: TASKS[name](2, 16).without_condition(own) for name, own in turns.items()}
+  turns = {
+    name: row(World(2, 16)).turns(Scene(2, (STAR, RING)), np.random.default_rng(0)) for name, row in TASKS.items()
+  }
+  left = {name: TASKS[name](World(2, 16)).without_condition(own) for name, own in turns.items()}
   for name, own in turns.items():
     assert [turn.role for turn in left[name]] == [turn.role for turn in own], "an empty turn is a turn"
   assert {name: layout(turn for turn in own if getattr(turn, "text", "shown")) for name, own in left.items()} == {
@@ -162,7 +185,7 @@ def test_a_sketch_tells_no_color_and_stays_within_its_shapes():
 
 @pytest.fixture
 def captions():
-  return TASKS["caption"](2, 32).grader
+  return TASKS["caption"](World(2, 32)).grader
 
 
 SCENE = Scene(2, (STAR, RING))
@@ -206,7 +229,7 @@ def test_telling_every_object_there_could_be_wins_nothing(captions):
 
 
 def test_the_expected_scene_is_that_of_the_caption():
-  task = TASKS["caption"](3, 48)
+  task = TASKS["caption"](World(3, 48))
   for index, scene in enumerate(records(3, 20)):
     turns = task.turns(scene, np.random.default_rng(index))
     assert task.grader.expected(turns) == scene == parse(turns[1].text, 3) == seen(turns[0], 3)

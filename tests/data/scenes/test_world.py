@@ -95,7 +95,9 @@ def test_one_scene_in_twenty_is_held_out():
 @pytest.mark.parametrize(
   "change, message",
   [
-    (dict(split="validation"), "unknown split 'validation'"),
+    (dict(split="dev"), "unknown split 'dev'; expected one of train, test, validation, unseen"),
+    (dict(split="validation"), "the split 'validation' has no scenes"),
+    (dict(split="unseen"), "the split 'unseen' has no scenes"),
     (dict(min_objects=0), "0 to 4 objects"),
     (dict(min_objects=5), "5 to 4 objects"),
     (dict(max_objects=5, index=4), "5 objects on a 2x2 grid; expected 1 to 4"),

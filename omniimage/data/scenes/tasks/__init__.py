@@ -12,7 +12,7 @@ from omniimage.data.scenes.tasks.questions import Questions
 from omniimage.data.scenes.tasks.sketch import Sketch
 from omniimage.data.scenes.tasks.text_to_image import TextToImage
 from omniimage.data.scenes.wording import Cost
-from omniimage.data.scenes.world import Scene
+from omniimage.data.scenes.world import Scene, World
 from omniimage.data.tasks import Task
 
 
@@ -34,8 +34,8 @@ class SceneTask(Task, Protocol):
     """The most words, or tokens, of all texts of a conversation about so many objects; `cost` counts a phrase."""
 
 
-# What makes the task for scenes of a grid, drawn at an image size.
-TASKS: dict[str, Callable[[int, int], SceneTask]] = {
+# What makes the task for the scenes of a world.
+TASKS: dict[str, Callable[[World], SceneTask]] = {
   "text_to_image": TextToImage,
   "caption": Caption,
   "questions": Questions,

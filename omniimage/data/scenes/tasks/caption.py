@@ -11,25 +11,25 @@ from omniimage.data.conversation import ImageTurn, TextTurn, Turn
 from omniimage.data.scenes.captions import caption, caption_bound, read
 from omniimage.data.scenes.grader import Score, score
 from omniimage.data.scenes.wording import Cost
-from omniimage.data.scenes.world import Scene, render
+from omniimage.data.scenes.world import Scene, World, render
 from omniimage.data.tasks import text_of
 
 
 class Caption(tasks.Writing):
   images, exchanges = 1, 1
 
-  def __init__(self, grid: int, image_size: int):
-    self._grid, self._image_size, self.grader = grid, image_size, CaptionGrader(grid)
+  def __init__(self, world: World):
+    self._world, self.grader = world, CaptionGrader(world.grid)
 
   def turns(self, record: Scene, rng: np.random.Generator) -> list[Turn]:
     (text,) = self.texts(record, rng)
-    return [ImageTurn(render(record, self._image_size), False), TextTurn(text, True)]
+    return [ImageTurn(render(record, self._world.image_size), False), TextTurn(text, True)]
 
   def texts(self, record: Scene, rng: np.random.Generator) -> list[str]:
     return [caption(record, rng)]
 
   def bound(self, num_objects: int, cost: Cost) -> int:
-    return caption_bound(num_objects, self._grid, cost)
+    return caption_bound(num_objects, self._world.grid, cost)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,7 +79,7 @@ class CaptionGrader:
 
   def score(self, expected: Scene, graded: Told) -> CaptionScore:
     result = score(expected, graded)
-    return CaptionScore(result.wrong, result.extra, result.unclear, graded.rest)
+    return CaptionScore(**vars(result), rest=graded.rest)
 
   def _told(self, answer: str) -> Told:
     objects, rest = read(answer, self.grid)

@@ -11,25 +11,25 @@ from omniimage.data.conversation import ImageTurn, TextTurn, Turn
 from omniimage.data.scenes.edits import change_bound, draw_change, kind_of_change
 from omniimage.data.scenes.grader import Graded, grade_many
 from omniimage.data.scenes.wording import Cost
-from omniimage.data.scenes.world import MIN_CELL, Scene, render
+from omniimage.data.scenes.world import CENTERED, MIN_CELL, Scene, Shifts, World, render
 
 
 class Edit(tasks.TextToImage):
   images, exchanges = 2, 1
 
-  def __init__(self, grid: int, image_size: int):
-    self._grid, self._image_size, self.grader = grid, image_size, EditGrader(grid)
+  def __init__(self, world: World):
+    self._world, self.grader = world, EditGrader(world.grid, world.shifts)
 
   def turns(self, record: Scene, rng: np.random.Generator) -> list[Turn]:
-    change = draw_change(record, rng)
-    before, after = (render(scene, self._image_size) for scene in (record, change.scene))
+    change = draw_change(record, rng, held_out=self._world.held_out)
+    before, after = (render(scene, self._world.image_size) for scene in (record, change.scene))
     return [ImageTurn(before, False), TextTurn(change.instruction, False), ImageTurn(after, True)]
 
   def texts(self, record: Scene, rng: np.random.Generator) -> list[str]:
-    return [draw_change(record, rng).instruction]
+    return [draw_change(record, rng, held_out=self._world.held_out).instruction]
 
   def bound(self, num_objects: int, cost: Cost) -> int:
-    return change_bound(self._grid, cost)
+    return change_bound(self._world.grid, cost)
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,7 @@ class EditGrader:
   """Does a picture show the asked change and nothing else? Cells that differ before and after are those to change."""
 
   grid: int
+  shifts: Shifts = CENTERED
   suite: ClassVar[str] = "edits"
 
   @property
@@ -74,12 +75,12 @@ class EditGrader:
     return MIN_CELL * self.grid
 
   def expected(self, turns: Sequence[Turn]) -> Asked:
-    before, after = (graded.scene for graded in grade_many(np.stack([turns[0].image, turns[2].image]), self.grid))
+    before, after = (graded.scene for graded in self.grade(np.stack([turns[0].image, turns[2].image])))
     return Asked(before, after)
 
   def grade(self, answers: np.ndarray) -> list[Graded]:
     """Of pictures (n,S,S,3), uint8 or float in [-1, 1]."""
-    return grade_many(answers, self.grid)
+    return grade_many(answers, self.grid, self.shifts)
 
   def score(self, expected: Asked, graded: Graded) -> EditScore:
     before, after, seen = (_cells(scene) for scene in (expected.before, expected.after, graded.scene))

@@ -13,7 +13,7 @@ from omniimage.data.conversation import ImageTurn, TextTurn, Turn
 from omniimage.data.scenes.captions import SIZE_WORDS, places
 from omniimage.data.scenes.questions import draw_question, question_bound
 from omniimage.data.scenes.wording import Cost
-from omniimage.data.scenes.world import Scene, render
+from omniimage.data.scenes.world import Scene, World, render
 
 _ARTICLES = ("a", "an", "one", "the")
 _SAME = {
@@ -26,18 +26,18 @@ _SAME = {
 class Questions(tasks.Writing):
   images, exchanges = 1, 1
 
-  def __init__(self, grid: int, image_size: int):
-    self._grid, self._image_size, self.grader = grid, image_size, QuestionsGrader(grid)
+  def __init__(self, world: World):
+    self._world, self.grader = world, QuestionsGrader(world.grid)
 
   def turns(self, record: Scene, rng: np.random.Generator) -> list[Turn]:
     question, answer = self.texts(record, rng)
-    return [ImageTurn(render(record, self._image_size), False), TextTurn(question, False), TextTurn(answer, True)]
+    return [ImageTurn(render(record, self._world.image_size), False), TextTurn(question, False), TextTurn(answer, True)]
 
   def texts(self, record: Scene, rng: np.random.Generator) -> list[str]:
-    return list(draw_question(record, rng))
+    return list(draw_question(record, rng, self._world.held_out))
 
   def bound(self, num_objects: int, cost: Cost) -> int:
-    return question_bound(self._grid, cost)
+    return question_bound(self._world.grid, cost)
 
 
 @dataclass(frozen=True)

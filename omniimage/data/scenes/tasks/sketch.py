@@ -9,11 +9,10 @@ import numpy as np
 from omniimage.data import tasks
 from omniimage.data.conversation import ImageTurn, TextTurn, Turn
 from omniimage.data.scenes.captions import JOINERS, joined, joined_bound
-from omniimage.data.scenes.grader import grade
 from omniimage.data.scenes.outlines import outlines
 from omniimage.data.scenes.tasks.text_to_image import BindingGrader
 from omniimage.data.scenes.wording import Cost, longest, pick, reference, reference_bound
-from omniimage.data.scenes.world import COLORS, Scene, render
+from omniimage.data.scenes.world import COLORS, Scene, World, render
 
 _OPENINGS = ("make", "paint", "turn")
 _SEEN = ("size", "shape")  # attributes that outlines show
@@ -22,12 +21,12 @@ _SEEN = ("size", "shape")  # attributes that outlines show
 class Sketch(tasks.TextToImage):
   images, exchanges = 2, 1
 
-  def __init__(self, grid: int, image_size: int):
-    self._grid, self._image_size, self.grader = grid, image_size, SketchGrader(grid)
+  def __init__(self, world: World):
+    self._world, self.grader = world, SketchGrader(world.grid, world.shifts)
 
   def turns(self, record: Scene, rng: np.random.Generator) -> list[Turn]:
     (text,) = self.texts(record, rng)
-    sketch, scene = outlines(record, self._image_size), render(record, self._image_size)
+    sketch, scene = outlines(record, self._world.image_size), render(record, self._world.image_size)
     return [ImageTurn(sketch, False), TextTurn(text, False), ImageTurn(scene, True)]
 
   def texts(self, record: Scene, rng: np.random.Generator) -> list[str]:
@@ -36,7 +35,7 @@ class Sketch(tasks.TextToImage):
     return [f"{pick(_OPENINGS, rng)} {joined(phrases, pick(JOINERS, rng))}"]
 
   def bound(self, num_objects: int, cost: Cost) -> int:
-    colored = reference_bound(self._grid, cost, _SEEN) + longest(COLORS, cost)
+    colored = reference_bound(self._world.grid, cost, _SEEN) + longest(COLORS, cost)
     return longest(_OPENINGS, cost) + num_objects * colored + joined_bound(num_objects, cost)
 
 
@@ -47,4 +46,5 @@ class SketchGrader(BindingGrader):
   suite: ClassVar[str] = "sketch"
 
   def expected(self, turns: Sequence[Turn]) -> Scene:
-    return grade(turns[-1].image, self.grid).scene
+    (graded,) = self.grade(turns[-1].image[None])
+    return graded.scene

@@ -11,31 +11,33 @@ from omniimage.data.conversation import Turn
 from omniimage.data.scenes.captions import caption, caption_bound, parse
 from omniimage.data.scenes.grader import Graded, Score, grade_many, score
 from omniimage.data.scenes.wording import Cost
-from omniimage.data.scenes.world import MIN_CELL, Scene, render
+from omniimage.data.scenes.world import CENTERED, MIN_CELL, Scene, Shifts, World, render
 from omniimage.data.tasks import text_of
 
 
 class TextToImage(tasks.TextToImage):
   images, exchanges = 1, 1
 
-  def __init__(self, grid: int, image_size: int):
-    self._grid, self._image_size, self.grader = grid, image_size, BindingGrader(grid)
+  def __init__(self, world: World):
+    self._world, self.grader = world, BindingGrader(world.grid, world.shifts)
 
   def turns(self, record: Scene, rng: np.random.Generator) -> list[Turn]:
-    return super().turns((*self.texts(record, rng), render(record, self._image_size)), rng)
+    return super().turns((*self.texts(record, rng), render(record, self._world.image_size)), rng)
 
   def texts(self, record: Scene, rng: np.random.Generator) -> list[str]:
     return [caption(record, rng)]
 
   def bound(self, num_objects: int, cost: Cost) -> int:
-    return caption_bound(num_objects, self._grid, cost)
+    return caption_bound(num_objects, self._world.grid, cost)
 
 
 @dataclass(frozen=True)
 class BindingGrader:
-  """Does a picture show the scene that its caption describes, object by object?"""
+  """Does a picture show the scene that its caption describes, object by object, wherever in its cell each stands of
+  where it may?"""
 
   grid: int
+  shifts: Shifts = CENTERED
   suite: ClassVar[str] = "binding"
 
   @property
@@ -48,7 +50,7 @@ class BindingGrader:
 
   def grade(self, answers: np.ndarray) -> list[Graded]:
     """Of pictures (n,S,S,3), uint8 or float in [-1, 1]."""
-    return grade_many(answers, self.grid)
+    return grade_many(answers, self.grid, self.shifts)
 
   def score(self, expected: Scene, graded: Graded) -> Score:
     return score(expected, graded)
