@@ -85,6 +85,7 @@ CHANGES = (
       for source in ("source", "source[mixture].sources.*")
       for name, value in (("jitter", 0), ("unseen", ()), ("validation", 0.0))
     }
+    | {"stages.*.source_weights": ()}
   ),
 )
 FORMAT = len(CHANGES)

@@ -10,7 +10,8 @@ from omniimage.settings.kinds import Decay, Rate, Share, Steps, StepsOrNone, Wei
 
 @dataclasses.dataclass(frozen=True)
 class StageSettings(Ranged):
-  """A stage: loss weights, which parts move and how fast, and for how long. Nothing else distinguishes stages.
+  """A stage: loss weights, which parts move and how fast, on which data, and for how long. Nothing else distinguishes
+  stages.
 
   What names there are, of parts and of terms, is for the system to say: `omniimage.systems`.
   """
@@ -22,6 +23,8 @@ class StageSettings(Ranged):
   accumulate: Annotated[int, Range(1, 2**20)]  # microbatches a step is split into
   warmup_steps: StepsOrNone
   sampled_codes: Share  # share of images painted from codes drawn from the prior's own logits
+  # How often each source of a mixture is drawn in this stage; (): as `data.source.weights` says.
+  source_weights: tuple[Annotated[float, Range(1e-6, 1e6)], ...] = ()
 
   def __post_init__(self):
     super().__post_init__()

@@ -49,6 +49,7 @@ class Settings(Ranged):
     )
     for name in self.schedule:
       require(name in self.stages, f"schedule names {name!r}; the stages are {', '.join(self.stages)}")
+      self.data_of(name)
     require(self.total_steps > 0, f"schedule={self.schedule} makes no steps: name stages that have some")
     require(self.total_steps <= MOST_STEPS, f"the stages' steps add up to {self.total_steps}; at most {MOST_STEPS:,}")
     decoder, tokenizer = self.decoder, self.tokenizer
@@ -119,6 +120,18 @@ class Settings(Ranged):
       sampled == 0 or self.canvas_rows % sampled == 0,
       f"sampling.chunk_rows={sampled} must divide the canvas's {self.canvas_rows} patch rows",
     )
+
+  def data_of(self, stage: str) -> DataSettings:
+    """What a stage is trained on: all of it, or a mixture by the stage's own weights. SettingsError where those do not
+    fit the source."""
+    weights, source = self.stages[stage].source_weights, self.data.source
+    if not weights:
+      return self.data
+    place = f"stages.{stage}.source_weights={weights}"
+    require(hasattr(source, "weights"), f"{place} are of a mixture, and data.source is {source.name}; set them to ()")
+    there = len(source.weights)
+    require(len(weights) == there, f"{place}: data.source mixes {there} sources; give a weight for each, or ()")
+    return dataclasses.replace(self.data, source=dataclasses.replace(source, weights=weights))
 
   @property
   def buckets(self) -> tuple[Size, ...]:

@@ -37,6 +37,10 @@ class FaultLog:
     self._path, self._settings, self._batches = path, settings, batches
     self._went_back_to, self._times = None, 0
 
+  def follow(self, batches: Batches):
+    """What is seen from here on is of these batches."""
+    self._batches = batches
+
   def see(self, step: int, batch_index: int, rows: int, metrics: Mapping[str, jax.Array]) -> tuple[float, bool]:
     """Reads the metrics of the update that led to `step`; returns its loss and whether it counted. Raises RollBack."""
     names = ("loss", "spike_score", "skipped_in_a_row", "empty")

@@ -108,6 +108,7 @@ class Trainer:
   system: System
   mesh: Mesh
   batches: Batches
+  reweighed: dict[str, Batches]  # of the stages that draw from a mixture by weights of their own
   coded: Coded | None  # for the stages that read codes, if there are any
   checkpoints: Checkpoints
   sheets: SampleSheets
@@ -127,6 +128,11 @@ class Trainer:
     data, sizes = settings.data, settings.buckets
     sources = [open_source(data, split, sizes, text_tokenizer, system.vocabulary) for split in ("train", "test")]
     batches = Batches(sources[0], data, system.vocabulary, text_tokenizer, sizes, settings.seed)
+    reweighed = {}
+    for name in settings.schedule:
+      if (own := settings.data_of(name)) != data:
+        source = open_source(own, "train", sizes, text_tokenizer, system.vocabulary)
+        reweighed[name] = Batches(source, own, system.vocabulary, text_tokenizer, sizes, settings.seed)
     coded = Coded.open(system, text_tokenizer)
     check_path(workdir.checkpoints, write=True)
     workdir.create()
@@ -136,6 +142,8 @@ class Trainer:
       set_old_run_aside(workdir)
       workdir.create()
     batches.keep_list(workdir.bad_records, first=jax.process_index() == 0)
+    for own in reweighed.values():
+      own.keep_list(workdir.bad_records, first=False)
     run, has_saved = settings.run, lambda: workdir.unsaved.unlink(missing_ok=True)
     return cls(
       config=json.loads(json.dumps(config.to_dict())),
@@ -145,6 +153,7 @@ class Trainer:
       system=system,
       mesh=mesh,
       batches=batches,
+      reweighed=reweighed,
       coded=coded,
       checkpoints=Checkpoints(workdir.checkpoints, run.keep_checkpoints, run.keep_every, has_saved),
       sheets=SampleSheets(system, text_tokenizer, sources, workdir.samples),
@@ -195,7 +204,8 @@ class Trainer:
     stage, (_, start) = self.settings.stages[name], stage_at(self.settings, int(state.step))
     stop, run, sharding = start + stage.steps, self.settings.run, batch_sharding(self.mesh)
     index, step, accounts = int(state.batch_index), int(state.step), self.accounts
-    source = self.coded.batches if self.system.reads_codes(stage) else self.batches
+    source = self.coded.batches if self.system.reads_codes(stage) else self.reweighed.get(name, self.batches)
+    self.faults.follow(source)
     if self.coded:
       self.coded.check(self.system, state)
       source.keep_list(self.workdir.bad_records, first=False)  # what stages of the other kind have listed is read again
