@@ -21,6 +21,7 @@ from ml_collections import ConfigDict
 
 from launch import config_file
 from omniimage import streams
+from omniimage.data.scenes.grader import Score
 from omniimage.data.scenes.world import COLORS, SHAPES, Scene
 from omniimage.data.sources.mixture import MixtureSettings
 from omniimage.data.sources.scenes import ScenesSettings, ScenesSource
@@ -29,6 +30,7 @@ from omniimage.data.tasks import Grader
 from omniimage.errors import UserError
 from omniimage.evaluation.held_out import drawn, prompt_and_target
 from omniimage.files import write_whole
+from omniimage.sampling.generate import Generator
 from omniimage.settings import Settings, from_config
 from omniimage.streams import Stream
 from omniimage.systems import open_generator, open_system
@@ -138,16 +140,18 @@ class Cell:
 
   def measure(self, say: Callable[[str], None]):
     """Tunes and grades what has been trained, as far as that is not done yet."""
-    run = None
-    for piece in self.pieces():
-      if not piece.exists():
-        run = run or load_run(self.place / "run")
-        say(f"{self.name}: {piece.stem}")
-        if piece.stem == "tuning":
-          self._tune(run, piece)
-        else:
-          split, objects = piece.stem.split("-")
-          self._grade(run, piece, split, int(objects))
+    pieces = [piece for piece in self.pieces() if not piece.exists()]
+    if not pieces:
+      return
+    run, chosen = load_run(self.place / "run"), None
+    for piece in pieces:
+      say(f"{self.name}: {piece.stem}")
+      if piece.stem == "tuning":
+        self._tune(run, piece)
+      else:
+        chosen = chosen or generator(run, _read(self.place / "tuning.json")["chosen"])  # compiles for all pieces
+        split, objects = piece.stem.split("-")
+        self._grade(run, chosen, piece, split, int(objects))
 
   def pieces(self) -> list[Path]:
     """All that is measured, in order."""
@@ -170,18 +174,17 @@ class Cell:
     for combination in itertools.product(*values.values()):
       sampling = dict(zip(values, combination))
       if all(sampling != other["sampling"] for other in tried):
-        scores = prompts.answered(run, sampling, self.seed, self.plan.batch)
+        scores = prompts.answered(generator(run, sampling), self.seed, self.plan.batch)
         tried.append({"sampling": sampling, "objects": float(np.mean([b for score in scores for b in score.bound]))})
         _write(unfinished, {"tried": tried})
     best = max(tried, key=lambda other: other["objects"])  # of equals the first
     _write(path, {"chosen": best["sampling"], "scenes": len(prompts.scenes), "tried": tried})
     unfinished.unlink()
 
-  def _grade(self, run: Run, path: Path, split: str, objects: int):
+  def _grade(self, run: Run, chosen: Generator, path: Path, split: str, objects: int):
     """Of every scene, how many of its objects are bound and whether all of it is right."""
     prompts = Prompts.read(run, split, (objects, objects), self.plan.scenes)
-    chosen = _read(self.place / "tuning.json")["chosen"]
-    scores = prompts.answered(run, chosen, self.seed, self.plan.batch)
+    scores = prompts.answered(chosen, self.seed, self.plan.batch)
     bound, whole = [sum(score.bound) for score in scores], [int(score.exact) for score in scores]
     mistakes = dict(sum((score.mistakes for score in scores), Counter()))
     _write(path, {"objects": objects, "bound": bound, "whole": whole, "mistakes": mistakes})
@@ -208,13 +211,13 @@ class Prompts:
     captions = [prompt_and_target(task, own)[0] for own in turns]
     return cls(captions, [task.grader.expected(own) for own in turns], task.grader)
 
-  def answered(self, run: Run, sampling: Mapping[str, Any], seed: int, batch: int) -> list:
-    """The scores of what a run draws with some settings of sampling."""
-    images = drawn(generator(run, sampling), self.captions, seed, batch).images
+  def answered(self, draws: Generator, seed: int, batch: int) -> list[Score]:
+    """The scores of what a generator draws of them."""
+    images = drawn(draws, self.captions, seed, batch).images
     return [self.grader.score(scene, seen) for scene, seen in zip(self.scenes, self.grader.grade(images))]
 
 
-def generator(run: Run, sampling: Mapping[str, Any]):
+def generator(run: Run, sampling: Mapping[str, Any]) -> Generator:
   """What draws with a run's parameters, and these settings in the place of its own. SettingsError where they cannot
   be."""
   settings = dataclasses.replace(run.settings, sampling=dataclasses.replace(run.settings.sampling, **sampling))

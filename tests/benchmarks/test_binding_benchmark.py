@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 
 from omniimage.data.scenes.captions import parse
 from omniimage.errors import UserError
+from omniimage.evaluation import held_out
 from omniimage.workdir import Run
 from tests import small
 from tests.benchmarks.without_flags import load
@@ -57,8 +58,7 @@ class Fakes:
 
 @pytest.fixture
 def fakes(monkeypatch):
-  found = Fakes()
-  seeds = []
+  found, seeds = Fakes(), []
 
   def load_run(path):
     seeds.append(int(path.parent.name))
@@ -66,17 +66,20 @@ def fakes(monkeypatch):
     return Run(settings, {}, small.text_tokenizer(), step=1)
 
   def generator(run, sampling):
+    made = FakeGenerator(run.settings, lambda scene: found.painted(scene, sampling, run.settings.seed))
+    made.sampling = sampling
+    return made
+
+  def drawn(made, captions, seed, batch):
     if len(found.sampling) == found.dies_at:
       raise KeyboardInterrupt
-    found.sampling.append(sampling)
-    fake = FakeGenerator(run.settings, lambda scene: found.painted(scene, sampling, run.settings.seed))
-    found.asked.append(set())
-    draw = fake.__call__
-    fake_call = lambda prompts, seed=0: (found.asked[-1].update(prompts), draw(prompts, seed))[1]  # noqa: E731
-    return type("Asked", (), {"__call__": lambda _, *args: fake_call(*args), "text_tokenizer": fake.text_tokenizer})()
+    found.sampling.append(made.sampling)
+    found.asked.append(captions)
+    return held_out.drawn(made, captions, seed, batch)
 
   monkeypatch.setattr(cells, "load_run", load_run)
   monkeypatch.setattr(cells, "generator", generator)
+  monkeypatch.setattr(cells, "drawn", drawn)
   monkeypatch.setattr(cells, "_run", found.commands.append)
   monkeypatch.setattr(summary, "size_of", lambda cell: SIZE)
   return found
@@ -111,8 +114,8 @@ def test_the_best_setting_is_found_on_scenes_that_are_neither_trained_nor_graded
   assert tuned["chosen"] == best, "of two that are as good the first"
   assert [row["objects"] for row in tuned["tried"]] == [pytest.approx(1 / 3), 1, pytest.approx(1 / 3), 1]
   assert fakes.sampling[4:] == [best] * 4
-  held_out, scenes = cell.settings.data.source.held_out, [{parse(c, 2) for c in own} for own in fakes.asked]
-  splits = [{held_out.split_of(scene) for scene in own} for own in scenes]
+  withheld, scenes = cell.settings.data.source.held_out, [{parse(c, 2) for c in own} for own in fakes.asked]
+  splits = [{withheld.split_of(scene) for scene in own} for own in scenes]
   assert splits == [{"validation"}] * 4 + [{"test"}] * 2 + [{"unseen"}] * 2
   assert {len(scene.objects) for scene in scenes[0]} == {1, 2} and {len(s.objects) for s in scenes[5]} == {2}
   assert scenes[0] == scenes[1] and len(scenes[4]) == 6, "all settings are tried on the same scenes"
