@@ -37,7 +37,8 @@ SMALL_STEPS = {f"stages.{name}.{key}": value for name in ("tokenizer", "prior", 
                for key, value in (("steps", 10), ("warmup_steps", 0))}  # fmt: skip
 SMALL_PLAN = Plan(
   config="configs/scenes.py:tiny",
-  changes={**WORLD, **SMALL_STEPS, "data.source.max_objects": 2},
+  world={**WORLD, "max_objects": 2},
+  changes=SMALL_STEPS,
   scenes=4,
   tuning_scenes=4,
   objects=2,
@@ -50,8 +51,8 @@ def main(_):
   if SMALL.value:
     plan, systems, seeds = SMALL_PLAN, ["omni"], [0]
   else:
-    changes = {**WORLD, "data.source.jitter": JITTER.value}
-    plan = Plan(CONFIG.value, changes, scenes=256, tuning_scenes=64, objects=20, batch=64)
+    world = {**WORLD, "jitter": JITTER.value}
+    plan = Plan(CONFIG.value, world, {}, scenes=256, tuning_scenes=64, objects=20, batch=64)
     systems, seeds = SYSTEMS.value, _numbers(SEEDS.value)
   signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))  # so that the training ends well too
   # One seed of every system first: what there is can be compared early.

@@ -1,8 +1,9 @@
 """One cell of `benchmarks.binding`: a system with a seed, trained, tuned on validation scenes and graded on others.
 
-A cell is a folder: `cell.json` says what it is of, `run` is the training's workdir, `tuning.json` has every setting of
-sampling that was tried, and `test-07.json` and `unseen-07.json` what became of the scenes of seven objects. Each file
-is written whole, once what it holds is known, and is then there: a cell that was killed goes on behind the last one.
+A cell is a folder: `cell.json` says what it is of, `config.py` that for `launch.train`; `run` is its workdir;
+`tuning.json` has every setting of sampling that was tried, `test-07.json` and `unseen-07.json` what became of scenes of
+seven objects. Each file is written whole, once what it holds is known, and is then there: a cell that was killed goes
+on behind the last one.
 """
 
 import dataclasses
@@ -41,10 +42,17 @@ SPLITS = ("test", "unseen")  # that are graded
 WORDS = 0  # seed of the captions' words: all systems are asked in the same ones
 
 # Every color and every shape is once in a pair that is never seen.
-WORLD = {
-  "data.source.unseen": tuple(f"{color} {shape}" for color, shape in zip(COLORS, SHAPES)),
-  "data.source.validation": 0.05,
-}
+WORLD = {"unseen": tuple(f"{color} {shape}" for color, shape in zip(COLORS, SHAPES)), "validation": 0.05}
+CONFIG_FILE = """# What this cell trains: python -m launch.train --config=PATH --workdir=DIR
+import json
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+
+def get_config():
+  return ConfigDict(json.loads((Path(__file__).parent / "cell.json").read_text())["config"])
+"""
 _OF_THE_CANVAS = {"diffusion_steps": (10, 20, 50), "text_guidance": (1.0, 1.5, 2.0, 3.0, 5.0)}
 # By system, which settings of sampling are tried, every value with every other. Of equals the first is taken: what is
 # cheaper stands first.
@@ -63,7 +71,8 @@ class Plan:
 
   Attributes:
     config: of a system, whose name takes the place of {}.
-    changes: of every config, by dotted key.
+    world: settings of all scenes that a config trains on.
+    changes: of every config besides, by dotted key.
     scenes: of each number of objects, fewer where the world has fewer.
     tuning_scenes: of the validation split, of all numbers of objects, for each setting of sampling that is tried.
     objects: numbers of objects that are asked for, at most; as many as the config's world has.
@@ -71,6 +80,7 @@ class Plan:
   """
 
   config: str
+  world: Mapping[str, Any]
   changes: Mapping[str, Any]
   scenes: int
   tuning_scenes: int
@@ -100,7 +110,14 @@ class Cell:
   def config(self) -> ConfigDict:
     """UserError where the file, the variant or a key of the changes does not exist."""
     config = config_file.load(self.plan.config.format(self.system))
+    source = config.data.source
     try:
+      if source.name == "mixture":
+        source.sources = tuple(
+          {**own, **(self.plan.world if own["name"] == "scenes" else {})} for own in source.sources
+        )
+      else:
+        source.update(self.plan.world)
       config.update_from_flattened_dict({"seed": self.seed, **self.plan.changes})
     except (AttributeError, KeyError, TypeError, ValueError) as error:
       raise UserError(f"{self.plan.config.format(self.system)} cannot be changed so: {error}") from None
@@ -111,8 +128,10 @@ class Cell:
     return from_config(self.config)
 
   def claim(self):
-    """Says in the folder what the cell is of. UserError where its files are of another config or plan, or nothing says
-    what is tuned of its system."""
+    """Says in the folder what the cell is of. UserError where its files are of another config or plan, or where nothing
+    says what is tuned of its system, and on what."""
+    if not world_of(self.settings.data.source).validation:
+      raise UserError(f"{self.plan.config.format(self.system)} sets nothing aside to tune on: data.source.validation=0")
     if self.system not in self.plan.tuned:
       raise UserError(f"nothing is tuned for {self.system!r}: give it a row in TUNED of benchmarks/binding_cells.py")
     self.place.mkdir(parents=True, exist_ok=True)
@@ -127,15 +146,15 @@ class Cell:
       )
     if not path.exists():
       _write(path, own)
+    write_whole(self.place / "config.py", CONFIG_FILE.encode())
 
   def train(self):
     """Trains the run to its end, in a process of its own, from wherever it was left. SystemExit where that fails."""
     done = self.place / "trained.json"
     if done.exists():
       return
-    changes = (f"--config.{key}={value}" for key, value in {"seed": self.seed, **self.plan.changes}.items())
-    config = f"--config={self.plan.config.format(self.system)}"
-    _run([sys.executable, "-m", "launch.train", config, f"--workdir={self.place / 'run'}", *changes])
+    config, workdir = f"--config={self.place / 'config.py'}", f"--workdir={self.place / 'run'}"
+    _run([sys.executable, "-m", "launch.train", config, workdir])
     _write(done, {})
 
   def measure(self, say: Callable[[str], None]):

@@ -34,7 +34,7 @@ def interval(right: np.ndarray, of: int, seed: int = 0) -> tuple[float, float, f
   rng, (seeds, scenes) = np.random.default_rng(seed), right.shape
   weights_DS = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=DRAWS)
   weights_Dn = rng.multinomial(scenes, np.full(scenes, 1 / scenes), size=DRAWS)
-  shares_D = np.einsum("ds,sn,dn->d", weights_DS, right / of, weights_Dn, optimize=True) / (seeds * scenes)
+  shares_D = np.einsum("ds,sn,dn->d", weights_DS, right / of, weights_Dn) / (seeds * scenes)
   low, high = np.quantile(shares_D, ((1 - LEVEL) / 2, (1 + LEVEL) / 2))
   return float(np.mean(right) / of), float(low), float(high)
 

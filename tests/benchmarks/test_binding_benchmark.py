@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
+from launch import config_file
 from omniimage.data.scenes.captions import parse
 from omniimage.errors import UserError
 from omniimage.evaluation import held_out
+from omniimage.settings import from_config
 from omniimage.workdir import Run
 from tests import small
 from tests.benchmarks.without_flags import load
@@ -21,7 +23,8 @@ cells, summary, plots = load("binding_cells"), load("binding_figures"), load("bi
 
 PLAN = cells.Plan(
   config="configs/scenes.py:tiny",
-  changes={**cells.WORLD, "data.source.max_objects": 2},
+  world={**cells.WORLD, "max_objects": 2},
+  changes={},
   scenes=6,
   tuning_scenes=4,
   objects=20,
@@ -98,9 +101,12 @@ def test_what_was_drawn_is_counted_over_scenes_and_seeds(fakes, tmp_path, capsys
   assert one["bound"] == [0.5, 0.0, 1.0] and two["bound"] == [0.75, 0.5, 1.0], "seeds differ, scenes do not"
   assert one["whole"][0] == two["whole"][0] == 0.5 and one["mistakes"] == two["mistakes"] == {"color": 6}
   assert len(found["systems"]["omni"]["unseen"]) == 2 and not found["missing"] and len(found["commits"]) == 1
-  train = fakes.commands[1]
-  assert "launch.train" in train and "--config=configs/scenes.py:tiny" in train and "--config.seed=1" in train
-  assert f"--config.data.source.unseen={cells.WORLD['data.source.unseen']}" in train
+  first, second = (cell.place for cell in cells_in(tmp_path, seeds=(0, 1)))
+  trained = [{"launch.train", f"--config={own / 'config.py'}", f"--workdir={own / 'run'}"} for own in (first, second)]
+  assert [own < set(command) for own, command in zip(trained, fakes.commands)] == [True, True]
+  config = from_config(config_file.load(str(second / "config.py")))
+  assert config == cells_in(tmp_path, seeds=(1,))[0].settings and config.seed == 1
+  assert config.data.source.unseen == cells.WORLD["unseen"] and config.data.source.validation == 0.05
   assert (tmp_path / "binding.md").read_text().strip() == capsys.readouterr().out.strip()
   ET.parse(tmp_path / "binding.svg")
 
@@ -154,7 +160,7 @@ def test_a_training_that_fails_ends_the_command_with_its_code(fakes, tmp_path, m
 @pytest.mark.parametrize(
   ("changes", "message"),
   [
-    ({"changes": {**PLAN.changes, "stages.prior.steps": 7}}, r"config\.stages\.prior\.steps 1500 there and 7 here"),
+    ({"changes": {"stages.prior.steps": 7}}, r"config\.stages\.prior\.steps 1500 there and 7 here"),
     ({"scenes": 7}, r"plan\.scenes 6 there and 7 here"),
   ],
 )
@@ -178,6 +184,8 @@ def test_what_another_commit_has_made_is_marked(fakes, tmp_path, monkeypatch, ca
 def test_a_key_or_a_system_that_there_is_not_is_said_before_anything_is_trained(fakes, tmp_path):
   with pytest.raises(UserError, match=r"cannot be changed so: .*steeps"):
     binding.compare(cells_in(tmp_path, plan=dataclasses.replace(PLAN, changes={"stages.prior.steeps": 7})))
+  with pytest.raises(UserError, match=r"sets nothing aside to tune on: data\.source\.validation=0"):
+    binding.compare(cells_in(tmp_path, plan=dataclasses.replace(PLAN, world={})))
   other = cells.Cell(PLAN, "other", 0, tmp_path)
   with pytest.raises(UserError, match=r"nothing is tuned for 'other'"):
     binding.compare([other])
@@ -198,6 +206,26 @@ def test_the_world_of_a_mixture_is_its_first_and_all_hold_out_the_same():
   for sources in ((emoji, scenes), (emoji,)):
     with pytest.raises(UserError, match=r"data\.source is mixture; scenes are graded"):
       world(*sources)
+
+
+def test_all_scenes_of_a_mixture_hold_out_the_same(tmp_path):
+  source = small.config().data.source.to_dict()
+  mixture = {
+    "name": "mixture",
+    "sources": ({**source, "max_objects": 4}, source, {"name": "emoji"}),
+    "weights": (1, 1, 1),
+  }
+  (tmp_path / "mixed.py").write_text(
+    "from configs import scenes\nfrom ml_collections import ConfigDict\n\n\ndef get_config():\n"
+    f"  config = scenes.get_config('tiny')\n  config.data.source = ConfigDict({mixture!r})\n  return config\n"
+  )
+  plan = dataclasses.replace(PLAN, config=str(tmp_path / "mixed.py"), world=cells.WORLD)
+  (cell,) = cells_in(tmp_path, plan=plan)
+  cell.claim()
+  trained = from_config(config_file.load(str(cell.place / "config.py")))
+  few, many = trained.data.source.sources[1::-1]
+  assert trained == cell.settings and few.unseen == many.unseen == cells.WORLD["unseen"]
+  assert (few.max_objects, many.max_objects) == (2, 4) and len(cell.pieces()) == 1 + 2 * 4
 
 
 # ------------------------------------------------------------------------------------------------------------- figures
