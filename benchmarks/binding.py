@@ -33,12 +33,13 @@ CONFIG = flags.DEFINE_string("config", "configs/systems.py:{}", "config of a sys
 JITTER = flags.DEFINE_integer("jitter", 0, "pixels that objects stand beside the centers of their cells", lower_bound=0)
 SMALL = flags.DEFINE_boolean("small", False, "one tiny model, a few steps and a few scenes")
 
-SMALL_STEPS = {f"stages.{name}.{key}": value for name in ("tokenizer", "prior", "decoder", "joint")
+SMALL_STAGES = ("tokenizer", "prior", "decoder")
+SMALL_STEPS = {f"stages.{name}.{key}": value for name in SMALL_STAGES
                for key, value in (("steps", 10), ("warmup_steps", 0))}  # fmt: skip
 SMALL_PLAN = Plan(
   config="configs/scenes.py:tiny",
   world={**WORLD, "max_objects": 2},
-  changes=SMALL_STEPS,
+  changes={"schedule": SMALL_STAGES, **SMALL_STEPS},
   scenes=4,
   tuning_scenes=4,
   objects=2,

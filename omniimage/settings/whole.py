@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Annotated
 
+from omniimage.data.sources.mixture import MixtureSettings
 from omniimage.ranges import SEEDS, Ranged
 from omniimage.settings.data import DataSettings
 from omniimage.settings.kinds import MOST_PATCH_ROWS, MOST_STEPS, divides, require
@@ -128,7 +129,9 @@ class Settings(Ranged):
     if not weights:
       return self.data
     place = f"stages.{stage}.source_weights={weights}"
-    require(hasattr(source, "weights"), f"{place} are of a mixture, and data.source is {source.name}; set them to ()")
+    require(
+      isinstance(source, MixtureSettings), f"{place} are of a mixture, and data.source is {source.name}; set them to ()"
+    )
     there = len(source.weights)
     require(len(weights) == there, f"{place}: data.source mixes {there} sources; give a weight for each, or ()")
     return dataclasses.replace(self.data, source=dataclasses.replace(source, weights=weights))
