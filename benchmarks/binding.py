@@ -90,4 +90,4 @@ def _numbers(given: Sequence[str]) -> list[int]:
 
 
 if __name__ == "__main__":
-  app.run(cli.mendable(main))
+  app.run(cli.mendable(main), flags_parser=cli.parse)  # without the libraries' logs
