@@ -70,7 +70,7 @@ def next_codes(
   count: int,
   sampling: SamplingSettings,
 ) -> tuple[Written, Array]:
-  """The codes number `first` and after, tokens (B, count), of images that begin at place `start`; as `sample_tokens`."""
+  """`sample_tokens`, codes alone: tokens (B, count) number `first` and after of images that begin at place `start`."""
   numbers = first + jnp.arange(count)
   return sample_tokens(omni, params, written, start, numbers, keys, sampling, codes_only=True)
 
