@@ -118,7 +118,7 @@ class Desk:
       usual = getattr(settings.sampling, name)
       whole = name in WHOLE
       value = fields.whole(name, usual, allowed) if whole else fields.real(name, usual, allowed)
-      changes[name] = value if whole else round(value, DIGITS)
+      changes[name] = value if whole or value == usual else round(value, DIGITS)
     if changes["diffusion_steps"] > max(self.limits.diffusion_steps, settings.sampling.diffusion_steps):
       raise Refused(f"diffusion_steps may be up to {self.limits.diffusion_steps} here", field="diffusion_steps")
     try:

@@ -22,6 +22,7 @@ from omniimage.serving.refusals import Busy, Refused
 from omniimage.serving.studio import Shape, Step, Studio
 
 FAILED = "the answer could not be computed; the server's log says why"
+STOPPING = "the server is being stopped; ask again later"
 USUAL_SECONDS = 2.0  # that a work takes, before any was measured
 MOST_SECONDS = 120  # that anybody is told to wait
 
@@ -87,7 +88,7 @@ class Engine:
     self.studio, self.limits, self.metrics = studio, limits, metrics or Metrics()
     self._waiting: collections.deque[Ask] = collections.deque()
     self._works: collections.deque[Work] = collections.deque()
-    self._begun_works = {True: 0, False: 0}  # by whether they compile, those that a thread has taken included
+    self._under_way: set[Work] = set()  # these, and those that a thread has taken from them
     self._programs: set[tuple[Shape, int]] = set()
     self._changed, self._closing = threading.Condition(), False
     self._seconds = USUAL_SECONDS  # that a work takes, of late
@@ -104,7 +105,7 @@ class Engine:
   @property
   def works(self) -> int:
     """Batches and sessions that have been begun."""
-    return sum(self._begun_works.values())
+    return len(self._under_way)
 
   @property
   def waiting(self) -> int:
@@ -123,17 +124,15 @@ class Engine:
       thread.start()
 
   def close(self, seconds: float = 10.0):
-    """Ends after the steps that are computed now; what waits is refused."""
+    """Ends after the steps that are computed now, for which it waits so long. All who listen are told at once."""
     with self._changed:
       self._closing = True
+      for ask in (*self._waiting, *(ask for work in self._under_way for ask in work.asks)):
+        ask.feed.end(Refused(STOPPING, 503))
       self._changed.notify_all()
     for thread in self._threads:
-      thread.join(seconds)
-    ending = Refused("the server is being stopped; ask again later", 503)
-    for ask in self._waiting:
-      ask.feed.end(ending)
-    for work in self._works:
-      work.end(ending)
+      if thread.is_alive():
+        thread.join(seconds)
 
   def feed(self, answers: int) -> Feed:
     """One for so many answers, to be made in the event loop."""
@@ -145,7 +144,7 @@ class Engine:
     with self._changed:
       self._drop_left()
       if self._closing:
-        raise Refused("the server is being stopped; ask again later", 503)
+        raise Refused(STOPPING, 503)
       if len(self._waiting) + len(asks) > self.limits.waiting:
         self.metrics.count("refused_total")
         raise Busy(len(self._waiting), self._patience())
@@ -187,7 +186,7 @@ class Engine:
         return work
       self._works.append(work)
     self._drop_left()
-    if self._begun_works[compiles] < self.limits.works:
+    if sum(work.compiles == compiles for work in self._under_way) < self.limits.works:
       return self._begun(compiles) or (self._compiling() if compiles and self._start else None)
     return None
 
@@ -211,11 +210,12 @@ class Engine:
     return self._work([Ask(wish, Unheard(), 0, shape)], rows, compiles=True)
 
   def _work(self, asks: Sequence[Ask], rows: int, compiles: bool) -> Work:
-    self._begun_works[compiles] += 1
-    return Work(asks, rows, self.studio.grant([ask.wish for ask in asks], asks[0].shape, rows), compiles)
+    work = Work(asks, rows, self.studio.grant([ask.wish for ask in asks], asks[0].shape, rows), compiles)
+    self._under_way.add(work)
+    return work
 
   def _done(self, work: Work, error: Exception | None):
-    self._begun_works[work.compiles] -= 1
+    self._under_way.discard(work)
     if error is not None:
       logging.error("an answer has failed", exc_info=error)
     for ask in work.asks:

@@ -77,7 +77,9 @@ class Guard:
     headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
     host = headers.get("host", "")
     if self._hosts and re.sub(r":\d+$", "", host) not in self._hosts:
-      raise Refused("this server is not known by that name; ask for it as localhost, or start it with --token_file", 421)
+      raise Refused(
+        "this server is not known by that name; ask for it as localhost, or start it with --token_file", 421
+      )
     origin = headers.get("origin")
     if not self._token and origin not in (None, f"http://{host}", f"https://{host}"):
       raise Refused("a page of another server may not ask this one", 403)

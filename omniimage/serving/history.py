@@ -46,7 +46,7 @@ class History:
   def __init__(self, root: Path, tokenizer: str):
     """`tokenizer`: fingerprint of the model's image tokenizer."""
     self._root, self._tokenizer = root, tokenizer
-    self._locks: dict[str, threading.Lock] = collections.defaultdict(threading.Lock)
+    self._locks = [threading.Lock() for _ in range(256)]  # by the first byte of a name
     self._codes: collections.OrderedDict[tuple[str, str], np.ndarray] = collections.OrderedDict()
 
   @staticmethod
@@ -65,17 +65,18 @@ class History:
   def turns(self, name: str, messages: Sequence[Message], settings: Settings) -> list[Turn]:
     """A conversation as a model of these settings reads it, which need not have been saved."""
     with self._opened(name, new=True) as folder:
+      folder.belong_to(settings, self._tokenizer)
       folder.exchanges = self._exchanges(name, messages, folder)
-      return folder.turns(settings, self._tokenizer)
+      return folder.said(settings)
 
   def save(self, name: str, messages: Sequence[Message], settings: Settings):
     """Keeps a conversation in which each of the user's turns is answered."""
     with self._opened(name, new=True) as folder:
+      folder.belong_to(settings, self._tokenizer)
       exchanges = self._exchanges(name, messages, folder)
       if exchanges and not exchanges[-1].answer:
         raise Refused("a conversation is kept up to its last answer", field="messages")
       folder.exchanges = exchanges
-      folder.turns(settings, self._tokenizer)
       folder.save()
 
   def add_picture(self, name: str, content: bytes) -> str:
@@ -128,7 +129,7 @@ class History:
   def _opened(self, name: str, new: bool = False) -> Iterator[SessionFolder]:
     """Its folder. Refused where there is none, or its errors, which name files, in words of their own."""
     path = self._path(name)
-    with self._locks[name]:
+    with self._locks[int(name[:2], 16)]:
       if not new and not path.is_dir():
         raise Refused("there is no such conversation", 404)
       try:

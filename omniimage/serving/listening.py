@@ -82,6 +82,7 @@ def serve(engine: Engine, run: Run, conversations: Path, own: socket.socket, tok
   def stop(number: int, frame: object):
     server.force_exit = server.should_exit
     server.should_exit = True
+    threading.Thread(target=engine.close, daemon=True).start()  # ends the streams, which would else be broken off
 
   for number in signals.ENDS:
     if signal.getsignal(number) is not signal.SIG_IGN:

@@ -83,7 +83,7 @@ class Served:
       connection.request(method or ("GET" if body is None else "POST"), path, content, {**kind, **(headers or {})})
       response = connection.getresponse()
       content, own = response.read(), {name.lower(): value for name, value in response.getheaders()}
-      is_json = own.get("content-type", "").startswith("application/json")
+      is_json = own.get("content-type") == "application/json"
       return response.status, own, json.loads(content) if is_json else content
 
 

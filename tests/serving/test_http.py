@@ -165,3 +165,16 @@ def test_an_answer_that_fails_is_500_without_a_word_of_this_machine(serve):
   assert status == 500 and "secret" not in json.dumps(reply) and reply["error"]["type"] == "server_error"
   status, _, content = served.ask("/v1/chat/completions", {**ask, "stream": True})
   assert status == 200 and b'"code": 500' in content and b"secret" not in content
+
+
+def test_who_listens_is_told_that_the_server_stops(serve):
+  generator = FakeGenerator()
+  generator.gate.clear()
+  served = serve(generator)
+  connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=30)
+  connection.request("POST", DRAW, json.dumps(STAR), {"content-type": "application/json"})
+  assert until(lambda: served.engine.works == 1)
+  served.engine.close(0.1)
+  assert connection.getresponse().status == 503 and served.ask(DRAW, STAR)[0] == 503
+  generator.gate.set()
+  connection.close()

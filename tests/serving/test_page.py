@@ -155,7 +155,7 @@ def test_an_exchange_is_taken_back(browse):
 
 
 def test_text_and_pictures_come_as_they_are_made(browse):
-  browser = browse(FakeGenerator([*text("here ", "it is", reason="image"), *image(7), *text("so", "")]), "free")
+  browser = browse(FakeGenerator([*text("here ", "it is", reason="image"), *image(7), *text("so")]), "free")
   events = browser.say(STAR)
   assert [name for name, _ in events] == [
     "start", "text", "text", "text_end", "tokens", "tokens", "chunk", "chunk", "image", "text", "text_end", "done",
@@ -205,7 +205,9 @@ def test_where_the_page_is_left_nothing_is_kept(browse):
   connection = http.client.HTTPConnection("127.0.0.1", browser.served.port, timeout=30)
   ask = json.dumps({"messages": [STAR]})
   connection.request("POST", f"{browser.path}/answer", ask, {"content-type": "application/json"})
-  assert connection.getresponse().fp.readline() == b"event: start\n"
+  response = connection.getresponse()
+  assert response.readline() == b"event: start\n"
+  response.close()
   connection.close()
   assert until(lambda: browser.served.engine.works == 1)
   generator.gate.set()
