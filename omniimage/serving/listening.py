@@ -60,8 +60,9 @@ def server_of(app: App, engine: Engine) -> uvicorn.Server:
   """What runs it. It listens to no signals: whoever runs it sets `should_exit`. Its logs go where all others go; a
   configuration of its own would close those of absl."""
   config = uvicorn.Config(
-    app.asgi, log_level="warning", log_config=None, access_log=False, server_header=False, lifespan="off", http="h11", ws="none",
-    backlog=BACKLOG, limit_concurrency=engine.limits.connections, timeout_graceful_shutdown=SECONDS_TO_STOP,
+    app.asgi, log_level="warning", log_config=None, access_log=False, server_header=False, lifespan="off", http="h11",
+    ws="none", backlog=BACKLOG, limit_concurrency=engine.limits.connections,
+    timeout_graceful_shutdown=SECONDS_TO_STOP,
   )  # fmt: skip
   server = uvicorn.Server(config)
   server.capture_signals = contextlib.nullcontext

@@ -39,6 +39,7 @@ async function say(text) {
   at("text").value = "";
   showWaiting();
   show(messages.at(-1));
+  follow(Infinity);
   answering = new AbortController();
   enable();
   const answer = new Answer(text);
@@ -89,7 +90,7 @@ class Answer {
   hear({ name: kind, data }) {
     if (data.error) throw new Error(data.error.message);
     this[`on_${kind}`]?.(data);
-    if (kind !== "start") this.element.scrollIntoView({ block: "nearest" });
+    follow();
   }
 
   on_start(data) {
@@ -390,6 +391,12 @@ function askForToken() {
 
 function made(tag, properties = {}) {
   return Object.assign(document.createElement(tag), properties);
+}
+
+/** Keeps what comes last in view, unless somebody reads further up. */
+function follow(near = 300) {
+  const page = document.scrollingElement;
+  if (page && page.scrollHeight - page.scrollTop - page.clientHeight < near) page.scrollTop = page.scrollHeight;
 }
 
 function status(text) {
