@@ -179,16 +179,18 @@ class Engine:
         self._changed.notify_all()
 
   def _next(self, compiles: bool) -> Work | None:
-    """The work that is to be advanced next, for the thread that compiles, or for the other."""
+    """The work that is to be advanced next, for the thread that compiles, or for the other: one that begins, so that
+    it takes turns with those that have."""
+    self._drop_left()
+    under_way = sum(work.compiles == compiles for work in self._under_way)
+    if under_way < self.limits.works and (work := self._begun(compiles)) is not None:
+      return work
     for _ in range(len(self._works)):
       work = self._works.popleft()
       if work.compiles == compiles and (work.left or not work.rests):
         return work
       self._works.append(work)
-    self._drop_left()
-    if sum(work.compiles == compiles for work in self._under_way) < self.limits.works:
-      return self._begun(compiles) or (self._compiling() if compiles and self._start else None)
-    return None
+    return self._compiling() if compiles and self._start and not under_way else None
 
   def _begun(self, compiles: bool) -> Work | None:
     """A work of those who wait: the first that this thread may begin, and all who can be drawn with it."""

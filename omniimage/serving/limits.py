@@ -26,7 +26,5 @@ class Limits(Ranged):
   programs: Annotated[int, Range(1, 2**16)] = 128  # shapes that stay compiled; then all are forgotten
 
   # Of a client.
-  seconds: Annotated[float, Range(0.01, 86400)] = (
-    60.0  # in which it must have sent its request, or taken a piece of the answer
-  )
+  seconds: Annotated[float, Range(0.01, 86400)] = 60.0  # in which a request must be sent, a piece of an answer taken
   unread: Annotated[int, Range(1, 2**16)] = 32  # events that wait for it before a session rests

@@ -28,13 +28,14 @@ class FakeGenerator:
     calls: (seeds, rows, places, changes) of each batch, and (turns, answer) of each session.
     drawn_after: the conversations of each batch.
     gate: what is waited for before each step, if a test closes it.
-    steps: that were computed.
+    steps: that were computed; `began` has how many there were when each session began.
   """
 
   def __init__(self, says: list = (), **changes):
     self.omni, self.text_tokenizer, self.params = small.omni(small.settings(**changes)), small.text_tokenizer(), None
     self.calls, self.drawn_after, self.says, self.steps, self.gate = [], [], list(says), 0, threading.Event()
     self.gate.set()
+    self.began = []
 
   def draw_together(self, conversations, seeds, rows, places, **changes):
     self.calls.append((tuple(seeds), rows, places, changes))
@@ -44,6 +45,7 @@ class FakeGenerator:
 
   def session(self, turns, seed, answer, **changes):
     self.calls.append((turns, answer))
+    self.began.append(self.steps)
     for event in self.says:
       if isinstance(event, Exception):
         raise event

@@ -168,6 +168,18 @@ def test_of_a_batch_those_who_stay_get_theirs():
   assert run(engine, act, starts=False) == [2] and generator.calls[0][0] == (1, 2)
 
 
+def test_a_short_answer_need_not_wait_for_a_long_one():
+  generator = FakeGenerator(says=text(*"abcdefgh"))
+  engine = compiled(Engine(fake_studio(generator, "free"), Limits()))
+
+  async def act(engine):
+    feeds = [submit(engine, wish(engine.studio, answer="free")) for _ in range(3)]
+    engine.start(compile_first=False)
+    return [len(await items(feed)) for feed in feeds]
+
+  assert run(engine, act, starts=False) == [9] * 3 and generator.began == [0, 1, 2]
+
+
 def test_a_session_whose_reader_is_slow_rests_and_others_go_on():
   generator = FakeGenerator(says=text(*"abcdefgh"))
   engine = compiled(Engine(fake_studio(generator, "free"), Limits(unread=3)))
