@@ -26,6 +26,7 @@ KEEPS = ("omniimage.checkpoint", "omniimage.lock", "omniimage.workdir")  # what 
 # From top to bottom; a module belongs to the longest entry that begins its name. Entries of one row know each other.
 LAYERS = (
   ("launch",),
+  ("omniimage.serving",),
   ("omniimage.plan", "omniimage.prepare", "omniimage.chat"),
   ("omniimage.training.loop",),
   ("omniimage.training.samples",),

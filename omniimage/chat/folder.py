@@ -89,10 +89,18 @@ class SessionFolder:
   def turns(self, settings: Settings, tokenizer: str) -> list[Turn]:
     """What was said, as a model of these settings reads it; from here on the session is that model's.
 
+    Arguments and errors as of `belong_to`; UserError, too, where pictures are gone.
+    """
+    self.belong_to(settings, tokenizer)
+    return self.said(settings)
+
+  def belong_to(self, settings: Settings, tokenizer: str):
+    """From here on the session is that of a model of these settings.
+
     Args:
       tokenizer: fingerprint of the model's image tokenizer. Codes of another are let go: it reads the picture.
 
-    Raises UserError where the pictures of the session have another size than the model's, or are gone.
+    Raises UserError where the pictures of the session have another size than the model's.
     """
     self._size, self._tokenizer = settings.buckets[0].pixels, tokenizer
     size = self._drawn.get("size")
@@ -104,6 +112,9 @@ class SessionFolder:
     if self._drawn.get("tokenizer") != tokenizer:
       for exchange in self.exchanges:
         exchange.answer = [Shown(part.file) if isinstance(part, Shown) else part for part in exchange.answer]
+
+  def said(self, settings: Settings) -> list[Turn]:
+    """The exchanges as turns, pictures at the size of these settings. UserError where one is gone."""
     return [
       self._turn(part, is_target, settings)
       for exchange in self.exchanges

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from omniimage.models.omni import Omni, Params
 from omniimage.sampling.autoregressive import draw_tokens, prefill, sample_tokens
 from omniimage.sampling.context import Context, encode_images, place_codes, shown_features
 from omniimage.sampling.diffusion import paint, text_conditions
-from omniimage.sampling.events import TextEnd, turns_of
+from omniimage.sampling.events import Chunk, Codes, Image, TextEnd, turns_of
 from omniimage.sampling.kernels import arranged, compiled
 from omniimage.sampling.pictures import Picture
 from omniimage.sampling.pieces import Pieces
@@ -39,6 +39,7 @@ from omniimage.sampling.prompts import (
   without_words,
 )
 from omniimage.sampling.session import WORDS, Answer, Session, form_of, unguided, words_of
+from omniimage.sampling.together import Prompts, Together
 from omniimage.settings import SamplingSettings, Settings
 from omniimage.streams import Stream, fold
 
@@ -175,6 +176,26 @@ class Generator:
     tokens, lengths = pad([[*row, *self._opening] for row in rows], self.omni.vocabulary)
     return self._drawn(tokens, lengths, keys_of(seeds), sampling, shown)
 
+  def draw_together(
+    self, conversations: Sequence[Sequence[Part]], seeds: Sequence[int], rows: int = 1, places: int = 1, **changes
+  ) -> Iterator[list[Codes | Chunk | Image]]:
+    """`draw_after` event by event: of each step, the event of each conversation. Images that they show are encoded at
+    once; nothing else is computed before it is asked for.
+
+    Args:
+      rows, places: the batch is filled up to so many conversations, and each of them to so many tokens, which are not
+        given; so that few shapes are compiled.
+    """
+    sampling, given = self._sampling(changes), len(conversations)
+    spare = max(0, rows - given)
+    tokens, shown = self._read(conversations, image_next=True)
+    tokens, shown = tokens + tokens[:1] * spare, shown + shown[:1] * spare
+    prompts = pad([[*row, *self._opening] for row in tokens], self.omni.vocabulary, places)
+    keys = keys_of([*seeds, *[seeds[0]] * spare])
+    drawing = Together(self.omni, self._pieces, self.params, keys, sampling)
+    steps = drawing.events(*self._beside(*prompts, shown))
+    return (events[:given] for events in steps)
+
   def write_after(self, conversations: Sequence[Sequence[Part]], seeds: Sequence[int], **changes) -> list[str]:
     """The text that follows each conversation, up to where it ends or an image begins, all at once: that of its own
     session with the seed of its own."""
@@ -222,14 +243,26 @@ class Generator:
     shown: Sequence[Sequence[np.ndarray]] = (),
   ) -> Drawing:
     """Prompts as `pad` gives them, with features as of `input_features`, → drawing."""
+    prompts, bare = self._beside(tokens, lengths, shown)
+    return self._draw(
+      self.params, tokens, lengths, bare.tokens, bare.lengths, keys, (prompts.features, bare.features),
+      sampling=sampling,
+    )  # fmt: skip
+
+  def _beside(
+    self, tokens: np.ndarray, lengths: np.ndarray, shown: Sequence[Sequence[np.ndarray]]
+  ) -> tuple[Prompts, Prompts]:
+    """Prompts, and what guidance compares them with."""
     v = self.omni.vocabulary
     bare = [without_words(row, v) for row in without_padding(tokens, lengths)]
     bare_lengths = np.asarray([len(row) for row in bare], np.int32)
     padded = np.full_like(tokens, v.pad)
     for row, own in zip(padded, bare):
       row[: len(own)] = own
-    features = input_features(tokens, shown, v), input_features(padded, shown, v)
-    return self._draw(self.params, tokens, lengths, padded, bare_lengths, keys, features, sampling=sampling)
+    return (
+      Prompts(tokens, lengths, input_features(tokens, shown, v)),
+      Prompts(padded, bare_lengths, input_features(padded, shown, v)),
+    )
 
   def _sampling(self, changes: dict[str, Any]) -> SamplingSettings:
     settings = self.omni.settings

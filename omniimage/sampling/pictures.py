@@ -1,4 +1,5 @@
-"""Pictures as they are given to a trained model: files, Pillow's images and arrays come to the size that it reads.
+"""Pictures as they are given to a trained model: files or what they hold, Pillow's images and arrays come to the size
+that it reads.
 
 They come to it as pictures of the data do (`omniimage.data.images`), by the fit and before the background of the run's
 source; sources whose pictures have one size have neither, and then the middle is cropped.
@@ -17,12 +18,12 @@ from omniimage.settings import Settings
 
 FIT, BACKGROUND = "crop", (255, 255, 255)  # where the run's source has none
 
-Picture = np.ndarray | Image.Image | os.PathLike
+Picture = bytes | np.ndarray | Image.Image | os.PathLike
 
 
 def read_picture(given: Picture, settings: Settings) -> np.ndarray:
-  """A picture (H, W, 3) uint8 of the size that is drawn, from a file, an image of Pillow or an array (…, …, 3) uint8 of
-  any size. UserError where there is none."""
+  """A picture (H, W, 3) uint8 of the size that is drawn, from a file or its bytes, an image of Pillow or an array
+  (…, …, 3) uint8 of any size. UserError where there is none."""
   size, source = settings.buckets[0], settings.data.source
   if isinstance(given, np.ndarray) and given.dtype == np.uint8 and given.shape == (*size.pixels, 3):
     return given
@@ -35,6 +36,8 @@ def read_picture(given: Picture, settings: Settings) -> np.ndarray:
 
 
 def _encoded(given: Picture) -> bytes:
+  if isinstance(given, bytes):
+    return given
   if isinstance(given, os.PathLike):
     try:
       return Path(given).read_bytes()

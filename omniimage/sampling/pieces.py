@@ -9,9 +9,11 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from omniimage.models.adapter import InputFeatures
 from omniimage.models.layers import unpatchify
 from omniimage.models.omni import Omni, Params
 from omniimage.sampling import reading
+from omniimage.sampling.autoregressive import Written, prefill, sample_tokens
 from omniimage.sampling.diffusion import Canvas, blank, paint_chunk, text_conditions
 from omniimage.sampling.kernels import compiled
 from omniimage.settings import SamplingSettings
@@ -31,6 +33,8 @@ class Pieces:
     self.first_row = jax.jit(reading.first_row)
     self.grown = jax.jit(reading.grown, static_argnames="places")
     self.go_on = of_omni(reading.go_on, ("count", "sampling", "codes_only", "stream"), donate_argnames="rows")
+    self.begin_codes = of_omni(begin_codes, ("count",))
+    self.next_codes = of_omni(next_codes, ("count", "sampling"), donate_argnames="written")
     self.begin_canvas = of_omni(begin_canvas, ("sampling",))
     self.next_chunk = of_omni(next_chunk, ("sampling",), donate_argnames="canvas")
 
@@ -40,6 +44,35 @@ def encode(omni: Omni, params: Params, images: Array) -> tuple[Array, Array | No
   the user shows; None if it reads their codes alone."""
   encoded = omni.encode(params, omni.shrink(images))
   return encoded.codes, omni.adapt(params, encoded)
+
+
+def begin_codes(
+  omni: Omni,
+  params: Params,
+  tokens: Array,
+  lengths: Array,
+  features: InputFeatures | None = None,
+  *,
+  count: int,
+) -> tuple[Written, Array]:
+  """`prefill` of prompts (B, P) behind which so many codes will be drawn."""
+  return prefill(omni, params, tokens, lengths, count, features)
+
+
+def next_codes(
+  omni: Omni,
+  params: Params,
+  written: Written,
+  start: Array,
+  first: Array,
+  keys: Array,
+  *,
+  count: int,
+  sampling: SamplingSettings,
+) -> tuple[Written, Array]:
+  """`sample_tokens`, codes alone: tokens (B, count) number `first` and after of images that begin at place `start`."""
+  numbers = first + jnp.arange(count)
+  return sample_tokens(omni, params, written, start, numbers, keys, sampling, codes_only=True)
 
 
 def begin_canvas(

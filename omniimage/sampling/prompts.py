@@ -29,10 +29,10 @@ class ConversationFull(UserError):
   """A conversation that leaves no room for an answer."""
 
 
-def pad(rows: Sequence[Sequence[int]], vocabulary: Vocabulary) -> tuple[np.ndarray, np.ndarray]:
-  """Tokens (B, P), padded on the right to a bucket, and lengths (B,)."""
+def pad(rows: Sequence[Sequence[int]], vocabulary: Vocabulary, least: int = 1) -> tuple[np.ndarray, np.ndarray]:
+  """Tokens (B, P), padded on the right to a bucket, P no less than `least`, and lengths (B,)."""
   lengths = np.asarray([len(row) for row in rows], np.int32)
-  padded = -(-max(lengths) // BUCKET) * BUCKET
+  padded = -(-max(*lengths, least) // BUCKET) * BUCKET
   return np.asarray([[*row, *[vocabulary.pad] * (padded - len(row))] for row in rows], np.int32), lengths
 
 
@@ -159,7 +159,7 @@ def _check_words(prompt: str):
 def _read_turn(part: Part, settings: Settings, vocabulary: Vocabulary) -> Turn:
   if isinstance(part, str):
     part = TextTurn(part, is_target=False)
-  elif isinstance(part, np.ndarray | Image.Image | os.PathLike):
+  elif isinstance(part, bytes | np.ndarray | Image.Image | os.PathLike):
     part = ImageTurn(read_picture(part, settings), is_target=False)
   if isinstance(part, TextTurn):
     if not part.is_target:  # an answer may be empty

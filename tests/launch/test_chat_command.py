@@ -1,6 +1,5 @@
 """launch.chat and docs/conversation.md with a model of random numbers: from a run's folder to a session's."""
 
-import contextlib
 import io
 import re
 import sys
@@ -10,14 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from omniimage import versions
 from omniimage.chat.folder import CONVERSATIONS
-from omniimage.checkpoint import Checkpoints
-from omniimage.settings import from_config
-from omniimage.workdir import Workdir
 from tests import small
 from tests.data.formats.made import read, said
 from tests.launch.in_process import call
+from tests.launch.random_run import random_run
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "conversation.md"
 TALKS = {**small.SHALLOW, "stages.prior.weights.text": 1.0, "data.source.tasks": ("text_to_image", "caption")}
@@ -28,16 +24,7 @@ def here(tmp_path_factory):
   """A folder with runs/mine, which writes and draws, runs/draws, which has learnt pictures alone, and a picture."""
   folder = tmp_path_factory.mktemp("here")
   for name, changes in {"mine": TALKS, "draws": small.SHALLOW}.items():
-    config = small.config(**changes, **{"data.sequence_length": 96})
-    workdir = Workdir(folder / "runs" / name)
-    workdir.create()
-    workdir.write_config(config.to_dict())
-    with contextlib.closing(Checkpoints(workdir.checkpoints, keep=1)) as checkpoints:
-      about = {
-        "config": config.to_dict(), "vocabulary": small.text_tokenizer().fingerprint, "seconds": {}, "wall": {}
-      }  # fmt: skip
-      params = small.params(small.omni(from_config(config)))
-      checkpoints.save(1, {"params": params}, versions.stamped(about))
+    random_run(folder / "runs" / name, **changes, **{"data.sequence_length": 96})
   Image.new("RGB", (40, 30), "red").save(folder / "cat.png")
   return folder
 

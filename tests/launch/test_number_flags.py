@@ -22,6 +22,7 @@ KEYS = [".".join(path) for path, _ in numbers_to_try.leaves(scenes.get_config("t
 DRAWS = ("temperature", "top_k", "top_p", "min_p", "guidance", "token_guidance", "text_guidance", "seed")
 FLAGS = {
   "sample": (*DRAWS, "num_images", "scale"),
+  "serve": (*(name for name in DRAWS if name != "seed"), "port", "batch", "waiting"),
   "evaluate": (*DRAWS, "prompts", "install_seconds"),
   "plan": ("num_slices", *(f"config.{key}" for key in KEYS)),
   "train": tuple(f"config.{key}" for key in KEYS),
@@ -45,6 +46,8 @@ WORK = {  # of the commands: the first thing that would take long, or need a tra
   "omniimage.evaluation.evaluate.evaluate": lambda run, workdir, suite, out, prompts, seed, *_, **__: _begin(
     settings=run.settings, prompts=prompts, seed=seed, **run.seconds
   ),
+  "omniimage.serving.listening.bound": lambda host, port: None,
+  "omniimage.serving.studio.Studio.open": lambda run, settings, rows: _begin(settings=settings, rows=rows),
   "omniimage.plan.plan": lambda config, topology, slices, *_, **__: _begin(settings=from_config(config), slices=slices),
   "omniimage.training.loop.train": lambda config, workdir, *_, **__: _begin(settings=from_config(config)),
   "omniimage.prepare.prepare.prepare": lambda request, say: _begin(
@@ -76,6 +79,7 @@ def test_a_number_in_a_flag_is_refused_in_a_line_or_has_a_meaning(command, tmp_p
   folder = tmp_path_factory.mktemp(command)
   required = {
     "sample": ("--workdir=run", "--prompt=a star", f"--out={folder}/star.png"),
+    "serve": ("--workdir=run",),
     "evaluate": ("--workdir=run", f"--out={folder}"),
     "plan": (TINY, "--topology=v5e:2x4", f"--out={folder}/plan.json"),
     "train": (TINY, "--workdir=run"),
