@@ -7,10 +7,18 @@ from omniimage.data.text import TextTokenizer
 from omniimage.errors import UserError
 from omniimage.sampling.drawing import Draws
 from omniimage.settings import Settings, require
+from omniimage.systems.dalle1 import Dalle1System
 from omniimage.systems.omni import OmniSystem
+from omniimage.systems.pixel_diffusion import PixelDiffusionSystem
+from omniimage.systems.stable_diffusion import StableDiffusionSystem
 from omniimage.systems.system import Params, System
 
-SYSTEMS: dict[str, type[System]] = {"omni": OmniSystem}
+SYSTEMS: dict[str, type[System]] = {
+  "omni": OmniSystem,
+  "dalle1": Dalle1System,
+  "stable_diffusion": StableDiffusionSystem,
+  "pixel_diffusion": PixelDiffusionSystem,
+}
 
 
 def system_named(name: str) -> type[System]:
