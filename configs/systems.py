@@ -21,9 +21,11 @@ SUFFIX = "_tiny"
 
 
 def get_config(variant: str = "omni") -> ConfigDict:
-  if variant not in VARIANTS:
-    raise ValueError(f"configs/systems.py has the variants {', '.join(VARIANTS)}, not {variant!r}")
   name = variant.removesuffix(SUFFIX)
+  if name not in SYSTEMS:
+    raise ValueError(
+      f"configs/systems.py has the variants {', '.join(SYSTEMS)}, each also with {SUFFIX}, not {variant!r}"
+    )
   config = scenes.get_config()
   config.system = name
   config.data.source.update(dict(grid=5, min_objects=1, max_objects=20))
@@ -83,7 +85,7 @@ def pixel_diffusion(config: ConfigDict):
   config.decoder.depth = 5
   config.decoder.mlp_width = 768
   whole_canvas(config)
-  config.decoder.time_mean = -0.8  # JiT's: pixels of one patch tell of each other, so that little is seen in much noise
+  config.decoder.time_mean = -0.8  # JiT's: much of an image shows through much noise on its pixels
   config.schedule = ("diffusion",)
   config.stages = stages(
     ("text_encoder", "denoiser"),
@@ -92,7 +94,7 @@ def pixel_diffusion(config: ConfigDict):
 
 
 def whole_canvas(config: ConfigDict):
-  """One diffusion over all of it, straight from the text."""
+  """Painted at once."""
   config.decoder.chunk_rows = (0,)
   config.data.drop_text = 0.0  # decoder.drop_text does it
   config.sampling.text_guidance = 2.0
@@ -132,4 +134,4 @@ SYSTEMS = {
   "stable_diffusion": stable_diffusion,
   "pixel_diffusion": pixel_diffusion,
 }
-VARIANTS = tuple(f"{name}{suffix}" for suffix in ("", SUFFIX) for name in SYSTEMS)
+VARIANTS = tuple(SYSTEMS)
