@@ -98,7 +98,7 @@ class PixelDiffusion:
 
   def keep(self, params: Params, memory: Memory) -> tuple:
     """What the layers make of a memory, once for all steps of sampling; `scan=False` alone."""
-    return self.denoiser.apply({"params": params["denoiser"]}, memory, method="memory_keys_values")
+    return self.denoiser.apply({"params": params["denoiser"]}, memory, method="memory_caches")
 
   def predict(self, params: Params, patches_BNC: Array, columns: int, t: Array, memory: Memory, kept=None) -> Array:
     """x̂ (B, N, C) of noisy patches; arguments as of `Denoiser`."""

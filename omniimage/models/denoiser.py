@@ -11,7 +11,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
 
-from omniimage.models.attention import AttentionMask
+from omniimage.models.attention import AttentionMask, as_cache
 from omniimage.models.diffusion_decoder import DiffusionBlock, Memory, TimeEmbedding, modulate
 from omniimage.models.execution import Execution, apply_layers, layer_stack
 from omniimage.models.layers import RMSNorm, grid_positions, rotary, small_init
@@ -56,7 +56,7 @@ class Denoiser(nn.Module):
       columns: of the canvas's patches.
       t: (B,) times, 0 noise and 1 clean.
       memory: of `remember`.
-      kept: of `memory_keys_values`, in sampling, where the layers are unstacked.
+      kept: of `memory_caches`, in sampling, where the layers are unstacked.
       beside_time: (B, D), added to what is made of the times; None: nothing.
     """
     s, (B, N, _) = self.settings, patches_BNC.shape
@@ -69,10 +69,10 @@ class Denoiser(nn.Module):
     scale, shift = jnp.split(self.final_modulation(time), 2, axis=-1)
     return self.pixels(modulate(self.norm(x_BND).astype(jnp.float32), scale, shift))
 
-  def memory_keys_values(self, memory: Memory) -> tuple:
+  def memory_caches(self, memory: Memory) -> tuple:
     """What each layer makes of the memory, whatever the patches and the time."""
     _, cos_sin = self._rotations(1, 1, memory)
-    return tuple((None, layer.memory_keys_values(memory.states, cos_sin)) for layer in self.layers)
+    return tuple((None, as_cache(*layer.memory_keys_values(memory.states, cos_sin))) for layer in self.layers)
 
   def _rotations(self, rows: int, columns: int, memory: Memory):
     """Rotary tables of the patches, in units of patches, and of the memory, which is at the origin."""

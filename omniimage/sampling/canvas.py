@@ -16,6 +16,7 @@ from omniimage.data.text import TextTokenizer
 from omniimage.models.canvas import LatentDiffusion, Params, PixelDiffusion
 from omniimage.models.flow import euler_step
 from omniimage.sampling.drawing import Drawing, Draws, row_keys
+from omniimage.sampling.kernels import compiled
 from omniimage.sampling.prompts import pad, read_prompt, to_float
 from omniimage.settings import SamplingSettings, Settings
 from omniimage.size import Size
@@ -107,9 +108,9 @@ class CanvasDrawer(Draws):
     self.vocabulary, self.plans = model.vocabulary, isinstance(model, LatentDiffusion)
     self.load(params)
     draw = functools.partial(draw_canvas, model, size=self.settings.buckets[0])
-    self._draw = jax.jit(draw, static_argnames="sampling")
-    self._encode = jax.jit(model.encode)
-    self._finish = jax.jit(functools.partial(finished, model))
+    self._draw = compiled(draw, static_argnames="sampling")
+    self._encode = compiled(model.encode)
+    self._finish = compiled(functools.partial(finished, model))
 
   def load(self, params: Params):
     self.params = jax.jit(self.model.view)(params)

@@ -161,6 +161,23 @@ def test_what_is_drawn_is_what_the_text_asks_for_and_guidance_changes_it(name):
   assert np.abs(asked - draw(state.params, own, at(3.0))).max() > 0.05
 
 
+def test_a_memory_that_is_kept_paints_what_one_that_is_read_in_each_step_does():
+  system = _system("pixel_diffusion")
+  model = dataclasses.replace(system.model, scan=False)
+  keys = jax.random.split(jax.random.key(1), 2)
+  text, noisy = jax.random.normal(keys[0], (3, 5, 32)), jax.random.normal(keys[1], (3, 4, model.denoiser.channels))
+  there, keep = jnp.arange(5) > jnp.arange(3)[:, None], jnp.array([True, True, False])
+
+  @functools.partial(jax.jit, static_argnames="keeps")
+  def predict(params, keeps):
+    params = model.view(params)
+    memory = model.remember(params, text, there, keep)
+    return model.predict(params, noisy, 2, jnp.full(3, 0.3), memory, model.keep(params, memory) if keeps else None)
+
+  params = small.params(system)
+  np.testing.assert_allclose(predict(params, True), predict(params, False), rtol=1e-4, atol=1e-4)
+
+
 def test_prompts_stand_where_training_has_them():
   system, tokenizer = _system("pixel_diffusion"), small.text_tokenizer()
   prompts = ["a large red star", "a small blue ring in the top left", "a red star " * 9]
