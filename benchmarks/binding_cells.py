@@ -31,11 +31,11 @@ from omniimage.data.tasks import Grader
 from omniimage.errors import UserError
 from omniimage.evaluation.held_out import drawn, prompt_and_target
 from omniimage.files import write_whole
-from omniimage.sampling.generate import Generator
+from omniimage.sampling.drawing import Draws
 from omniimage.settings import Settings, from_config
 from omniimage.streams import Stream
-from omniimage.systems import open_generator, open_system
-from omniimage.workdir import Run, load_run
+from omniimage.systems import load_run, open_generator, open_system
+from omniimage.workdir import Run
 
 ROOT = Path(__file__).resolve().parents[1]
 SPLITS = ("test", "unseen")  # that are graded
@@ -61,7 +61,6 @@ TUNED: dict[str, dict[str, tuple]] = {
   "dalle1": {"guidance": (1.0, 1.25, 1.5, 2.0, 2.5, 4.0)},
   "stable_diffusion": _OF_THE_CANVAS,
   "pixel_diffusion": _OF_THE_CANVAS,
-  "unclip": {**_OF_THE_CANVAS, "token_guidance": (1.0, 2.0)},
 }
 
 
@@ -200,7 +199,7 @@ class Cell:
     _write(path, {"chosen": best["sampling"], "scenes": len(prompts.scenes), "tried": tried})
     unfinished.unlink()
 
-  def _grade(self, run: Run, chosen: Generator, path: Path, split: str, objects: int):
+  def _grade(self, run: Run, chosen: Draws, path: Path, split: str, objects: int):
     """Of every scene, how many of its objects are bound and whether all of it is right."""
     prompts = Prompts.read(run, split, (objects, objects), self.plan.scenes)
     scores = prompts.answered(chosen, self.seed, self.plan.batch)
@@ -230,13 +229,13 @@ class Prompts:
     captions = [prompt_and_target(task, own)[0] for own in turns]
     return cls(captions, [task.grader.expected(own) for own in turns], task.grader)
 
-  def answered(self, draws: Generator, seed: int, batch: int) -> list[Score]:
+  def answered(self, draws: Draws, seed: int, batch: int) -> list[Score]:
     """The scores of what a generator draws of them."""
     images = drawn(draws, self.captions, seed, batch).images
     return [self.grader.score(scene, seen) for scene, seen in zip(self.scenes, self.grader.grade(images))]
 
 
-def generator(run: Run, sampling: Mapping[str, Any]) -> Generator:
+def generator(run: Run, sampling: Mapping[str, Any]) -> Draws:
   """What draws with a run's parameters, and these settings in the place of its own. SettingsError where they cannot
   be."""
   settings = dataclasses.replace(run.settings, sampling=dataclasses.replace(run.settings.sampling, **sampling))

@@ -50,9 +50,10 @@ def main(argv: list[str]):
   from omniimage.chat.learnt import learnt
   from omniimage.chat.talk import Talk
   from omniimage.sampling.prompts import check_text
-  from omniimage.systems import open_generator, open_system
+  from omniimage.settings import require
+  from omniimage.systems import load_run, open_generator, open_system, system_named
   from omniimage.training.coded import fingerprint
-  from omniimage.workdir import Workdir, load_run
+  from omniimage.workdir import Workdir
 
   for prompt in PROMPT.value:
     check_text(prompt)
@@ -61,6 +62,10 @@ def main(argv: list[str]):
   folder = SessionFolder(SESSION.value or unused(WORKDIR.value / CHATS / time.strftime("%Y%m%d-%H%M%S")))
   with contextlib.closing(folder):
     run = load_run(WORKDIR.value)
+    require(
+      "turns" in system_named(run.settings.system).abilities,
+      f"a run of config.system={run.settings.system!r} answers no conversations; draw with python -m launch.sample",
+    )
     if ASPECT_RATIO.value is not None:
       run = dataclasses.replace(run, settings=run.settings.drawing(ASPECT_RATIO.value))
     turns = folder.turns(run.settings, fingerprint(run.params["tokenizer"]))

@@ -38,8 +38,9 @@ def convert_gguf(source: Path, out: Path, dtype: str):
 def export_run(source: Path, out: Path, dtype: str):
   from omniimage.data.text import BUILTIN
   from omniimage.interop.huggingface import export, require_new
+  from omniimage.systems import load_run
   from omniimage.vocabulary import Vocabulary
-  from omniimage.workdir import BUILTIN_VOCABULARY, Workdir, load_run
+  from omniimage.workdir import BUILTIN_VOCABULARY, Workdir
 
   require_new(out)  # before the checkpoint is read
   run = load_run(source)

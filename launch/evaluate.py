@@ -35,7 +35,7 @@ def main(argv: list[str]):
     raise UserError("give --workdir=runs/scenes, the run to evaluate")
 
   from omniimage.evaluation.evaluate import evaluate, summary  # after the flags: a wrong one should not wait for jax
-  from omniimage.workdir import load_run
+  from omniimage.systems import load_run
 
   workdir = WORKDIR.value
   out = OUT.value or workdir

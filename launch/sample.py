@@ -47,8 +47,7 @@ def main(argv: list[str]):
   from omniimage.evaluation.sheets import DISPLAYED, sheet, to_uint8
   from omniimage.files import write_whole
   from omniimage.sampling.prompts import check_text, read_prompt
-  from omniimage.systems import open_generator, open_system
-  from omniimage.workdir import load_run
+  from omniimage.systems import load_run, open_generator, open_system
 
   if PROMPT.value is not None:
     check_text(PROMPT.value)
@@ -93,8 +92,12 @@ def check_pixels(images: int, shown: tuple[int, int]):
 
 def _warn_of_unseen(prompts, run):
   from omniimage.sampling.prompts import unseen
+  from omniimage.systems import system_named
 
-  if text := unseen(prompts, run.settings, run.text_tokenizer):
+  abilities = system_named(run.settings.system).abilities
+  if "codes" in abilities and "chunks" not in abilities:  # nothing paints beside what reads the whole prompt
+    return
+  if text := unseen(prompts, run.settings, run.text_tokenizer, "codes" in abilities):
     logging.warning("%s", text)
 
 

@@ -40,6 +40,8 @@ class Stream(enum.IntEnum):
   DROPPED_TEXT = 53
   TEACHER_FORCED_CODES = 54
   PAINTED_FROM_SAMPLED = 55
+  LATENT_SIGMA = 56
+  LATENT_NOISE = 57
 
   # Of a drawing.
   TOKENS = 64  # by place

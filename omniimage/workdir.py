@@ -6,7 +6,7 @@ names.
 import dataclasses
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -155,7 +155,7 @@ class Run:
   """A trained run, ready to sample with.
 
   Attributes:
-    params: {tokenizer, prior, decoder}, stacked; averages where the run keeps them.
+    params: by part, stacked; averages where the run keeps them.
     step: of the checkpoint.
     seconds: that each stage has taken.
   """
@@ -167,15 +167,22 @@ class Run:
   seconds: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
 
-def load_run(path: str | os.PathLike) -> Run:
-  """The last checkpoint of a workdir, without its optimizer. UserError where there is none."""
+def load_run(
+  path: str | os.PathLike, init_of: Callable[[Settings, int], Callable] = lambda s, text_size: Omni(s, text_size).init
+) -> Run:
+  """The last checkpoint of a workdir, without its optimizer. UserError where there is none.
+
+  Args:
+    init_of: of settings and the size of the text vocabulary: what makes the parameters of the run's system.
+      `omniimage.systems.load_run` knows those of all systems.
+  """
   workdir = Workdir(path)
   settings = workdir.read_settings()
   check_devices()
   text_tokenizer = workdir.load_vocabulary(settings)
   versions.refuse_unsealed(workdir.checkpoints)
   checkpoints = Checkpoints(workdir.checkpoints)
-  params = jax.eval_shape(Omni(settings, text_tokenizer.size).init, jax.random.key(0))
+  params = jax.eval_shape(init_of(settings, text_tokenizer.size), jax.random.key(0))
 
   def read(step: int) -> Run:
     about, where = checkpoints.metadata(step), f"{workdir.checkpoints / str(step)}"

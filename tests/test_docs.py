@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = (
   "README.md", "docs/reading.md", "docs/extending.md", "docs/decisions.md", "docs/language_models.md",
-  "docs/conversation.md", "docs/serving.md",
+  "docs/conversation.md", "docs/serving.md", "docs/claim.md",
 )  # fmt: skip
 FILE = re.compile(r"`((?:omniimage|configs|launch|tests|benchmarks|scripts|notebooks)/[\w./-]*)(?::[\w.]+)?`")
 TABLE = re.compile(r"`(omniimage(?:\.\w+)*\.[A-Z]\w+)`")

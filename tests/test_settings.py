@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from configs import emoji, omni, scenes
+from configs import emoji, omni, scenes, systems
 from omniimage import settings as settings_module
 from omniimage.data.records import captioned
 from omniimage.data.sources import SOURCES, open_source
@@ -18,11 +18,15 @@ from omniimage.data.sources.mixture import MixtureSettings
 from omniimage.data.sources.records import RecordsSettings
 from omniimage.data.sources.source import SourceSettings
 from omniimage.data.sources.tfds import TfdsSettings
+from omniimage.distributed.mesh import make_mesh
 from omniimage.ranges import ranges_of
 from omniimage.sampling.generate import Generator, draw_prompts
 from omniimage.settings import Settings, SettingsError, from_config, from_stored
+from omniimage.systems import open_system
 from omniimage.training import loop
+from omniimage.training.sharded import abstract_batch, abstract_state
 from omniimage.training.state import fresh_state
+from omniimage.training.step import make_train_step
 from omniimage.workdir import Workdir
 from tests import small, stored_records, tfds_sets
 
@@ -119,6 +123,7 @@ def test_every_field_has_a_reader(read, monkeypatch, tmp_path):
   )
   generator(["a red star"])
   _read_own_data(trainer.settings, tmp_path, monkeypatch)
+  _learn_latents()
 
   fields = {(cls.__name__, field.name) for cls in _classes(Settings) for field in dataclasses.fields(cls)}
   chosen_by = {(row.settings.__name__, "name") for row in SOURCES.values()}  # has chosen the class, in `from_config`
@@ -143,6 +148,15 @@ def _read_own_data(settings: Settings, folder: pathlib.Path, monkeypatch):
   opened = open_source(data, "train", settings.buckets, small.text_tokenizer(), small.omni(settings).vocabulary)
   assert len(opened.catalogue().parts) == 2 and opened.record(1, np.random.default_rng(0))
   assert opened.record(0, np.random.default_rng(0))
+
+
+def _learn_latents():
+  """Traces the stages of a system that has an autoencoder in place of a tokenizer."""
+  s = from_config(systems.get_config("stable_diffusion_tiny"))
+  system, mesh = open_system(s, small.text_tokenizer().size), make_mesh(s.mesh)
+  for name, stage in s.stages.items():
+    state, batch = abstract_state(system, name, mesh), abstract_batch(system, name, stage.rows, mesh)
+    jax.eval_shape(make_train_step(system, stage, 0), state, batch)
 
 
 def _changed(changes: dict) -> dict:

@@ -10,7 +10,7 @@ from omniimage.errors import UserError
 from omniimage.evaluation.report import Conditions, Results, read_figures, write_report
 from omniimage.evaluation.suites import SUITES, suites_of
 from omniimage.paths import writing
-from omniimage.systems import open_generator, open_system
+from omniimage.systems import open_generator, open_system, system_named
 from omniimage.workdir import Run, Workdir
 
 
@@ -21,7 +21,7 @@ def evaluate(run: Run, workdir: Path, suite: str, out: Path, prompts: int, seed:
   """
   data, system = run.settings.data, open_system(run.settings, run.text_tokenizer.size)
   source = open_source(data, "test", run.settings.buckets, run.text_tokenizer, system.vocabulary)
-  names = suites_of(suite, source, data.source.name)
+  names = suites_of(suite, source, system)
   _check_out(out)
   generator, found, seconds = open_generator(system, run.params, run.text_tokenizer), {}, dict(run.seconds)
   for name in names:
@@ -50,13 +50,14 @@ def _check_out(out: Path):
 def facts_of(run: Run, workdir: Path) -> dict[str, str]:
   """What the report says about the run, whichever evaluation its figures are of."""
   settings = run.settings
-  size, codes = settings.buckets[0], settings.tokenizer.codes
+  size, has_codes = settings.buckets[0], "codes" in system_named(settings.system).abilities
   pixels, tokens = ("×".join(map(str, counts)) for counts in (size.pixels, (size.rows, size.columns)))
+  planned = f", {tokens} tokens of {settings.tokenizer.codes:,} codes" if has_codes else ""
   millions = {part: sum(x.size for x in jax.tree.leaves(run.params[part])) / 1e6 for part in run.params}
   return {
     "run": workdir.absolute().name,
     "schedule": f"{settings.total_steps:,} steps: {', '.join(settings.schedule)}",
-    "data": f"{settings.data.source.name}, {pixels} pixels, {tokens} tokens of {codes:,} codes",
+    "data": f"{settings.data.source.name}, {pixels} pixels{planned}",
     "parameters": ", ".join(f"{part} {count:.2f} M" for part, count in millions.items()),
   }
 

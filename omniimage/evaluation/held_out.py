@@ -17,7 +17,7 @@ from omniimage.data.tasks import Task, text_of
 from omniimage.data.text import TextTokenizer
 from omniimage.errors import UserError
 from omniimage.evaluation.sheets import to_uint8
-from omniimage.sampling.generate import Drawing, Generator
+from omniimage.sampling.drawing import Drawing, Draws
 from omniimage.sampling.prompts import read_prompt
 from omniimage.settings import Settings
 from omniimage.streams import Stream
@@ -53,17 +53,17 @@ def pictured(task: Task, turns: Sequence[Turn]) -> tuple[str, np.ndarray] | None
   return prompt_and_target(task, turns) or next(((text_of(turns), image) for image in images), None)
 
 
-def held_out(generator: Generator, n: int, seed: int, example: Example = asked_in_words) -> Examples:
+def held_out(generator: Draws, n: int, seed: int, example: Example = asked_in_words) -> Examples:
   """The first `n` records of the test split that ask for different images, fewer if there are fewer; `seed` words their
   captions. `example` as of `read_examples`. UserError if there are none."""
-  source, settings = open_split(generator, "test"), generator.omni.settings
+  source, settings = open_split(generator, "test"), generator.settings
   return read_examples(source, distinct(source, settings), n, seed, settings, generator.text_tokenizer, example)
 
 
-def picked(generator: Generator, split: str, n: int, seed: int) -> Examples:
+def picked(generator: Draws, split: str, n: int, seed: int) -> Examples:
   """`n` records from all over a split, "train" or "test", fewer if it has fewer; `seed` picks and words them. UserError
   if there are none."""
-  source, settings = open_split(generator, split), generator.omni.settings
+  source, settings = open_split(generator, split), generator.settings
   records = candidates(of_drawn_size(source, settings), n, seed)
   return read_examples(source, records, n, seed, settings, generator.text_tokenizer)
 
@@ -101,10 +101,10 @@ def candidates(records: Sequence[int], n: int, seed: int) -> list[int]:
   return [int(records[place]) for place in places]
 
 
-def open_split(generator: Generator, split: str) -> Source:
+def open_split(generator: Draws, split: str) -> Source:
   """The "train" or "test" records of what a generator has learnt."""
-  omni = generator.omni
-  return open_source(omni.settings.data, split, omni.settings.buckets, generator.text_tokenizer, omni.vocabulary)
+  settings = generator.settings
+  return open_source(settings.data, split, settings.buckets, generator.text_tokenizer, generator.vocabulary)
 
 
 def read_examples(
@@ -158,14 +158,14 @@ def _checked(
   return example
 
 
-def conversations(generator: Generator, suite: str, n: int, seed: int) -> tuple[Task, list[list[Turn]]]:
+def conversations(generator: Draws, suite: str, n: int, seed: int) -> tuple[Task, list[list[Turn]]]:
   """The task whose answers a suite reads, and its first `n` records of the test split that are known to be different,
   fewer if there are fewer; `seed` draws what varies of them. UserError if there is no such task."""
   source = open_split(generator, "test")
   task = graded_by(source, suite)
   if task is None:
-    raise UserError(f"{suite} {ungraded(generator.omni.settings.data.source.name)}")
-  own = (i for i in distinct(source, generator.omni.settings) if source.task(i) is task)
+    raise UserError(f"{suite} {ungraded(generator.settings.data.source.name)}")
+  own = (i for i in distinct(source, generator.settings) if source.task(i) is task)
   return task, [source.record(i, streams.generator(Stream.CAPTIONS, seed, i)) for i in itertools.islice(own, n)]
 
 
@@ -224,16 +224,15 @@ def in_batches(apply: Callable, lengths: Sequence[int], batch: int):
   return jax.tree.unflatten(jax.tree.structure(result), whole)
 
 
-def drawn(
-  generator: Generator, captions: Sequence[str], seed: int, batch: int, codes: np.ndarray | None = None
-) -> Drawing:
-  """Every caption drawn once, as uint8; with `codes` (n, h, w), those are painted under the captions."""
+def drawn(generator: Draws, captions: Sequence[str], seed: int, batch: int, codes: np.ndarray | None = None) -> Drawing:
+  """Every caption drawn once, as uint8; with `codes` of n images, those are painted under the captions."""
 
   def draw(indices: np.ndarray, number: int) -> Drawing:
     prompts = [captions[i] for i in indices]
     noise = int(streams.generator(Stream.BATCHES_DRAWN, seed, number).integers(2**64, dtype=np.uint64))
     drawing = generator(prompts, noise) if codes is None else generator.repaint(prompts, codes[indices], noise)
-    return drawing.replace(rendering=to_uint8(drawing.rendering), images=to_uint8(drawing.images))
+    rendering, images = jax.tree.map(to_uint8, (drawing.rendering, drawing.images))
+    return drawing.replace(rendering=rendering, images=images)
 
   lengths = [len(generator.text_tokenizer.encode(caption)) for caption in captions]
   return in_batches(draw, lengths, batch)

@@ -35,7 +35,7 @@ def written(generator: Generator, prompts: Sequence[Sequence[Turn]], seed: int, 
 
 def _lengths(generator: Generator, prompts: Sequence[Sequence[Turn]]) -> list[int]:
   """Their tokens."""
-  v, size = generator.omni.vocabulary, generator.omni.settings.buckets[0]
+  v, size = generator.vocabulary, generator.settings.buckets[0]
   return [len(conversation.encode_prompt(turns, generator.text_tokenizer, v, size).tokens) for turns in prompts]
 
 

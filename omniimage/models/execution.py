@@ -1,8 +1,9 @@
 """How the layers of a part are run. It changes time and memory; the result only by rounding."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import flax.linen as nn
 import jax
@@ -11,6 +12,17 @@ from jax import Array
 
 from omniimage.models.attention import AttentionFn, dot_product_attention
 from omniimage.models.remat import remat_policy
+from omniimage.settings import Settings
+
+
+class GatherParams(Protocol):
+  """Makes whole what is stored in slices, where parameters are gathered by hand (`omniimage.distributed.fsdp`)."""
+
+  def layer(self, part: str, params: dict) -> dict:
+    """The parameters of one layer of a part, just before it runs."""
+
+  def rest(self, part: str, params: dict) -> dict:
+    """All other parameters of a part."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +42,22 @@ class Execution:
   dtype: Any = jnp.float32
   attention_fn: AttentionFn = dot_product_attention
   gather_params: Callable[[dict], dict] | None = None
+
+
+def execution_of(
+  settings: Settings, part: str, scan: bool, attention_fn: AttentionFn, gather_params: GatherParams | None
+) -> Execution:
+  """How a part of a model is run under these settings; `gather_params` as of `view`."""
+  gather = gather_params and functools.partial(gather_params.layer, part)
+  return Execution(scan, settings.remat, jnp.dtype(settings.compute_dtype), attention_fn, gather)
+
+
+def view(params: dict, scan: bool, gather_params: GatherParams | None) -> dict:
+  """Stored parameters, by part, as modules take them that are run so: what is outside of layers gathered, layers
+  unstacked where they are not scanned."""
+  if gather_params is not None:
+    params = {part: gather_params.rest(part, params[part]) for part in params}
+  return params if scan else unstack_layers(params)
 
 
 def layer_stack(block: type[nn.Module], depth: int, execution: Execution, **fields):

@@ -6,7 +6,6 @@ codes, D prior width, S text states a painter reads, H × W pixels.
 
 import dataclasses
 import functools
-from typing import Protocol
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +15,7 @@ from omniimage.models.adapter import READ, InputFeatures
 from omniimage.models.attention import AttentionFn, AttentionMask, Causal, dot_product_attention
 from omniimage.models.chunks import ChunkLayout
 from omniimage.models.diffusion_decoder import DiffusionDecoder
-from omniimage.models.execution import Execution, stack_layers, unstack_layers
+from omniimage.models.execution import Execution, GatherParams, execution_of, stack_layers, view
 from omniimage.models.prior import Prior
 from omniimage.models.quantizers import quantizer_for
 from omniimage.models.tokenizer import EncodedImages, ImageTokenizer
@@ -25,16 +24,6 @@ from omniimage.size import Size
 from omniimage.vocabulary import Vocabulary
 
 Params = dict
-
-
-class GatherParams(Protocol):
-  """Makes whole what is stored in slices, where parameters are gathered by hand (`omniimage.distributed.fsdp`)."""
-
-  def layer(self, part: str, params: Params) -> Params:
-    """The parameters of one layer of a part, just before it runs."""
-
-  def rest(self, part: str, params: Params) -> Params:
-    """All other parameters of a part."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,8 +59,7 @@ class Omni:
     return DiffusionDecoder(self.settings.decoder, self._execution("decoder"))
 
   def _execution(self, part: str) -> Execution:
-    s, gather = self.settings, self.gather_params and functools.partial(self.gather_params.layer, part)
-    return Execution(self.scan, s.remat, jnp.dtype(s.compute_dtype), self.attention_fn, gather)
+    return execution_of(self.settings, part, self.scan, self.attention_fn, self.gather_params)
 
   def init(self, rng: Array) -> Params:
     """Fresh parameters {tokenizer, prior, decoder}, stacked."""
@@ -93,9 +81,7 @@ class Omni:
 
   def view(self, params: Params) -> Params:
     """Stored parameters as the methods of this object take them."""
-    if self.gather_params is not None:
-      params = {part: self.gather_params.rest(part, params[part]) for part in params}
-    return params if self.scan else unstack_layers(params)
+    return view(params, self.scan, self.gather_params)
 
   @property
   def reduction(self) -> int:
@@ -175,16 +161,31 @@ class Omni:
     Returns:
       states (B, I, S, D), in order and at the end of the window, and which of them exist (B, I, S) bool.
     """
-    B, L = tokens.shape
-    S = min(self.settings.decoder.text_length, L)
-    index = jnp.arange(L)
-    own = jnp.take_along_axis(segments, image_start, axis=1)
-    before = index < image_start[:, :, None]
-    seen = (tokens < self.text_size)[:, None] & (segments[:, None] == own[:, :, None]) & before
-    last, _ = jax.lax.top_k(jnp.where(seen, index, -1), S)
-    last = last[..., ::-1]
-    states = jnp.take_along_axis(hidden, jnp.maximum(last, 0).reshape(B, -1, 1), axis=1)
-    return states.reshape(B, -1, S, hidden.shape[-1]), last >= 0
+    last, there = last_text(tokens, segments, image_start, self.text_size, self.settings.decoder.text_length)
+    B, I, S = last.shape
+    states = jnp.take_along_axis(hidden, last.reshape(B, -1, 1), axis=1)
+    return states.reshape(B, I, S, hidden.shape[-1]), there
+
+
+def last_text(tokens: Array, segments: Array, image_start: Array, text_size: int, length: int) -> tuple[Array, Array]:
+  """Where the text of images stands: the last S = min(length, L) text tokens of each image's segment before its
+  `<image>`.
+
+  Args:
+    tokens, segments: (B, L).
+    image_start: (B, I) index of each image's first code.
+
+  Returns:
+    places (B, I, S) in the row, in order and at the end of the window, and which of them exist (B, I, S) bool.
+  """
+  L = tokens.shape[1]
+  index = jnp.arange(L)
+  own = jnp.take_along_axis(segments, image_start, axis=1)
+  before = index < image_start[:, :, None]
+  seen = (tokens < text_size)[:, None] & (segments[:, None] == own[:, :, None]) & before
+  last, _ = jax.lax.top_k(jnp.where(seen, index, -1), min(length, L))
+  last = last[..., ::-1]
+  return jnp.maximum(last, 0), last >= 0
 
 
 def place_codes(tokens: Array, codes: Array, image_start: Array, image_mask: Array, first_code: int) -> Array:

@@ -16,7 +16,7 @@ from omniimage.models.attention import Attention, AttentionMask
 from omniimage.models.execution import Execution, apply_layers, layer_stack
 from omniimage.models.layers import GatedMLP, RMSNorm, grid_positions, patchify, rotary, unpatchify
 from omniimage.models.quantizers import Quantizer
-from omniimage.settings import TokenizerSettings
+from omniimage.settings.parts import TrunkSettings
 
 IMAGE_ROPE_THETA = 100.0  # image grids are tens of places wide, not thousands
 
@@ -24,7 +24,7 @@ IMAGE_ROPE_THETA = 100.0  # image grids are tens of places wide, not thousands
 class TokenizerBlock(nn.Module):
   """Pre-norm transformer layer that sees the whole image."""
 
-  settings: TokenizerSettings
+  settings: TrunkSettings
   execution: Execution
 
   @nn.compact
@@ -41,7 +41,7 @@ class TokenizerBlock(nn.Module):
 class Trunk(nn.Module):
   """Input projection → layers → norm → output projection, over a grid of places: the encoder, and the decoder."""
 
-  settings: TokenizerSettings
+  settings: TrunkSettings
   depth: int
   names: tuple[str, str]  # of the two projections
   outputs: int
@@ -64,13 +64,13 @@ class EncodedImages(NamedTuple):
 
   Attributes:
     features: (..., h, w, Z) float32.
-    codes: (..., h, w) int32.
+    codes: (..., h, w) int32, or None.
     auxiliary: (..., h, w) float32, or None.
     states: (..., h, w, D), the encoder's, normalized, of which Z channels were made and quantized.
   """
 
   features: Array
-  codes: Array
+  codes: Array | None
   auxiliary: Array | None
   states: Array
 
@@ -78,7 +78,7 @@ class EncodedImages(NamedTuple):
 class ImageTokenizer(nn.Module):
   """Its decoder only renders features again; what paints is `omniimage.models.diffusion_decoder`."""
 
-  settings: TokenizerSettings
+  settings: TrunkSettings
   quantizer: Quantizer
   execution: Execution = Execution()
 

@@ -36,11 +36,11 @@ from omniimage.prepare.views import VIEWS, Look
 from omniimage.settings import Settings
 from omniimage.size import Size
 from omniimage.streams import Stream, generator
-from omniimage.systems import open_system
+from omniimage.systems import load_run, open_system
 from omniimage.systems.system import System
 from omniimage.training.coded import fingerprint, meant
 from omniimage.training.state import stage_at, trained_parts
-from omniimage.workdir import Run, load_run
+from omniimage.workdir import Run
 
 SHARD_RECORDS = 2**16  # 9 MB where pictures have 64 codes
 # Records are packed 32 at a time: of 64 codes and a caption that takes 134 bytes a record, 413 where each is packed by

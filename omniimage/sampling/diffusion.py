@@ -12,7 +12,7 @@ from jax import Array
 from omniimage.models.attention import AttentionMask, Full
 from omniimage.models.chunks import ChunkLayout
 from omniimage.models.diffusion_decoder import Memory
-from omniimage.models.flow import velocity
+from omniimage.models.flow import euler_step
 from omniimage.models.layers import unpatchify
 from omniimage.models.omni import Omni, Params
 from omniimage.settings import SamplingSettings
@@ -124,10 +124,8 @@ def paint_chunk(
 
   def euler(carry, i):
     x, caches = carry
-    t = i / sampling.diffusion_steps
-    predicted, caches = predict(x, t, caches)
-    following = x + velocity(predicted, x, t) / sampling.diffusion_steps
-    return (jnp.where(i == sampling.diffusion_steps - 1, predicted, following), caches), None
+    predicted, caches = predict(x, i / sampling.diffusion_steps, caches)
+    return (euler_step(predicted, x, i, sampling.diffusion_steps), caches), None
 
   noise = jax.vmap(lambda key: jax.random.normal(fold(key, Stream.CHUNKS, chunk), (T, P), jnp.float32))(keys)
   (finished, caches), _ = jax.lax.scan(euler, (noise, canvas.caches), jnp.arange(sampling.diffusion_steps))

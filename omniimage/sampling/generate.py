@@ -1,27 +1,25 @@
 """From prompts and conversations to pictures and texts with a trained model: many at once, or one as it comes."""
 
-import dataclasses
 import functools
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
-import flax
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from omniimage import seeds
 from omniimage.data.conversation import Turn
 from omniimage.data.text import TextTokenizer
+from omniimage.errors import UserError
 from omniimage.models.adapter import InputFeatures
 from omniimage.models.layers import patchify, unpatchify
 from omniimage.models.omni import Omni, Params
-from omniimage.sampling.autoregressive import draw_tokens, prefill, sample_tokens
+from omniimage.sampling.autoregressive import draw_tokens, prefill
 from omniimage.sampling.context import Context, encode_images, place_codes, shown_features
 from omniimage.sampling.diffusion import paint, text_conditions
+from omniimage.sampling.drawing import Drawing, keys_of, row_keys
 from omniimage.sampling.events import Chunk, Codes, Image, TextEnd, turns_of
 from omniimage.sampling.kernels import arranged, compiled
 from omniimage.sampling.pictures import Picture
@@ -31,48 +29,26 @@ from omniimage.sampling.prompts import (
   Part,
   input_features,
   pad,
-  read_prompt,
   read_turns,
   room_for_text,
   to_float,
-  without_padding,
-  without_words,
 )
 from omniimage.sampling.session import WORDS, Answer, Session, form_of, unguided, words_of
-from omniimage.sampling.together import Prompts, Together
+from omniimage.sampling.together import Together
+from omniimage.sampling.tokens import TokenDrawer, draw_codes
 from omniimage.settings import SamplingSettings, Settings
-from omniimage.streams import Stream, fold
+from omniimage.streams import Stream
 
 GRAY = 0.0  # what is still to come, in [-1, 1]
 
 
-@flax.struct.dataclass
-class Drawing:
-  """What came of B prompts.
-
-  Attributes:
-    codes: (B, h, w) sampled visual tokens.
-    rendering: (B, H, W, 3) of the tokenizer's own decoder, in [-1, 1].
-    images: (B, H, W, 3) of the diffusion decoder, in [-1, 1].
-  """
-
-  codes: Array
-  rendering: Array
-  images: Array
-
-
-class Generator:
+class Generator(TokenDrawer):
   """Draws and answers. Compiles once for each number of prompts and bucket of lengths, for sessions once a bucket."""
 
   def __init__(self, settings: Settings, params: Params, text_tokenizer: TextTokenizer):
     """`params` as stored (stacked): {tokenizer, prior, decoder}."""
-    self.omni = Omni(settings, text_tokenizer.size, scan=False, unwritten=text_tokenizer.unwritten)
-    self.text_tokenizer = text_tokenizer
-    self.load(params)
-    self._draw = compiled(functools.partial(draw_prompts, self.omni), static_argnames="sampling")
+    super().__init__(settings, params, text_tokenizer, draw_prompts, repaint)
     self._write = compiled(functools.partial(write_prompts, self.omni), static_argnames=("new_tokens", "sampling"))
-    self._reconstruct = compiled(functools.partial(reconstruct, self.omni))
-    self._repaint = compiled(functools.partial(repaint, self.omni), static_argnames="sampling")
     self._preview = compiled(functools.partial(render_written, self.omni))
     self._pieces = Pieces(self.omni)
 
@@ -83,46 +59,18 @@ class Generator:
     Args:
       aspect_ratio: width:height of what is drawn, one of the run's; None: the first.
     """
-    from omniimage.workdir import load_run  # with what reads checkpoints, which drawing does without
+    from omniimage.workdir import Workdir, load_run  # with what reads checkpoints, which drawing does without
 
+    named = Workdir(path).read_settings().system
+    if named != "omni":
+      raise UserError(f"{path} is a run of config.system={named!r}; omniimage.systems.open_generator draws with it")
     run = load_run(path)
     settings = run.settings if aspect_ratio is None else run.settings.drawing(aspect_ratio)
     return cls(settings, run.params, run.text_tokenizer)
 
-  def load(self, params: Params):
-    """Draws with other parameters from here on, without compiling again."""
-    self.params = jax.jit(self.omni.view)(params)
-
   def encode(self, images: Array) -> Array:
     """Codes (B, h, w) of images (B, H, W, 3), uint8 or float in [-1, 1]."""
     return self._pieces.encode(self.params, to_float(images))[0]
-
-  def reconstruct(self, images: Array) -> Array:
-    """The tokenizer's rendering of images (B, H, W, 3), uint8 or float in [-1, 1], from their own codes."""
-    return self._reconstruct(self.params, to_float(images))
-
-  def prompt_tokens(self, prompts: list[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Prompts as tokens up to where codes begin: (B, P) padded on the right, and lengths (B,). Raises UserError."""
-    settings, v = self.omni.settings, self.omni.vocabulary
-    read = [read_prompt(prompt, settings, self.text_tokenizer) for prompt in prompts]
-    return pad([[v.user, *tokens, v.assistant, *self._opening] for tokens in read], v)
-
-  def __call__(self, prompts: list[str], seed: int = 0, **changes) -> Drawing:
-    """Draws each prompt once. `changes` override `settings.sampling`, for example `guidance=2.0`. SettingsError where
-    they cannot be."""
-    sampling = self._sampling(changes)
-    return self._drawn(*self.prompt_tokens(prompts), row_keys(seed, len(prompts)), sampling)
-
-  def draw(self, prompt: str, n: int = 1, seed: int = 0, **changes) -> Drawing:
-    """`n` drawings of one prompt."""
-    return self([prompt] * n, seed, **changes)
-
-  def repaint(self, prompts: list[str], codes: Array, seed: int = 0, **changes) -> Drawing:
-    """Paints given codes (B, h, w) under the prompts: the decoder alone, without the prior's choice of codes."""
-    sampling = self._sampling(changes)
-    tokens, lengths = self.prompt_tokens(prompts)
-    keys = row_keys(seed, len(prompts))
-    return self._repaint(self.params, tokens, lengths, codes, keys, sampling=sampling)
 
   def session(
     self, turns: Part | Sequence[Part], seed: int = 0, answer: str = "image", context: Context | None = None, **changes
@@ -145,7 +93,7 @@ class Generator:
 
     Raises UserError where the model cannot read the turns, SettingsError where changes cannot be.
     """
-    sampling, form = self._sampling(changes), form_of(answer)
+    sampling, form = self.sampling(changes), form_of(answer)
     encoded = read_turns(turns, self.omni.settings, self.text_tokenizer, self.omni.vocabulary, form.image_first)
     answering = Answer(self.omni, self._pieces, self.text_tokenizer, row_keys(seed, 1), sampling)
     return Session(answering.events(encoded, form, context or self.context()))
@@ -171,7 +119,7 @@ class Generator:
 
   def draw_after(self, conversations: Sequence[Sequence[Part]], seeds: Sequence[int], **changes) -> Drawing:
     """The image that follows each conversation, all at once: that of its own session with the seed of its own."""
-    sampling = self._sampling(changes)
+    sampling = self.sampling(changes)
     rows, shown = self._read(conversations, image_next=True)
     tokens, lengths = pad([[*row, *self._opening] for row in rows], self.omni.vocabulary)
     return self._drawn(tokens, lengths, keys_of(seeds), sampling, shown)
@@ -186,7 +134,7 @@ class Generator:
       rows, places: the batch is filled up to so many conversations, and each of them to so many tokens, which are not
         given; so that few shapes are compiled.
     """
-    sampling, given = self._sampling(changes), len(conversations)
+    sampling, given = self.sampling(changes), len(conversations)
     spare = max(0, rows - given)
     tokens, shown = self._read(conversations, image_next=True)
     tokens, shown = tokens + tokens[:1] * spare, shown + shown[:1] * spare
@@ -204,7 +152,7 @@ class Generator:
     tokens, lengths = pad(rows, v)
     rooms = room_for_text(settings) - lengths
     new_tokens = -(-max(rooms) // BUCKET) * BUCKET
-    sampling = unguided(self._sampling(changes))
+    sampling = unguided(self.sampling(changes))
     features = input_features(tokens, shown, v)
     drawn = self._write(
       self.params, tokens, lengths, rooms, keys_of(seeds), features, new_tokens=int(new_tokens), sampling=sampling
@@ -218,11 +166,6 @@ class Generator:
     padded = np.pad(codes, (0, size.tokens - len(codes))).reshape(size.rows, size.columns)
     return np.asarray(self._preview(self.params, padded, np.int32(len(codes))))
 
-  @property
-  def _opening(self) -> list[int]:
-    size = self.omni.settings.buckets[0]
-    return self.omni.vocabulary.opening(size.rows, size.columns)
-
   def _read(
     self, conversations: Sequence[Sequence[Part]], image_next: bool
   ) -> tuple[list[np.ndarray], list[tuple[np.ndarray, ...]]]:
@@ -233,56 +176,6 @@ class Generator:
     images = [[next(all_images) for _ in one.images] for one in encoded]
     tokens = [place_codes(one, own, v.codes) for one, own in zip(encoded, images)]
     return tokens, list(map(shown_features, encoded, images))
-
-  def _drawn(
-    self,
-    tokens: np.ndarray,
-    lengths: np.ndarray,
-    keys: Array,
-    sampling: SamplingSettings,
-    shown: Sequence[Sequence[np.ndarray]] = (),
-  ) -> Drawing:
-    """Prompts as `pad` gives them, with features as of `input_features`, → drawing."""
-    prompts, bare = self._beside(tokens, lengths, shown)
-    return self._draw(
-      self.params, tokens, lengths, bare.tokens, bare.lengths, keys, (prompts.features, bare.features),
-      sampling=sampling,
-    )  # fmt: skip
-
-  def _beside(
-    self, tokens: np.ndarray, lengths: np.ndarray, shown: Sequence[Sequence[np.ndarray]]
-  ) -> tuple[Prompts, Prompts]:
-    """Prompts, and what guidance compares them with."""
-    v = self.omni.vocabulary
-    bare = [without_words(row, v) for row in without_padding(tokens, lengths)]
-    bare_lengths = np.asarray([len(row) for row in bare], np.int32)
-    padded = np.full_like(tokens, v.pad)
-    for row, own in zip(padded, bare):
-      row[: len(own)] = own
-    return (
-      Prompts(tokens, lengths, input_features(tokens, shown, v)),
-      Prompts(padded, bare_lengths, input_features(padded, shown, v)),
-    )
-
-  def _sampling(self, changes: dict[str, Any]) -> SamplingSettings:
-    settings = self.omni.settings
-    return dataclasses.replace(settings, sampling=dataclasses.replace(settings.sampling, **changes)).sampling
-
-
-def row_keys(seed: int, rows: int) -> Array:
-  """(rows,) random keys of the drawings of a seed, one a row."""
-  return jax.random.split(fold(seeds.key(seed), Stream.DRAWINGS), rows)
-
-
-def keys_of(seeds: Sequence[int]) -> Array:
-  """(n,) random keys of drawings of a seed each: what each would have alone."""
-  return jnp.concatenate([row_keys(seed, 1) for seed in seeds])
-
-
-def reconstruct(omni: Omni, params: Params, images: Array) -> Array:
-  """Images (B, H, W, 3) in [-1, 1] → codes → the tokenizer's rendering of them."""
-  features = omni.encode(params, omni.shrink(images)).features
-  return jnp.clip(omni.render(params, features), -1, 1)
 
 
 def render_written(omni: Omni, params: Params, codes: Array, written: Array) -> Array:
@@ -308,17 +201,9 @@ def draw_prompts(
   *,
   sampling: SamplingSettings,
 ) -> Drawing:
-  """Prompts (B, P), ending in `<image>` rows columns, → drawing. `bare` (B, P) is what guidance compares them with;
-  `features` are of the images that the user shows in both, if the prior reads them. Pure; `params` unstacked."""
-  (B, P), size = tokens.shape, omni.settings.buckets[0]
-  read = tokens, lengths, features[0]
-  if sampling.guidance != 1:
-    read = jax.tree.map(lambda *both: jnp.concatenate(both), read, (bare, bare_lengths, features[1]))
-  prompt, prompt_lengths, prompt_features = read
-  written, hidden = prefill(omni, params, prompt, prompt_lengths, size.tokens, prompt_features)
-  _, drawn = sample_tokens(omni, params, written, P, jnp.arange(size.tokens), keys, sampling, codes_only=True)
-  codes = (drawn - omni.vocabulary.codes).reshape(B, size.rows, size.columns)
-  return _finish(omni, params, tokens, lengths, hidden[:B], codes, keys, sampling)
+  """Prompts → drawing; arguments as of `draw_codes`. Pure; `params` unstacked."""
+  codes, hidden = draw_codes(omni, params, tokens, lengths, bare, bare_lengths, keys, features, sampling)
+  return _finish(omni, params, tokens, lengths, hidden, codes, keys, sampling)
 
 
 def write_prompts(

@@ -133,15 +133,18 @@ def check_text(prompt: str):
     raise UserError(f"the prompt has bytes that are no text in UTF-8: {prompt[:60]!a}; type it again in UTF-8")
 
 
-def unseen(prompts: Sequence[str], settings: Settings, text_tokenizer: TextTokenizer) -> str:
-  """What the painter does not see of the first prompt that is longer than it reads, in words; empty if it sees all."""
+def unseen(
+  prompts: Sequence[str], settings: Settings, text_tokenizer: TextTokenizer, visual_tokens: bool = True
+) -> str:
+  """What the painter does not see of the first prompt that is longer than it reads, in words; empty if it sees all.
+  `visual_tokens`: whether it also reads what has seen the whole prompt."""
   reads = settings.decoder.text_length
   longer = [tokens for tokens in map(text_tokenizer.encode, dict.fromkeys(prompts)) if len(tokens) > reads]
   if not longer:
     return ""
   return (
     f"the painter reads the last {reads} of the prompt's {len(longer[0])} tokens (decoder.text_length) and does not "
-    f"see {text_tokenizer.decode(longer[0][:-reads])!r}; only the visual tokens may show that"
+    f"see {text_tokenizer.decode(longer[0][:-reads])!r}{'; only the visual tokens may show that' * visual_tokens}"
     f"{f'; so it is with {len(longer) - 1} more prompts' if len(longer) > 1 else ''}"
   )
 

@@ -9,15 +9,21 @@ from omniimage.errors import SettingsError
 from omniimage.settings.conversion import from_config, from_stored
 from omniimage.settings.data import DataSettings
 from omniimage.settings.kinds import MOST_STEPS, divides, require, require_key
-from omniimage.settings.parts import INPUT_IMAGES, DecoderSettings, PriorSettings, TokenizerSettings
+from omniimage.settings.parts import (
+  INPUT_IMAGES,
+  AutoencoderSettings,
+  DecoderSettings,
+  PriorSettings,
+  TokenizerSettings,
+)
 from omniimage.settings.run import MeshSettings, RunSettings
 from omniimage.settings.sampling import AS_TRAINED, SamplingSettings
 from omniimage.settings.training import FaultSettings, OptimizerSettings, StageSettings
 from omniimage.settings.whole import REMAT, Settings
 
 __all__ = [
-  "AS_TRAINED", "INPUT_IMAGES", "MOST_STEPS", "REMAT", "DataSettings", "DecoderSettings", "FaultSettings",
-  "MeshSettings", "OptimizerSettings", "PriorSettings", "RunSettings", "SamplingSettings", "Settings",
+  "AS_TRAINED", "INPUT_IMAGES", "MOST_STEPS", "REMAT", "AutoencoderSettings", "DataSettings", "DecoderSettings",
+  "FaultSettings", "MeshSettings", "OptimizerSettings", "PriorSettings", "RunSettings", "SamplingSettings", "Settings",
   "SettingsError", "StageSettings", "TokenizerSettings", "divides", "from_config", "from_stored", "require",
   "require_key",
 ]  # fmt: skip

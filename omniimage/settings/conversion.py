@@ -70,6 +70,9 @@ def _convert(hint: Any, value: Any, path: str):
     name = value.get("name") if isinstance(value, Mapping) else value
     require(name in tuple(SOURCES), f"{path}.name={name!r} is not a data source; there are {', '.join(SOURCES)}")
     return _build(SOURCES[name].settings, value, path)
+  if origin is types.UnionType:  # of groups: that which has the most of the keys
+    require(isinstance(value, Mapping), f"{path}={shown(value)} must be a group of keys")
+    hint = max(args, key=lambda group: len(value.keys() & typing.get_type_hints(group).keys()))
   if dataclasses.is_dataclass(hint):
     return _build(hint, value, path)
   if origin is tuple:

@@ -20,13 +20,25 @@ from omniimage.settings.kinds import (
 
 
 @dataclasses.dataclass(frozen=True)
-class TokenizerSettings(Ranged):
-  patch_size: Patch  # a code stands for, along one side
+class TrunkSettings(Ranged):
+  """An encoder of images and a decoder of what it gives, whatever lies between them."""
+
+  patch_size: Patch  # a code, or a latent, stands for, along one side
   width: Width
   encoder_depth: Depth
   decoder_depth: Depth
   heads: Heads
   mlp_width: WideWidth
+
+  def __post_init__(self):
+    super().__post_init__()
+    divides(2 * self.heads, self.width, "2 × tokenizer.heads", "tokenizer.width")
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenizerSettings(TrunkSettings):
+  """Of an image tokenizer: images ↔ codes."""
+
   levels: tuple[Annotated[int, Range(2, MOST_CODES)], ...]  # FSQ levels; the codebook has their product
 
   def __post_init__(self):
@@ -34,11 +46,22 @@ class TokenizerSettings(Ranged):
     given = f"tokenizer.levels={shown(self.levels)}"
     require(len(self.levels) >= 2, f"{given}: give two channels or more of at least 2 levels, as in (8, 5, 5, 5)")
     require(self.codes <= MOST_CODES, f"{given} make {shown(self.codes)} codes; a codebook has at most {MOST_CODES:,}")
-    divides(2 * self.heads, self.width, "2 × tokenizer.heads", "tokenizer.width")
 
   @property
   def codes(self) -> int:
     return math.prod(self.levels)
+
+  @property
+  def channels(self) -> int:
+    return len(self.levels)
+
+
+@dataclasses.dataclass(frozen=True)
+class AutoencoderSettings(TrunkSettings):
+  """Of an autoencoder: images ↔ latents, without a codebook."""
+
+  channels: Annotated[int, Range(2, 2**12)]  # of a latent
+  noise: Annotated[float, Range(0, 100)]  # largest σ of the noise on the latents that its decoder learns to read
 
 
 INPUT_IMAGES = ("codes", "features", "both")

@@ -1,14 +1,24 @@
 """The systems there are, one module each."""
 
-from typing import Any
+import os
 
+from omniimage import workdir
 from omniimage.data.text import TextTokenizer
 from omniimage.errors import UserError
+from omniimage.sampling.drawing import Draws
 from omniimage.settings import Settings, require
+from omniimage.systems.dalle1 import Dalle1System
 from omniimage.systems.omni import OmniSystem
+from omniimage.systems.pixel_diffusion import PixelDiffusionSystem
+from omniimage.systems.stable_diffusion import StableDiffusionSystem
 from omniimage.systems.system import Params, System
 
-SYSTEMS: dict[str, type[System]] = {"omni": OmniSystem}
+SYSTEMS: dict[str, type[System]] = {
+  "omni": OmniSystem,
+  "dalle1": Dalle1System,
+  "stable_diffusion": StableDiffusionSystem,
+  "pixel_diffusion": PixelDiffusionSystem,
+}
 
 
 def system_named(name: str) -> type[System]:
@@ -29,7 +39,12 @@ def open_system(settings: Settings, text_size: int, **execution) -> System:
   return system
 
 
-def open_generator(system: System, params: Params, text_tokenizer: TextTokenizer) -> Any:
+def load_run(path: str | os.PathLike) -> workdir.Run:
+  """The last checkpoint of a run of any system. UserError where there is none."""
+  return workdir.load_run(path, lambda settings, text_size: system_named(settings.system)(settings, text_size).init)
+
+
+def open_generator(system: System, params: Params, text_tokenizer: TextTokenizer) -> Draws:
   """What draws with a run's parameters, as its system does. UserError if that cannot draw."""
   generator = system.generator(params, text_tokenizer)
   if generator is None:

@@ -30,7 +30,7 @@ from omniimage.size import Size
 from omniimage.streams import Stream, fold
 from omniimage.systems import omni_flops
 from omniimage.systems.omni_losses import TERMS, Pass, weighted_sum
-from omniimage.systems.system import Metrics, Params, Part, Sampler, System, Totals
+from omniimage.systems.system import ABILITIES, Metrics, Params, Part, Sampler, System, Totals
 from omniimage.vocabulary import Vocabulary
 
 # D width, E the tokenizer's as the prior's adapter reads it, V text table, C codebook, P pixels of a patch, Z quantizer
@@ -72,6 +72,7 @@ class OmniSystem(System):
   terms = tuple(TERMS)
   modifiers = ("z",)  # weight of log² Z beside each cross-entropy
   identity = ("tokenizer", "prior", "decoder", "data.image_size")
+  abilities = frozenset(ABILITIES)
   encoder = "tokenizer"
 
   @functools.cached_property

@@ -80,7 +80,7 @@ def adapter_flops(settings: Settings) -> int:
 def tokenizer_flops(settings: Settings, depth: int, size: Size) -> int:
   """The tokenizer's encoder or its own decoder, of a depth, on one image."""
   t, places = settings.tokenizer, size.tokens
-  ends = t.width * (3 * t.patch_size**2 + len(t.levels))
+  ends = t.width * (3 * t.patch_size**2 + t.channels)
   layer = 4 * t.width**2 + 3 * t.width * t.mlp_width
   return 2 * places * (ends + depth * layer) + 4 * depth * t.width * places**2
 
@@ -95,7 +95,7 @@ def decoder_flops(settings: Settings, layout: ChunkLayout, size: Size) -> int:
 
   pixels = 3 * d.patch_size**2
   ends = d.width * pixels * (patches + layout.rows * layout.columns)  # the finished copy's x̂ is not asked for
-  conditions = d.width * (len(settings.tokenizer.levels) * visual + settings.prior.width * text)
+  conditions = d.width * (settings.tokenizer.channels * visual + settings.prior.width * text)
   times = rows * d.width * (2 * TIME_FREQUENCIES + d.width + 6 * d.width + 2 * d.width)
   on_patches = 4 * d.width**2 + 2 * d.width * kv_width + 3 * d.width * d.mlp_width  # own and cross-attention, MLP
   layer = on_patches * patches + 2 * d.width * kv_width * memory

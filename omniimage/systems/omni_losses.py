@@ -28,6 +28,7 @@ from omniimage.models.tokenizer import EncodedImages
 from omniimage.sampling.prompts import to_float
 from omniimage.settings import StageSettings
 from omniimage.streams import Stream, fold
+from omniimage.systems.draws import of_images
 from omniimage.systems.system import Metrics, Totals
 
 
@@ -229,11 +230,7 @@ def paint_error(
   clean_FNP = patchify(images_BIHW3, s.patch_size).reshape(B * I, -1, 3 * s.patch_size**2)
   M, chunk = layout.finished, layout.chunk_of_row
 
-  def draw(stream: Stream, sampler, *shape):
-    """(F, *shape), each row from its own key."""
-    drawn = jax.vmap(lambda key: sampler(fold(key, stream), (I, *shape)))(keys)
-    return drawn.reshape(B * I, *shape)
-
+  draw = functools.partial(of_images, keys, I)
   t = jax.nn.sigmoid(s.time_mean + s.time_std * draw(Stream.TIMES, jax.random.normal, layout.count))[:, chunk]
   sigma = s.finished_noise * draw(Stream.FINISHED_SIGMA, jax.random.uniform, 1)
   t_patch = jnp.repeat(t, layout.columns, axis=1)[..., None]

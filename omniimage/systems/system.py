@@ -21,7 +21,8 @@ from omniimage.data.batches import Batch
 from omniimage.data.text import TextTokenizer
 from omniimage.distributed.sharding import Rules
 from omniimage.models.attention import AttentionFn, dot_product_attention
-from omniimage.models.omni import GatherParams
+from omniimage.models.execution import GatherParams
+from omniimage.sampling.drawing import Draws
 from omniimage.settings import Settings, StageSettings, require, require_key
 from omniimage.size import Size
 from omniimage.vocabulary import Vocabulary
@@ -30,6 +31,11 @@ Params = dict[str, Any]  # by part
 Totals = Mapping[str, Array]  # by term, what it is divided by: sums over the whole global batch, never zero
 Metrics = dict[str, Array]
 
+ABILITIES = {  # what suites and commands may ask of a system beyond drawing prompts, and how that is said
+  "codes": "makes codes of images, and images of codes",
+  "chunks": "paints chunk by chunk",
+  "turns": "answers conversations",
+}
 NOTHING = 1e-6  # divides a term that nothing in the batch has a weight for
 
 
@@ -88,6 +94,7 @@ class System(ABC):
   terms: ClassVar[tuple[str, ...]]  # of the loss, each with a weight
   modifiers: ClassVar[tuple[str, ...]] = ()  # other names that a stage's weights may have
   identity: ClassVar[tuple[str, ...]]  # settings, dotted, or groups of them, that say what the parameters mean
+  abilities: ClassVar[frozenset[str]] = frozenset()  # of ABILITIES
   encoder: ClassVar[str] = ""  # the part that makes codes of images; none: codes cannot be stored
 
   def __init__(
@@ -158,12 +165,12 @@ class System(ABC):
     """FLOPs that an update on a batch of a bucket needs, whatever a program does."""
     return 0.0
 
-  def generator(self, params: Params, text_tokenizer: TextTokenizer) -> Any:
+  def generator(self, params: Params, text_tokenizer: TextTokenizer) -> Draws | None:
     """What draws with parameters as stored; `load` gives it others. None if the system cannot draw."""
     return None
 
   def columns(
-    self, generator: Any, trained: Collection[str], prompts: Sequence[str], images: np.ndarray, seed: int
+    self, generator: Draws, trained: Collection[str], prompts: Sequence[str], images: np.ndarray, seed: int
   ) -> dict[str, Array]:
     """Images (n, H, W, 3) by name, of a sample sheet: what the parts that are trained can show of n examples."""
     return {}

@@ -13,8 +13,8 @@ from omniimage.data.scenes.captions import parse
 from omniimage.data.scenes.world import Scene, render
 from omniimage.evaluation.held_out import open_split
 from omniimage.evaluation.sheets import to_uint8
+from omniimage.sampling.drawing import Drawing, Draws
 from omniimage.sampling.events import Image
-from omniimage.sampling.generate import Drawing
 from omniimage.settings import Settings, from_config
 from omniimage.streams import Stream
 from tests import small
@@ -28,16 +28,22 @@ def settings(tasks: tuple[str, ...] = ("text_to_image",), **sampling) -> Setting
   return dataclasses.replace(s, sampling=dataclasses.replace(s.sampling, **sampling))
 
 
-class FakeGenerator:
+class FakeGenerator(Draws):
   """Paints `painted(scene)` of the scene a prompt asks for, and always renders the scene itself."""
+
+  plans = True
 
   def __init__(self, s: Settings, painted: Callable[[Scene], Scene] = lambda scene: scene):
     self.omni, self.text_tokenizer = small.omni(s), small.text_tokenizer()
+    self.settings, self.vocabulary = s, self.omni.vocabulary
     self._painted, self.calls, self.repainted = painted, [], []
+
+  def load(self, params):
+    pass
 
   def __call__(self, prompts: list[str], seed: int = 0) -> Drawing:
     self.calls.append((len(prompts), seed))
-    data = self.omni.settings.data
+    data = self.settings.data
     asked = [parse(prompt, data.source.grid) for prompt in prompts]
     images, rendering = (
       np.stack([render(scene, data.image_size) for scene in some]) / 127.5 - 1
@@ -51,7 +57,7 @@ class FakeGenerator:
 
   def encode(self, images: np.ndarray) -> np.ndarray:
     """Codes that tell pictures apart: the mean brightness of each token's pixels."""
-    n, size = len(images), self.omni.settings.buckets[0]
+    n, size = len(images), self.settings.buckets[0]
     side = size.pixels_per_token
     return images.reshape(n, size.rows, side, size.columns, side, 3).mean((2, 4, 5)).astype(np.int32)
 

@@ -267,17 +267,18 @@ def test_all_suites_of_a_real_model_make_one_report(tmp_path):
 
 
 def test_suites_are_those_that_fit_the_run():
+  of_emoji, of_scenes = (small.system(small.settings(**own)) for own in ({"data.source": {"name": "emoji"}}, {}))
   emoji, scenes = (
-    open_source(s.data, "test", s.buckets, small.text_tokenizer(), small.omni(s).vocabulary)
-    for s in (small.settings(**{"data.source": {"name": "emoji"}}), small.settings())
+    (open_source(s.settings.data, "test", s.settings.buckets, small.text_tokenizer(), s.vocabulary), s)
+    for s in (of_emoji, of_scenes)
   )
-  assert suites_of("all", emoji, "emoji") == ("reconstruction", "seams")
-  assert suites_of("all", scenes, "scenes") == ("binding", "reconstruction", "seams")
-  assert suites_of("binding", scenes, "scenes") == ("binding",)
+  assert suites_of("all", *emoji) == ("reconstruction", "seams")
+  assert suites_of("all", *scenes) == ("binding", "reconstruction", "seams")
+  assert suites_of("binding", *scenes) == ("binding",)
   with pytest.raises(UserError, match="this run has learnt emoji"):
-    suites_of("binding", emoji, "emoji")
+    suites_of("binding", *emoji)
   with pytest.raises(UserError, match=r"no suite 'fid'; give one of binding, caption, .*, seams, or all"):
-    suites_of("fid", emoji, "emoji")
+    suites_of("fid", *emoji)
 
 
 @pytest.mark.parametrize(

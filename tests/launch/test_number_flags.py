@@ -39,7 +39,7 @@ def _begin(**given):
 
 
 WORK = {  # of the commands: the first thing that would take long, or need a trained run
-  "omniimage.workdir.load_run": lambda workdir: RUN,
+  "omniimage.systems.load_run": lambda workdir: RUN,
   "omniimage.systems.open_generator": lambda system, *_: (
     lambda prompts, seed, **_: _begin(settings=system.settings, images=len(prompts), seed=seed)
   ),

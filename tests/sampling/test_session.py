@@ -182,7 +182,7 @@ def test_images_that_were_said_stand_in_the_conversation_as_their_codes(guidance
   @jax.jit
   def draw(params, prompts, lengths, keys):
     written, _ = prefill(generator.omni, params, prompts, lengths, 4)
-    sampling = generator._sampling({"guidance": guidance})
+    sampling = generator.sampling({"guidance": guidance})
     return sample_tokens(generator.omni, params, written, prompts.shape[1], jnp.arange(4), keys, sampling, True)[1]
 
   forms = [tokens(turns)] if guidance == 1 else [tokens(turns), tokens(turns[1:2])]

@@ -6,7 +6,8 @@ import functools
 import jax
 import numpy as np
 
-from omniimage.sampling.generate import draw_prompts, reconstruct
+from omniimage.sampling.generate import draw_prompts
+from omniimage.sampling.tokens import reconstruct
 from omniimage.training.optimizer import make_optimizer
 from omniimage.training.state import TrainState, enter_stage, fresh_state, leave_stage
 from omniimage.training.step import make_train_step

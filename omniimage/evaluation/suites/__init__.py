@@ -11,6 +11,7 @@ from omniimage.evaluation.suites.reconstruction import ReconstructionSuite
 from omniimage.evaluation.suites.seams import SeamsSuite
 from omniimage.evaluation.suites.sketch import SketchSuite
 from omniimage.evaluation.suites.suite import Suite
+from omniimage.systems.system import ABILITIES, System
 
 SUITES: dict[str, Suite] = {
   "binding": BindingSuite(),
@@ -24,14 +25,15 @@ SUITES: dict[str, Suite] = {
 }
 
 
-def suites_of(name: str, source: Source, learnt: str) -> tuple[str, ...]:
+def suites_of(name: str, source: Source, system: System) -> tuple[str, ...]:
   """The suites that a name stands for: itself, or "all" that fit the run. UserError if it fits nothing.
 
   Args:
     source: of the run, its test split.
-    learnt: the name of the source.
+    system: of the run, whose settings say what it has learnt.
   """
-  misfits = {suite: row.misfit(source, learnt) for suite, row in SUITES.items()}
+  learnt = system.settings.data.source.name
+  misfits = {suite: _lacks(row, system) or row.misfit(source, learnt) for suite, row in SUITES.items()}
   fitting = tuple(suite for suite, why in misfits.items() if not why)
   if name == "all":
     return fitting
@@ -41,3 +43,10 @@ def suites_of(name: str, source: Source, learnt: str) -> tuple[str, ...]:
     instead = " or ".join(f"--suite={suite}" for suite in fitting)
     raise UserError(f"{name} {misfits[name]}; evaluate {instead}")
   return (name,)
+
+
+def _lacks(suite: Suite, system: System) -> str:
+  """Why a suite cannot measure any run of a system; empty if it can."""
+  if not suite.needs or suite.needs in system.abilities:
+    return ""
+  return f"needs a system that {ABILITIES[suite.needs]}, as {system.settings.system} does not"

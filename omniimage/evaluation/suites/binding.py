@@ -5,6 +5,9 @@ The scenes' exact grader reads four pictures of every prompt, so that an error c
     tokens          painted by the diffusion decoder    rendered by the tokenizer
     sampled         painted                             rendering
     of the truth    true_tokens                         reconstruction
+
+Of other systems tokens are whatever they plan a picture as, latents or an embedding, and painted is the picture they
+give; what they do not have is left out.
 """
 
 import dataclasses
@@ -22,7 +25,7 @@ from omniimage.data.tasks import Grader
 from omniimage.evaluation.held_out import conversations, drawn, graded_by, in_batches, prompt_and_target, ungraded
 from omniimage.evaluation.markup import Marked, table
 from omniimage.evaluation.suites.suite import KINDS, Pictures, Result, Suite, counted, percent
-from omniimage.sampling.generate import Generator
+from omniimage.sampling.drawing import Draws
 
 NAME = "binding"  # as the task's grader calls it
 
@@ -52,7 +55,7 @@ class Answer:
 @dataclasses.dataclass(frozen=True, eq=False)
 class Binding:
   """Answers to every prompt. `answers` has them by kind: "painted", "rendering", "true_tokens", "reconstruction"; the
-  tokenizer's are left out where it reads images too small to be graded."""
+  tokenizer's are left out where it reads images too small to be graded, and what the system does not have."""
 
   scenes: tuple[Scene, ...]
   captions: tuple[str, ...]
@@ -81,7 +84,7 @@ class BindingSuite(Suite):
   def misfit(self, source: Source, learnt: str) -> str:
     return "" if graded_by(source, NAME) else ungraded(learnt)
 
-  def run(self, generator: Generator, number: int, seed: int, batch: int, earlier: Mapping[str, Result]) -> Binding:
+  def run(self, generator: Draws, number: int, seed: int, batch: int, earlier: Mapping[str, Result]) -> Binding:
     return binding(generator, number, seed, batch)
 
   def section(self, figures: Mapping) -> str:
@@ -118,7 +121,7 @@ def _by_kind(figures: Mapping) -> dict[str, Mapping]:
   return {"painted": figures, **{kind: figures[kind] for kind in KINDS if kind in figures}}
 
 
-def binding(generator: Generator, prompts: int, seed: int, batch: int = 64) -> Binding:
+def binding(generator: Draws, prompts: int, seed: int, batch: int = 64) -> Binding:
   """Draws and grades the first `prompts` different scenes of the test split, fewer if it has fewer. UserError if the
   source has no task that is graded so."""
   task, found = conversations(generator, NAME, prompts, seed)
@@ -127,16 +130,14 @@ def binding(generator: Generator, prompts: int, seed: int, batch: int = 64) -> B
   captions, images = zip(*(prompt_and_target(task, turns) for turns in found))
   images = np.stack(images)
 
-  codes = in_batches(lambda indices, _: generator.encode(images[indices]), np.zeros(len(asked)), batch)
   sampled = drawn(generator, captions, seed, batch)
-  true = drawn(generator, captions, seed, batch, codes)
-  pictures = {
-    "painted": sampled.images,
-    "rendering": sampled.rendering,
-    "true_tokens": true.images,
-    "reconstruction": true.rendering,
-  }
-  gradable = {kind: shown for kind, shown in pictures.items() if shown.shape[1] >= grader.least_pixels}
+  pictures = {"painted": sampled.images, "rendering": sampled.rendering}
+  if generator.plans:
+    codes = in_batches(lambda indices, _: generator.encode(images[indices]), np.zeros(len(asked)), batch)
+    true = drawn(generator, captions, seed, batch, codes)
+    pictures |= {"true_tokens": true.images, "reconstruction": true.rendering}
+  there = {kind: shown for kind, shown in pictures.items() if shown is not None}
+  gradable = {kind: shown for kind, shown in there.items() if shown.shape[1] >= grader.least_pixels}
   answers = {kind: answered(grader, asked, shown) for kind, shown in gradable.items()}
   return Binding(asked, captions, images, answers)
 

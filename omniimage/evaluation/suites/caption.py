@@ -48,6 +48,8 @@ class Captions:
 
 
 class CaptionSuite(Suite):
+  needs = "turns"
+
   def misfit(self, source: Source, learnt: str) -> str:
     return "" if graded_by(source, NAME) else ungraded(learnt)
 

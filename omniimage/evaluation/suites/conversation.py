@@ -57,6 +57,8 @@ class Conversations:
 
 
 class ConversationSuite(Suite):
+  needs = "turns"
+
   def misfit(self, source: Source, learnt: str) -> str:
     return "" if graded_by(source, NAME) else ungraded(learnt)
 

@@ -51,6 +51,8 @@ class Edits:
 
 
 class EditsSuite(Suite):
+  needs = "turns"
+
   def misfit(self, source: Source, learnt: str) -> str:
     return "" if graded_by(source, NAME) else ungraded(learnt)
 

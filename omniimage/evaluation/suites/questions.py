@@ -47,6 +47,8 @@ class Answers:
 
 
 class QuestionsSuite(Suite):
+  needs = "turns"
+
   def misfit(self, source: Source, learnt: str) -> str:
     return "" if graded_by(source, NAME) else ungraded(learnt)
 

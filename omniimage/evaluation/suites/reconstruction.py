@@ -43,6 +43,7 @@ class Reconstruction:
 
 
 class ReconstructionSuite(Suite):
+  needs = "codes"
   samples = False
   behind: ClassVar = ("binding",)
 

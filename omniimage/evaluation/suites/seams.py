@@ -12,7 +12,7 @@ from omniimage.evaluation.markup import table
 from omniimage.evaluation.sheets import to_uint8
 from omniimage.evaluation.suites.binding import Binding
 from omniimage.evaluation.suites.suite import KINDS, Pictures, Result, Suite, counted
-from omniimage.sampling.generate import Generator
+from omniimage.sampling.drawing import Draws
 from omniimage.settings import Settings
 
 # Axes: n images, H and W pixels.
@@ -53,14 +53,15 @@ class Seams:
 
 
 class SeamsSuite(Suite):
+  needs = "chunks"
   behind: ClassVar = ("binding",)
 
   def misfit(self, source: Source, learnt: str) -> str:
     return "" if draws_from_words(source) else undrawn(learnt)
 
-  def run(self, generator: Generator, number: int, seed: int, batch: int, earlier: Mapping[str, Result]) -> Seams:
+  def run(self, generator: Draws, number: int, seed: int, batch: int, earlier: Mapping[str, Result]) -> Seams:
     if "binding" in earlier:
-      return seams_of(earlier["binding"], generator.omni.settings)
+      return seams_of(earlier["binding"], generator.settings)
     return seams(generator, number, seed, batch)
 
   def section(self, figures: Mapping) -> str:
@@ -92,9 +93,9 @@ def seams_of(drawn: Binding, settings: Settings) -> Seams:
   return Seams(examples, painted, None, settings.decoder.patch_size, settings.sampling.chunk_rows)
 
 
-def seams(generator: Generator, prompts: int, seed: int, batch: int = 64) -> Seams:
+def seams(generator: Draws, prompts: int, seed: int, batch: int = 64) -> Seams:
   """Draws the first `prompts` of the test split. A canvas of one chunk has no seams, and is not drawn."""
-  examples, settings = held_out(generator, prompts, seed), generator.omni.settings
+  examples, settings = held_out(generator, prompts, seed), generator.settings
   patch_size, chunk_rows = settings.decoder.patch_size, settings.sampling.chunk_rows
   if chunk_count(settings.buckets[0].pixels[0], patch_size, chunk_rows) == 1:
     return Seams(examples, None, None, patch_size, chunk_rows)

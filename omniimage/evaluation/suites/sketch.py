@@ -30,6 +30,7 @@ class Sketches(Binding):
 
 class SketchSuite(BindingSuite):
   name: ClassVar = NAME
+  needs = "turns"
 
   def misfit(self, source: Source, learnt: str) -> str:
     return "" if graded_by(source, NAME) else ungraded(learnt)

@@ -9,7 +9,7 @@ import numpy as np
 
 from omniimage.data.sources.source import Source
 from omniimage.evaluation.markup import Picture
-from omniimage.sampling.generate import Generator
+from omniimage.sampling.drawing import Draws
 
 # The kinds of pictures, in the words of the page: titles of columns.
 KINDS = {
@@ -50,6 +50,7 @@ class Result(Protocol):
 class Suite(ABC):
   """A row of the table. What it says of figures it says of those of earlier reports too, which may hold less."""
 
+  needs: ClassVar[str] = ""  # what the system must be able to, of `omniimage.systems.system.ABILITIES`; "": draw
   samples: ClassVar[bool] = True  # whether its figures depend on `settings.sampling`
   behind: ClassVar[tuple[str, ...]] = ()  # suites that show its pictures, or better ones, where they ran as well
 
@@ -63,7 +64,7 @@ class Suite(ABC):
     return ""
 
   @abstractmethod
-  def run(self, generator: Generator, number: int, seed: int, batch: int, earlier: Mapping[str, Result]) -> Result:
+  def run(self, generator: Draws, number: int, seed: int, batch: int, earlier: Mapping[str, Result]) -> Result:
     """Measures `number` held-out prompts or images, fewer if there are fewer, in batches of at most `batch`.
 
     Args:

@@ -10,13 +10,13 @@ class Quantized(NamedTuple):
 
   Attributes:
     features: (..., Z) float32, through which the gradient of what is made of them reaches the encoder.
-    codes: (...) int32.
+    codes: (...) int32; None where features are not of a codebook.
     auxiliary: (...) float32, a loss of each code beside what its features are used for, such as the commitment of
       VQ-VAE; None where there is none, and then nothing is to be added.
   """
 
   features: Array
-  codes: Array
+  codes: Array | None
   auxiliary: Array | None
 
 

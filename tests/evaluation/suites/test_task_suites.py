@@ -30,6 +30,7 @@ from tests.evaluation.fakes import FakeGenerator, FakePartner, finished, setting
 EVERY = tuple(TASKS)
 OWN = ("caption", "questions", "edits", "sketch", "conversation")
 PROMPTS = 24
+SCENES = small.system(small.settings())
 
 
 def partner(tasks=EVERY, spoiled=lambda answer: answer, records=6 * PROMPTS + 60) -> FakePartner:
@@ -154,11 +155,11 @@ def source_of(tasks):
 
 def test_which_suites_fit_depends_on_the_tasks():
   everything = ("binding", *OWN, "reconstruction", "seams")
-  assert suites_of("all", source_of(EVERY), "scenes") == everything == tuple(SUITES)
-  assert suites_of("all", source_of(("text_to_image",)), "scenes") == ("binding", "reconstruction", "seams")
-  assert suites_of("all", source_of(("caption", "edit")), "scenes") == ("caption", "edits", "reconstruction")
+  assert suites_of("all", source_of(EVERY), SCENES) == everything == tuple(SUITES)
+  assert suites_of("all", source_of(("text_to_image",)), SCENES) == ("binding", "reconstruction", "seams")
+  assert suites_of("all", source_of(("caption", "edit")), SCENES) == ("caption", "edits", "reconstruction")
   with pytest.raises(UserError, match=r"^sketch grades answers that no task .*scenes; evaluate --suite=caption or "):
-    suites_of("sketch", source_of(("caption",)), "scenes")
+    suites_of("sketch", source_of(("caption",)), SCENES)
 
 
 @pytest.mark.parametrize("measure", [captions, answers, edits, sketches, converse])

@@ -1,0 +1,132 @@
+"""Drawing by one diffusion over the whole canvas: from noise by Euler steps, guided by the text.
+
+Axes: B prompts, K guidance branches, S text tokens, H × W pixels, h × w the places of the canvas, Z numbers of a place,
+N patches of the canvas, C numbers of a patch.
+"""
+
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from omniimage.data.text import TextTokenizer
+from omniimage.models.canvas import LatentDiffusion, Params, PixelDiffusion
+from omniimage.models.flow import euler_step
+from omniimage.sampling.drawing import Drawing, Draws, row_keys
+from omniimage.sampling.kernels import compiled
+from omniimage.sampling.prompts import pad, read_prompt, to_float
+from omniimage.settings import SamplingSettings, Settings
+from omniimage.size import Size
+from omniimage.streams import Stream, fold
+from omniimage.vocabulary import Vocabulary
+
+
+def denoise(predict: Callable[[Array, Array], Array], noise: Array, steps: int) -> Array:
+  """From noise at t = 0 to the clean end of the path; `predict` gives x̂ of x_t and t, a scalar."""
+
+  def step(x, i):
+    return euler_step(predict(x, i / steps), x, i, steps), None
+
+  return jax.lax.scan(step, noise, jnp.arange(steps))[0]
+
+
+def guided(branches: list[float], predicted: Array) -> Array:
+  """Σ coefficient · x̂ over the guidance branches, (K·B, …) → (B, …)."""
+  return sum(coefficient * part for coefficient, part in zip(branches, jnp.split(predicted, len(branches))))
+
+
+def text_branches(guidance: float) -> list[tuple[bool, float]]:
+  """(keep text, coefficient) of each forward pass: x̂(∅) + guidance·(x̂(text) − x̂(∅)) (Ho & Salimans 2022)."""
+  return [branch for branch in ((True, guidance), (False, 1 - guidance)) if branch[1] != 0]
+
+
+def repeated(times: int, *arrays: Array) -> list[Array]:
+  """Each (B, …) so many times one after the other."""
+  return [jnp.tile(x, (times,) + (1,) * (x.ndim - 1)) for x in arrays]
+
+
+def noise_of(keys: Array, *shape: int) -> Array:
+  """(B, *shape), each row from its own key."""
+  return jax.vmap(lambda key: jax.random.normal(fold(key, Stream.CHUNKS, 0), shape, jnp.float32))(keys)
+
+
+def draw_canvas(
+  model: PixelDiffusion,
+  params: Params,
+  tokens_BS: Array,
+  there_BS: Array,
+  keys: Array,
+  *,
+  size: Size,
+  sampling: SamplingSettings,
+) -> Drawing:
+  """Texts → drawing, its canvas as the plan if that is not pixels. Pure; `params` unstacked."""
+  B, passes = len(keys), text_branches(sampling.text_guidance)
+  keep, coefficients = zip(*passes)
+  text, there = repeated(len(passes), model.read(params, tokens_BS, there_BS), there_BS)
+  memory = model.remember(params, text, there, jnp.repeat(jnp.asarray(keep), B))
+  kept = model.keep(params, memory)
+  rows, columns = size.patches(model.settings.decoder.patch_size)
+
+  def predict(x_BNC, t):
+    (noisy,) = repeated(len(passes), x_BNC)
+    predicted = model.predict(params, noisy, columns, jnp.full((len(noisy),), t), memory, kept)
+    return guided(coefficients, predicted)
+
+  patches = denoise(predict, noise_of(keys, rows * columns, model.denoiser.channels), sampling.diffusion_steps)
+  return finished(model, params, model.unpatchify(patches, columns))
+
+
+def finished(model: PixelDiffusion, params: Params, canvas_BhwZ: Array) -> Drawing:
+  """The drawing that a canvas is."""
+  images = jnp.clip(model.decode(params, canvas_BhwZ), -1, 1)
+  return Drawing(canvas_BhwZ if isinstance(model, LatentDiffusion) else None, None, images)
+
+
+def text_tokens(
+  prompts: list[str], settings: Settings, text_tokenizer: TextTokenizer, vocabulary: Vocabulary
+) -> tuple[np.ndarray, np.ndarray]:
+  """What is read of prompts, the last `decoder.text_length` tokens of each: ids (B, S), at the end of the window as in
+  training, and which of them exist. UserError where a prompt is empty or too long."""
+  read = [read_prompt(prompt, settings, text_tokenizer)[-settings.decoder.text_length :] for prompt in prompts]
+  tokens, lengths = pad(read, vocabulary)
+  spare = tokens.shape[1] - lengths
+  moved = np.stack([np.roll(row, places) for row, places in zip(tokens, spare)])
+  return moved, np.arange(tokens.shape[1]) >= spare[:, None]
+
+
+class CanvasDrawer(Draws):
+  """Draws prompts by a diffusion over the whole canvas. Compiles once for each number of prompts and bucket of
+  lengths."""
+
+  def __init__(self, model: PixelDiffusion, params: Params, text_tokenizer: TextTokenizer):
+    """`params` as stored (stacked); of `model` the layers are not scanned."""
+    self.model, self.settings, self.text_tokenizer = model, model.settings, text_tokenizer
+    self.vocabulary, self.plans = model.vocabulary, isinstance(model, LatentDiffusion)
+    self.load(params)
+    draw = functools.partial(draw_canvas, model, size=self.settings.buckets[0])
+    self._draw = compiled(draw, static_argnames="sampling")
+    self._encode = compiled(model.encode)
+    self._finish = compiled(functools.partial(finished, model))
+
+  def load(self, params: Params):
+    self.params = jax.jit(self.model.view)(params)
+
+  def __call__(self, prompts: list[str], seed: int = 0, **changes) -> Drawing:
+    sampling, texts = self.sampling(changes), text_tokens(prompts, self.settings, self.text_tokenizer, self.vocabulary)
+    return self._draw(self.params, *texts, row_keys(seed, len(prompts)), sampling=sampling)
+
+  def encode(self, images: Array) -> Array:
+    """Latents (B, h, w, Z) of images (B, H, W, 3), uint8 or float in [-1, 1]."""
+    return self._encode(self.params, to_float(images))
+
+  def repaint(self, prompts: list[str], codes: Array, seed: int = 0, **changes) -> Drawing:
+    """Latents, decoded: the prompts then say nothing."""
+    return self._finish(self.params, codes)
+
+  def reconstruct(self, images: Array) -> Array:
+    """Images through the autoencoder and back."""
+    return self.repaint([], self.encode(images)).images
