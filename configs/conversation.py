@@ -28,7 +28,7 @@ def get_config(variant: str = "demo") -> ConfigDict:
   config.data.sequence_length = 288  # tokens a row: a conversation of four pictures, or two to four of another task
   config.data.images_per_row = 5
 
-  # Of the demo's width and half as deep again: twice the examples teach more than a wider model, in the same time.
+  # Of the demo's width and half as deep again. Wider ones see fewer examples in the same time.
   config.prior.depth = 6
   config.prior.mlp_width = 384
   config.decoder.chunk_rows = (2,)  # three stripes of 16 pixels, a row of cells each
