@@ -42,10 +42,15 @@ def main(argv: list[str]):
   from omniimage.serving.limits import Limits
   from omniimage.serving.listening import bound, serve, warning
   from omniimage.serving.studio import Studio
-  from omniimage.workdir import load_run
+  from omniimage.settings import require
+  from omniimage.systems import load_run, system_named
 
   socket = bound(HOST.value, PORT.value)  # nor should an address that is taken
   run = load_run(WORKDIR.value)
+  require(
+    "turns" in system_named(run.settings.system).abilities,
+    f"a run of config.system={run.settings.system!r} answers no conversations; draw with python -m launch.sample",
+  )
   studio = Studio.open(run, sampling_flags.overridden(run.settings), BATCH.value)
   if told := warning(socket, token):
     print(f"warning: {told}", file=sys.stderr)
