@@ -103,6 +103,16 @@ def get_config(variant: str = "demo") -> ConfigDict:
 
 def shrink(config: ConfigDict):
   """A model of 650 thousand parameters: two minutes on two cores, not quality."""
+  narrow(config)
+  for name, steps in (("tokenizer", 2500), ("prior", 1500), ("decoder", 1500), ("joint", 20)):
+    row = config.stages[name]
+    row.steps, row.warmup_steps, row.rows = steps, 5, 8
+  config.stages.tokenizer.rates.tokenizer = 4e-3
+  config.stages.decoder.rates.decoder = 2e-3
+
+
+def narrow(config: ConfigDict):
+  """Parts at the size of a toy, of which no sheets are drawn."""
   for part in (config.tokenizer, config.prior, config.decoder):
     part.width, part.heads, part.mlp_width = 64, 2, 128
   config.prior.kv_heads = config.decoder.kv_heads = 1
@@ -110,8 +120,3 @@ def shrink(config: ConfigDict):
   config.tokenizer.encoder_depth = config.tokenizer.decoder_depth = 1
   config.sampling.diffusion_steps = 8
   config.run.sample_every = 0
-  for name, steps in (("tokenizer", 2500), ("prior", 1500), ("decoder", 1500), ("joint", 20)):
-    row = config.stages[name]
-    row.steps, row.warmup_steps, row.rows = steps, 5, 8
-  config.stages.tokenizer.rates.tokenizer = 4e-3
-  config.stages.decoder.rates.decoder = 2e-3

@@ -117,13 +117,7 @@ def shrink(config: ConfigDict):
   config.data.image_size = 16
   config.data.sequence_length = 64
   config.decoder.text_length = 24
-  for part in (config.tokenizer, config.prior, config.decoder):
-    part.width, part.heads, part.mlp_width = 64, 2, 128
-  config.prior.kv_heads = config.decoder.kv_heads = 1
-  config.prior.depth = config.decoder.depth = 2
-  config.tokenizer.encoder_depth = config.tokenizer.decoder_depth = 1
-  config.sampling.diffusion_steps = 8
-  config.run.sample_every = 0
+  scenes.narrow(config)
   for row in config.stages.values():
     row.rows, row.warmup_steps = 8, 5
 

@@ -17,7 +17,7 @@ from omniimage.data.conversation import ImageTurn, TextTurn, Turn
 from omniimage.data.formats.captions import clean
 from omniimage.errors import UserError
 from omniimage.sampling.chat import Chat
-from omniimage.sampling.events import Image, Text, TextEnd
+from omniimage.sampling.events import Image, Text, TextEnd, to_uint8
 from omniimage.sampling.generate import Generator
 from omniimage.sampling.pictures import read_picture
 from omniimage.sampling.prompts import ConversationFull, check_text
@@ -170,7 +170,7 @@ class Talk:
           unfinished = ""
           self._keep(exchange, text)
         case Image():
-          pixels = np.round((event.pixels.clip(-1, 1) + 1) * 127.5).astype(np.uint8)
+          pixels = to_uint8(event.pixels)
           shown = Shown(self._folder.add_pixels(pixels), event.codes.astype(np.int32))
           self._display.picture(pixels, self._folder.path / shown.file)
           self._keep(exchange, shown)

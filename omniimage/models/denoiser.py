@@ -49,7 +49,7 @@ class Denoiser(nn.Module):
     seen = jnp.concatenate([there_BS & keep_text[:, None], jnp.ones((text.shape[0], 1), bool)], axis=1)
     return Memory(None, jnp.concatenate([text, null], axis=1), seen.astype(jnp.int32))
 
-  def __call__(self, patches_BNC: Array, columns: int, t: Array, memory: Memory, kept=None, beside_time=None) -> Array:
+  def __call__(self, patches_BNC: Array, columns: int, t: Array, memory: Memory, kept=None) -> Array:
     """x̂ (B, N, C) float32 of noisy patches.
 
     Args:
@@ -57,11 +57,9 @@ class Denoiser(nn.Module):
       t: (B,) times, 0 noise and 1 clean.
       memory: of `remember`.
       kept: of `memory_caches`, in sampling, where the layers are unstacked.
-      beside_time: (B, D), added to what is made of the times; None: nothing.
     """
     s, (B, N, _) = self.settings, patches_BNC.shape
     time = self.time(t[:, None])
-    time = time if beside_time is None else time + beside_time[:, None]
     modulation = self.modulation(time).reshape(B, 1, 6, s.width)
     rotations = self._rotations(N // columns, columns, memory)
     x_BND = self.patches(patches_BNC)

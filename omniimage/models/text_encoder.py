@@ -10,7 +10,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
 
-from omniimage.models.attention import AttentionMask, Full, Pattern
+from omniimage.models.attention import AttentionMask, Full
 from omniimage.models.execution import Execution, apply_layers, layer_stack
 from omniimage.models.layers import RMSNorm, rotary
 from omniimage.models.prior import PriorBlock, padded
@@ -28,17 +28,9 @@ class TextEncoder(nn.Module):
     s = self.settings
     embed = self.param("embed", nn.initializers.normal(1.0), (padded(self.text_size), s.width), jnp.float32)
     x_BSD = jnp.take(embed, jnp.where(there_BS, tokens_BS, 0), axis=0).astype(self.execution.dtype)
-    return transformed(s, self.execution, x_BSD, there_BS, Full())
-
-
-def transformed(
-  settings: PriorSettings, execution: Execution, x_BSD: Array, there_BS: Array, pattern: Pattern
-) -> Array:
-  """A stack of the prior's layers over a sequence, of which some places exist, and a norm: the caller's, which must be
-  compact."""
-  seen = there_BS.astype(jnp.int32)
-  positions = jnp.arange(x_BSD.shape[1], dtype=jnp.float32)[None, :, None]
-  layers = layer_stack(PriorBlock, settings.depth, execution, settings=settings)
-  cos_sin = rotary(positions, settings.head_width, settings.rope_theta, settings.rope_scaling)
-  (x_BSD, _), _ = apply_layers(layers, (x_BSD, jnp.int32(0)), cos_sin, AttentionMask(pattern, seen, seen))
-  return RMSNorm(*settings.norm, name="norm")(x_BSD)
+    seen = there_BS.astype(jnp.int32)
+    positions = jnp.arange(x_BSD.shape[1], dtype=jnp.float32)[None, :, None]
+    layers = layer_stack(PriorBlock, s.depth, self.execution, settings=s)
+    cos_sin = rotary(positions, s.head_width, s.rope_theta, s.rope_scaling)
+    (x_BSD, _), _ = apply_layers(layers, (x_BSD, jnp.int32(0)), cos_sin, AttentionMask(Full(), seen, seen))
+    return RMSNorm(*s.norm, name="norm")(x_BSD)

@@ -90,7 +90,7 @@ def append(omni: Omni, params: Params, written: Written, token: Array, index: Ar
 
 def sample_tokens(
   omni: Omni,
-  params: Params,
+  params: Params | Callable[[], Params],
   written: Written,
   start: int,
   numbers: Array,
@@ -103,7 +103,7 @@ def sample_tokens(
   is the one drawn whole.
 
   Args:
-    params: unstacked.
+    params: unstacked, or as `arranged` gives them.
     written: of `prefill`. With guidance ≠ 1 it has 2B rows: the prompts, then the same without their text.
     start: cache place of the first token behind the prompt, P.
     numbers: (n,) of the tokens, counted from 0 behind the prompt.
@@ -113,23 +113,7 @@ def sample_tokens(
   Returns:
     The sequences, and (B, n) int32; after a row's `<eos>`, padding.
   """
-
   given = arranged(params, written.hidden.shape[0])
-  return draw_tokens(omni, given, written, start, numbers, keys, sampling, codes_only, stream)
-
-
-def draw_tokens(
-  omni: Omni,
-  given: Callable[[], Params],
-  written: Written,
-  start: int,
-  numbers: Array,
-  keys: Array,
-  sampling: SamplingSettings,
-  codes_only: bool = False,
-  stream: Stream = Stream.TOKENS,
-) -> tuple[Written, Array]:
-  """As `sample_tokens`, of parameters that are `arranged`."""
 
   def step(written, number):
     fresh = jax.vmap(lambda key: fold(key, stream, number))(keys)

@@ -16,6 +16,7 @@ from omniimage.data.text import TextTokenizer
 from omniimage.models.canvas import LatentDiffusion, Params, PixelDiffusion
 from omniimage.models.flow import euler_step
 from omniimage.sampling.drawing import Drawing, Draws, row_keys
+from omniimage.sampling.guidance import guided, repeated
 from omniimage.sampling.kernels import compiled
 from omniimage.sampling.prompts import pad, read_prompt, to_float
 from omniimage.settings import SamplingSettings, Settings
@@ -33,19 +34,9 @@ def denoise(predict: Callable[[Array, Array], Array], noise: Array, steps: int) 
   return jax.lax.scan(step, noise, jnp.arange(steps))[0]
 
 
-def guided(branches: list[float], predicted: Array) -> Array:
-  """Σ coefficient · x̂ over the guidance branches, (K·B, …) → (B, …)."""
-  return sum(coefficient * part for coefficient, part in zip(branches, jnp.split(predicted, len(branches))))
-
-
 def text_branches(guidance: float) -> list[tuple[bool, float]]:
   """(keep text, coefficient) of each forward pass: x̂(∅) + guidance·(x̂(text) − x̂(∅)) (Ho & Salimans 2022)."""
   return [branch for branch in ((True, guidance), (False, 1 - guidance)) if branch[1] != 0]
-
-
-def repeated(times: int, *arrays: Array) -> list[Array]:
-  """Each (B, …) so many times one after the other."""
-  return [jnp.tile(x, (times,) + (1,) * (x.ndim - 1)) for x in arrays]
 
 
 def noise_of(keys: Array, *shape: int) -> Array:

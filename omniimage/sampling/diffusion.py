@@ -15,6 +15,7 @@ from omniimage.models.diffusion_decoder import Memory
 from omniimage.models.flow import euler_step
 from omniimage.models.layers import unpatchify
 from omniimage.models.omni import Omni, Params
+from omniimage.sampling.guidance import guided, repeated
 from omniimage.settings import SamplingSettings
 from omniimage.streams import Stream, fold
 
@@ -82,7 +83,7 @@ def blank(
   B, passes = features.shape[0], branches(sampling)
   variables = {"params": params["decoder"]}
   keep_tokens, keep_text = (jnp.repeat(jnp.asarray([branch[i] for branch in passes]), B) for i in (0, 1))
-  conditions = (_repeated(x, len(passes)) for x in (features, text_states, text_mask))
+  conditions = repeated(len(passes), features, text_states, text_mask)
   memory = omni.decoder.apply(variables, *conditions, keep_tokens, keep_text, method="remember")
   layout = omni.layout(*features.shape[1:3], sampling.chunk_rows)
   return Canvas(memory, omni.decoder.apply(variables, memory, layout.columns, method="init_caches"), layout)
@@ -115,12 +116,12 @@ def paint_chunk(
     visible = (row_of_patch >= first_visible[chunk]) & (row_of_patch < (chunk + 1) * rows)
     visible = jnp.broadcast_to(visible.astype(jnp.int32), (K * B, len(row_of_patch)))
     mask = AttentionMask(Full(), jnp.ones((K * B, T), jnp.int32), visible)
+    (noisy,) = repeated(K, x)
     predicted, caches = omni.decoder.apply(
-      {"params": params["decoder"]}, _repeated(x, K), ((chunk * rows, rows),), jnp.full((K * B, rows), t),
+      {"params": params["decoder"]}, noisy, ((chunk * rows, rows),), jnp.full((K * B, rows), t),
       canvas.memory, mask, layout.columns, caches, chunk * T,
     )  # fmt: skip
-    guided = sum(branch[2] * part for branch, part in zip(passes, jnp.split(predicted, K)))
-    return guided, caches
+    return guided([branch[2] for branch in passes], predicted), caches
 
   def euler(carry, i):
     x, caches = carry
@@ -139,7 +140,3 @@ def text_conditions(omni: Omni, hidden: Array, tokens: Array, lengths: Array) ->
   exists = (jnp.arange(tokens.shape[1]) < lengths[:, None]).astype(jnp.int32)
   states, there = omni.text_states(hidden, tokens, exists, lengths[:, None] - 1)
   return states[:, 0], there[:, 0]
-
-
-def _repeated(x: Array, K: int) -> Array:
-  return jnp.tile(x, (K,) + (1,) * (x.ndim - 1))

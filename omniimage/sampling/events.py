@@ -67,6 +67,11 @@ class Image:
 Event = Text | TextEnd | Codes | Chunk | Image
 
 
+def to_uint8(pixels: np.ndarray) -> np.ndarray:
+  """Pixels in [-1, 1], as events have them, as uint8."""
+  return np.round((np.nan_to_num(pixels).clip(-1, 1) + 1) * 127.5).astype(np.uint8)
+
+
 def turns_of(events: Iterable[Event]) -> list[Turn]:
   """What an answer says and shows, the assistant's parts: texts that are not empty, and images in pixels."""
   turns = []
@@ -74,5 +79,5 @@ def turns_of(events: Iterable[Event]) -> list[Turn]:
     if isinstance(event, TextEnd) and event.text:
       turns.append(TextTurn(event.text, is_target=True))
     elif isinstance(event, Image):
-      turns.append(ImageTurn(np.round((event.pixels.clip(-1, 1) + 1) * 127.5).astype(np.uint8), is_target=True))
+      turns.append(ImageTurn(to_uint8(event.pixels), is_target=True))
   return turns

@@ -16,7 +16,7 @@ from omniimage.errors import UserError
 from omniimage.models.adapter import InputFeatures
 from omniimage.models.layers import patchify, unpatchify
 from omniimage.models.omni import Omni, Params
-from omniimage.sampling.autoregressive import draw_tokens, prefill
+from omniimage.sampling.autoregressive import prefill, sample_tokens
 from omniimage.sampling.context import Context, encode_images, place_codes, shown_features
 from omniimage.sampling.diffusion import paint, text_conditions
 from omniimage.sampling.drawing import Drawing, keys_of, row_keys
@@ -232,7 +232,7 @@ def write_prompts(
   def write(carry):
     first, ended, written, texts = carry
     numbers = first + jnp.arange(WORDS)
-    written, drawn = draw_tokens(omni, given, written, P, numbers, keys, sampling, stream=Stream.WORDS)
+    written, drawn = sample_tokens(omni, given, written, P, numbers, keys, sampling, stream=Stream.WORDS)
     ended |= jnp.any(drawn >= omni.vocabulary.text_size, axis=1)
     return first + WORDS, ended, written, jax.lax.dynamic_update_slice_in_dim(texts, drawn, first, axis=1)
 

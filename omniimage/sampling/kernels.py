@@ -16,8 +16,6 @@ from omniimage.models.omni import Params
 
 FEW = 4  # rows up to which float32 is faster as trained
 TWO_INPUT_AXES = "out"  # the matrix that joins the heads, (H, K, D); the others have one, their first
-
-
 CPU_OPTIONS = {"xla_cpu_enable_concurrency_optimized_scheduler": True}
 
 
@@ -26,8 +24,11 @@ def compiled(piece: Callable, **options) -> Callable:
   return jax.jit(piece, compiler_options=CPU_OPTIONS if _on_cpu() else None, **options)
 
 
-def arranged(params: Params, rows: int) -> Callable[[], Params]:
-  """What gives `params` inside a loop over tokens, each of so many rows; outside of it they are put in order, once."""
+def arranged(params: Params | Callable[[], Params], rows: int) -> Callable[[], Params]:
+  """What gives `params` inside a loop over tokens, each of so many rows; outside of it they are put in order, once: of
+  loops in loops, outside of all."""
+  if callable(params):
+    return params
   prior = params["prior"]
   if not _pays(prior, rows):
     return lambda: params

@@ -22,7 +22,7 @@ from omniimage.chat.folder import NUMBERED, Exchange, SessionFolder, Shown
 from omniimage.data.conversation import Turn
 from omniimage.data.text import as_text
 from omniimage.errors import UserError
-from omniimage.serving.pictures import as_base64, encoded, suffix_of, to_uint8
+from omniimage.serving.pictures import as_base64, encoded, suffix_of
 from omniimage.serving.refusals import Refused
 from omniimage.settings import Settings
 from omniimage.vocabulary import ASSISTANT, ROLES, USER
@@ -89,7 +89,7 @@ class History:
   def add_drawn(self, name: str, pixels: np.ndarray, codes: np.ndarray) -> str:
     """Keeps a picture (H,W,3) in [-1, 1] that the model has drawn, and for a while its codes (h,w)."""
     with self._opened(name, new=True) as folder:
-      file = folder.add_picture(encoded(to_uint8(pixels)), ".png")
+      file = folder.add_picture(encoded(pixels), ".png")
     self._codes[name, file] = codes.astype(np.int32)
     while len(self._codes) > REMEMBERED:
       self._codes.popitem(last=False)

@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from omniimage.data.images import BadImage, stored_size
+from omniimage.sampling.events import to_uint8
 from omniimage.serving.limits import Limits
 from omniimage.serving.refusals import Refused
 
@@ -46,11 +47,6 @@ def of_data_uri(uri: str, limits: Limits, field: str) -> bytes:
     raise Refused(f"{field} is not base64", field=field) from None
   check_picture(encoded, limits, field)
   return encoded
-
-
-def to_uint8(pixels: np.ndarray) -> np.ndarray:
-  """Pixels in [-1, 1] as uint8, as `omniimage.sampling.events.turns_of` has them."""
-  return np.round((np.nan_to_num(pixels).clip(-1, 1) + 1) * 127.5).astype(np.uint8)
 
 
 def encoded(pixels: np.ndarray, format: str = "png") -> bytes:
