@@ -31,6 +31,7 @@ def get_config(variant: str = "demo") -> ConfigDict:
   # Of the demo's width and half as deep again. Wider ones see fewer examples in the same time.
   config.prior.depth = 6
   config.prior.mlp_width = 384
+  config.prior.grid_embedding = True
   config.decoder.chunk_rows = (2,)  # three stripes of 16 pixels, a row of cells each
 
   config.stages.tokenizer.update(dict(steps=1500, rows=6))

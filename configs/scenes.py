@@ -54,6 +54,7 @@ def get_config(variant: str = "demo") -> ConfigDict:
   prior.rope_scaling = ()  # of the rotary frequencies, as in Llama 3; none
   prior.local_layers = ()  # as in Gemma 3; none
   prior.input_images = "codes"  # or features of the tokenizer's encoder in their place, or both
+  prior.grid_embedding = False  # rows and columns added to the embeddings of codes, for what tells where things are
   prior.text_rows = 0  # of the text table: what the vocabulary needs
   prior.init = ""  # or hf:FOLDER, an open language model to begin with; it sets what describes its layers
 

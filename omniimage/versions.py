@@ -87,6 +87,7 @@ CHANGES = (
     }
     | {"stages.*.source_weights": ()}
   ),
+  Change(settings={"prior.grid_embedding": False}),
 )
 FORMAT = len(CHANGES)
 

@@ -31,6 +31,7 @@ CONFIG, TOKENIZER = "config.json", "tokenizer.json"
 HEAD = "lm_head.weight"
 TABLES = {"embed/text": ("embed", 0), "head/text": ("head", 1)}  # whose axis is that of ids
 SPECIALS_SPREAD = 0.1  # of fresh rows of specials, as a share of that of the model's own
+OF_IMAGES = ("adapter/", "grid/")  # parameters that no language model has
 COMPUTED = ".rotary_emb.inv_freq"  # in files of old versions, follows from config.json
 DTYPES = ("float32", "bfloat16", "float16")
 
@@ -103,7 +104,7 @@ class LanguageModel:
     """The prior's parameters, where and as large as `fresh` ones, which are used up. One tensor of the files is in
     memory at a time, and of a stack of layers what this host's devices hold."""
     leaves = flatten_dict(fresh, sep="/")
-    found = {path: leaf for path, leaf in leaves.items() if path.startswith("adapter/")}  # no language model has it
+    found = {path: leaf for path, leaf in leaves.items() if path.startswith(OF_IMAGES)}
     for path, tensor in self.tensors(s).items():
       pieces = (tensor.read(self.files.read(tensor.name.format(i))) for i in layers_of(path, s.depth))
       if path in TABLES:

@@ -50,7 +50,8 @@ def complete(config: ConfigDict, begun: Callable[[], Settings | None] = lambda: 
   run = begun()
   if run is not None and run.prior.init == init:
     prior, vocabulary = dataclasses.asdict(run.prior), run.data.vocabulary
-    del prior["init"], prior["text_rows"], prior["input_images"]  # ours, not the model's
+    for ours in ("init", "text_rows", "input_images", "grid_embedding"):  # not the model's
+      del prior[ours]
   else:
     model = open_model(init)
     prior, vocabulary = model.settings(), str(model.tokenizer)

@@ -18,6 +18,7 @@ from jax import Array
 from omniimage.models.adapter import READ, Adapter, InputFeatures
 from omniimage.models.attention import Attention, AttentionMask, Cache, blank_cache
 from omniimage.models.execution import Execution, apply_layers, layer_stack
+from omniimage.models.grid_embedding import GridEmbedding
 from omniimage.models.layers import GatedMLP, RMSNorm, rotary
 from omniimage.models.remat import tag
 from omniimage.settings import PriorSettings
@@ -92,8 +93,11 @@ class Prior(nn.Module):
     self.embed = Tables((text, s.width), (image, s.width), nn.initializers.normal(scale))
     self.layers = layer_stack(PriorBlock, s.depth, self.execution, settings=s)
     self.norm = RMSNorm(*s.norm)
+    embedded = scale * (s.width**0.5 if s.gemma else 1.0)
     if s.input_images in READ:
-      self.adapter = Adapter(s.width, scale * (s.width**0.5 if s.gemma else 1.0), self.execution.dtype)
+      self.adapter = Adapter(s.width, embedded, self.execution.dtype)
+    if s.grid_embedding:
+      self.grid = GridEmbedding(s.width, embedded, self.execution.dtype)
     if not s.tied_head:
       self.head = Tables((s.width, text), (s.width, image), nn.initializers.lecun_normal())
 
@@ -127,6 +131,8 @@ class Prior(nn.Module):
     if features is not None:
       read_BLD = READ[self.settings.input_images](x_BLD, features.values.astype(dtype))
       x_BLD = jnp.where(features.there[..., None], read_BLD, x_BLD)
+    if self.settings.grid_embedding:
+      x_BLD = jnp.where(codes_BL[..., None] >= 0, x_BLD + self.grid(positions_BL3), x_BLD)
     first = (x_BLD, jnp.int32(0))
     (x_BLD, _), caches = apply_layers(self.layers, first, self._rotary(positions_BL3), mask, cache_index, caches=caches)
     return self.norm(x_BLD), caches

@@ -90,6 +90,7 @@ class PriorSettings(Ranged):
   # What stands for an image that the user shows: its codes, the features of the tokenizer's encoder before they are
   # quantized, or both, added. What the assistant draws stands there as codes.
   input_images: str
+  grid_embedding: bool  # row and column of a code are added to its embedding, beside the rotary positions
   # Rows of the text table at least, so that a larger vocabulary can take its place; 0: what is needed.
   text_rows: Annotated[int, Range(0, 2**22)]
   init: str  # what a run begins with: "hf:FOLDER", an open language model (docs/language_models.md); "": nothing

@@ -48,6 +48,7 @@ PRIOR_RULES: Rules = (
   (r"head/(text|image)", P("fsdp", "tensor")),  # (D, V) and (D, C)
   (r"adapter/hidden/kernel", P("fsdp", "tensor")),  # (E, D)
   (r"adapter/out/kernel", P("tensor", "fsdp")),  # (D, D)
+  (r"grid/out/kernel", P(None, "fsdp")),  # (2·PAIRS, D)
   *LAYER_RULES,
 )
 
@@ -66,7 +67,7 @@ OF_PRIOR = ("text", "image", "diffusion")  # whose conversations it reads
 class OmniSystem(System):
   parts: ClassVar = {
     "tokenizer": Part(TOKENIZER_RULES, ("pixel", "diffusion")),
-    "prior": Part(PRIOR_RULES, OF_PRIOR, ("prior.input_images",)),
+    "prior": Part(PRIOR_RULES, OF_PRIOR, ("prior.input_images", "prior.grid_embedding")),
     "decoder": Part(DECODER_RULES, ("diffusion",), ("decoder.chunk_rows", "decoder.chunk_offsets")),
   }
   terms = tuple(TERMS)

@@ -10,6 +10,7 @@ counted are recomputation, embedding lookups, norms, optimizers and what is only
 from omniimage.models.adapter import READ
 from omniimage.models.chunks import ChunkLayout, DoubledChunks
 from omniimage.models.diffusion_decoder import TIME_FREQUENCIES
+from omniimage.models.grid_embedding import PAIRS as GRID_PAIRS
 from omniimage.models.prior import padded
 from omniimage.settings import DecoderSettings, PriorSettings, Settings, StageSettings
 from omniimage.size import Size
@@ -39,6 +40,8 @@ def step_flops(settings: Settings, stage: StageSettings, text_size: int, size: S
       row += s.data.images_per_row * size.tokens * head_flops(s, text_size, "image")
     if s.prior.input_images in READ:
       row += s.data.images_per_row * size.tokens * adapter_flops(s)
+    if s.prior.grid_embedding:
+      row += s.data.images_per_row * size.tokens * 4 * GRID_PAIRS * s.prior.width
     flops += stage.rows * row * pays("prior")
   if stage.weight("diffusion"):
     canvas = size.patches(s.decoder.patch_size)

@@ -57,7 +57,7 @@ def mesh():
 @pytest.fixture(scope="module")
 def model():
   config = scenes.get_config()
-  config.prior.input_images = "both"  # which has every parameter there is
+  config.prior.input_images, config.prior.grid_embedding = "both", True  # which have every parameter there is
   settings = from_config(config)
   return jax.eval_shape(Omni(settings, text_size=512).init, jax.random.key(0))
 

@@ -65,7 +65,7 @@ def begun(tmp_path_factory):
   """(The model's folder, the config, the workdir of a run that has saved its beginning, its state.)"""
   path = tmp_path_factory.mktemp("begun")
   folder = tiny_models.write(path / "model", "qwen3")
-  given = config(folder, **{"prior.input_images": "both"})
+  given = config(folder, **{"prior.input_images": "both", "prior.grid_embedding": True})
   return folder, given, path / "run", state_at_start(given, path / "run", save=True)
 
 
@@ -73,7 +73,8 @@ def test_a_run_begins_with_the_model_and_its_averages_do_too(begun):
   folder, given, workdir, state = begun
   for tree in (state.params, state.ema):
     np.testing.assert_array_equal(tree["prior"]["layers"]["mlp"]["up"]["kernel"][1], THEIRS)
-  assert np.std(state.params["prior"]["adapter"]["out"]["kernel"]) > 0, "the model has none: it stays as it was made"
+  for added in ("adapter", "grid"):
+    assert np.std(state.params["prior"][added]["out"]["kernel"]) > 0, "the model has none: it stays as it was made"
   assert not buffers(state.params["prior"]) & buffers(state.ema["prior"]), "the step donates both"
   kept = json.loads((workdir / "config.json").read_text())
   assert kept["prior"]["width"] == 32 and kept["prior"]["head_width"] == 16 and kept["prior"]["qk_norm"] is True
