@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from configs import scenes
 
 VARIANTS = ("demo", "tiny")
-TASKS = ("text_to_image", "caption", "questions", "edit", "sketch", "conversation")
+TASKS = ("text_to_image", "caption", "questions", "edit", "sketch", "conversation", "edit")  # edits are hardest
 
 
 def get_config(variant: str = "demo") -> ConfigDict:
@@ -35,7 +35,7 @@ def get_config(variant: str = "demo") -> ConfigDict:
   config.decoder.chunk_rows = (2,)  # three stripes of 16 pixels, a row of cells each
 
   config.stages.tokenizer.update(dict(steps=1500, rows=6))
-  config.stages.prior.update(dict(weights=dict(text=1.0, image=1.0), steps=11_000, rows=6))
+  config.stages.prior.update(dict(weights=dict(text=1.0, image=1.0), steps=14_000, rows=6))
   config.stages.decoder.update(dict(steps=1200, rows=6))
   config.stages.joint.update(dict(weights=dict(text=1.0), steps=60, rows=6, rates=dict(prior=2e-5)))
   config.run.checkpoint_every = 500  # steps

@@ -36,8 +36,11 @@ def places(grid: int) -> dict[tuple[int, int], tuple[str, ...]]:
   return named
 
 
-def caption(scene: Scene, rng: np.random.Generator, openings: Sequence[str] = _OPENINGS) -> str:
-  """One of many English descriptions, objects in random order, from which `parse` reads the scene back."""
+def caption(
+  scene: Scene, rng: np.random.Generator, openings: Sequence[str] = _OPENINGS, is_shuffled: bool = True
+) -> str:
+  """One of many English descriptions, from which `parse` reads the scene back; objects in random order, or row by
+  row."""
   if not scene.objects:
     raise ValueError("caption: the scene has no objects")
   names = places(scene.grid)
@@ -47,9 +50,11 @@ def caption(scene: Scene, rng: np.random.Generator, openings: Sequence[str] = _O
     return options[int(next(draws) * len(options))]
 
   opening, ending, joiners = pick(openings), pick(_ENDINGS), pick(JOINERS)
+  objects = scene.objects
+  told = [objects[i] for i in rng.permutation(len(objects))] if is_shuffled else sorted(objects, key=lambda o: o.cell)
   phrases = [
     f"{pick(_ARTICLES)} {pick(SIZE_WORDS[item.size])} {item.color} {item.shape} {pick(names[item.cell])}"
-    for item in (scene.objects[i] for i in rng.permutation(len(scene.objects)))
+    for item in told
   ]
   return opening + joined(phrases, joiners) + ending
 

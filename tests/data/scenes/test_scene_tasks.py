@@ -24,7 +24,7 @@ from omniimage.data.scenes.world import (
 LAYOUTS = {  # T and I: given; t and i: to be answered
   "text_to_image": "Ti",
   "caption": "It",
-  "questions": "ITt",
+  "questions": "ITtTtTtTt",
   "edit": "ITi",
   "sketch": "ITi",
   "conversation": "TiTiTiTi",
@@ -65,7 +65,8 @@ def test_a_record_is_laid_out_alike_on_every_grid_and_size_and_its_own_answer_is
     )
     images = [turn for turn in turns if isinstance(turn, ImageTurn)]
     assert len(images) == task.images and all(turn.image.shape == (size, size, 3) for turn in images)
-    assert task.target(turns) is turns[-1] and task.prompt(turns) == tuple(turns[:-1])
+    before = (turns[0], turns[-2]) if name == "questions" else tuple(turns[:-1])
+    assert task.target(turns) is turns[-1] and task.prompt(turns) == before
     grader = task.grader
     if name == "conversation":
       score = grader.score(grader.expected(turns), grader.grade(np.stack([turn.image for turn in images])))
@@ -150,7 +151,7 @@ def test_without_its_instruction_a_conversation_keeps_what_was_drawn():
   assert {name: layout(turn for turn in own if getattr(turn, "text", "shown")) for name, own in left.items()} == {
     "text_to_image": "i",
     "caption": "It",
-    "questions": "ITt",
+    "questions": "ITtTtTtTt",
     "edit": "Ii",
     "sketch": "Ii",
     "conversation": "TiTiTii",

@@ -1,4 +1,7 @@
-"""Image→text: a scene, then a caption that tells every object as the target."""
+"""Image→text: a scene, then a caption that tells every object as the target, in the order in which one reads.
+
+Of the orders in which objects can be told, this one is what a picture says; any other is chance, and nothing to learn.
+"""
 
 import dataclasses
 from collections.abc import Sequence
@@ -26,7 +29,7 @@ class Caption(tasks.Writing):
     return [ImageTurn(render(record, self._world.image_size), False), TextTurn(text, True)]
 
   def texts(self, record: Scene, rng: np.random.Generator) -> list[str]:
-    return [caption(record, rng)]
+    return [caption(record, rng, is_shuffled=False)]
 
   def bound(self, num_objects: int, cost: Cost) -> int:
     return caption_bound(num_objects, self._world.grid, cost)

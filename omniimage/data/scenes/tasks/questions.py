@@ -1,4 +1,4 @@
-"""Questions: a scene and a question, then a short answer as the target."""
+"""Questions: a scene and some questions, a short answer to each as a target."""
 
 import functools
 import itertools
@@ -15,6 +15,9 @@ from omniimage.data.scenes.questions import draw_question, question_bound
 from omniimage.data.scenes.wording import Cost
 from omniimage.data.scenes.world import Scene, World, render
 
+EXCHANGES = (
+  4  # a question and its answer each: the picture is by far the longest part, so that one alone teaches little
+)
 _ARTICLES = ("a", "an", "one", "the")
 _SAME = {
   **{word: size for size, words in SIZE_WORDS.items() for word in words},
@@ -24,20 +27,25 @@ _SAME = {
 
 
 class Questions(tasks.Writing):
-  images, exchanges = 1, 1
+  """The last question is what is graded, asked by itself: the answers before it would tell of the picture."""
+
+  images, exchanges = 1, EXCHANGES
 
   def __init__(self, world: World):
     self._world, self.grader = world, QuestionsGrader(world.grid)
 
   def turns(self, record: Scene, rng: np.random.Generator) -> list[Turn]:
-    question, answer = self.texts(record, rng)
-    return [ImageTurn(render(record, self._world.image_size), False), TextTurn(question, False), TextTurn(answer, True)]
+    said = [TextTurn(text, is_target=bool(i % 2)) for i, text in enumerate(self.texts(record, rng))]
+    return [ImageTurn(render(record, self._world.image_size), False), *said]
 
   def texts(self, record: Scene, rng: np.random.Generator) -> list[str]:
-    return list(draw_question(record, rng, self._world.held_out))
+    return [text for _ in range(EXCHANGES) for text in draw_question(record, rng, self._world.held_out)]
+
+  def prompt(self, turns: Sequence[Turn]) -> tuple[Turn, ...]:
+    return turns[0], turns[-2]
 
   def bound(self, num_objects: int, cost: Cost) -> int:
-    return question_bound(self._world.grid, cost)
+    return EXCHANGES * question_bound(self._world.grid, cost)
 
 
 @dataclass(frozen=True)
