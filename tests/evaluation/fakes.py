@@ -79,10 +79,10 @@ class FakePartner(FakeGenerator):
     source = open_split(self, "test")
     for index in range(records):
       turns = source.record(index, streams.generator(Stream.CAPTIONS, seed, index))
-      said = _said(turns)
-      for place, turn in enumerate(turns):
-        if turn.is_target:
-          self._answers[_words(said[:place])] = self._answers[_exactly(said[:place])] = said[place]
+      task, said = source.task(index), _said(turns)
+      known = [(said[:place], said[place]) for place, turn in enumerate(turns) if turn.is_target]
+      for prompt, answer in [*known, (_said(task.prompt(turns)), said[-1])]:
+        self._answers[_words(prompt)] = self._answers[_exactly(prompt)] = answer
 
   def draw_after(self, conversations, seeds) -> Drawing:
     return together([finished(self, answer) for answer in self._heard(conversations, seeds)])

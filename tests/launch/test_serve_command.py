@@ -2,6 +2,7 @@
 
 import base64
 import contextlib
+import dataclasses
 import io
 import socket
 import threading
@@ -46,7 +47,7 @@ def started(workdir, capsys):
 def test_a_run_is_served_and_draws_what_its_generator_draws(started, workdir, tmp_path):
   (engine, run, conversations, own, token), printed = started("--batch=2", "--waiting=3", "--guidance=1.5")
   assert (engine.studio.sizes, engine.studio.rows, engine.limits.waiting) == (("1:1", "2:1"), 2, 3)
-  assert engine.studio.settings("2:1").sampling.guidance == 1.5
+  assert engine.studio.settings("2:1").sampling == dataclasses.replace(run.settings.sampling, guidance=1.5)
   assert (run.step, conversations, token, printed.err) == (1, workdir / "conversations", "", "")
   own = listening.bound("127.0.0.1", 0)
   server = listening.server_of(App(engine, History(tmp_path, ""), run.step), engine)
