@@ -170,15 +170,20 @@ class Run:
 def load_run(
   path: str | os.PathLike, init_of: Callable[[Settings, int], Callable] = lambda s, text_size: Omni(s, text_size).init
 ) -> Run:
-  """The last checkpoint of a workdir, without its optimizer. UserError where there is none.
+  """The last checkpoint of a workdir, without its optimizer, or what launch.export has made of one. UserError where
+  there is none.
 
   Args:
     init_of: of settings and the size of the text vocabulary: what makes the parameters of the run's system.
       `omniimage.systems.load_run` knows those of all systems.
   """
+  from omniimage.interop import pretrained  # which knows what a run is
+
   workdir = Workdir(path)
   settings = workdir.read_settings()
   check_devices()
+  if pretrained.is_pretrained(workdir.path):
+    return pretrained.read(workdir.path, init_of)
   text_tokenizer = workdir.load_vocabulary(settings)
   versions.refuse_unsealed(workdir.checkpoints)
   checkpoints = Checkpoints(workdir.checkpoints)

@@ -95,7 +95,7 @@ def write(folder: Path, tensors: Mapping[str, tuple[int, ...]], values: Callable
     file = SINGLE if single else f"model-{number:05}-of-{len(bundles):05}.safetensors"
     content = {name: values(name).astype(dtype) for name in names}
     library().numpy.save_file(content, folder / f"{file}.tmp", metadata={"format": "pt"})
-    (folder / f"{file}.tmp").rename(folder / file)
+    (folder / f"{file}.tmp").rename(folder / file).chmod(0o644)  # the library leaves it to its owner alone
     places |= dict.fromkeys(names, file)
   if not single:
     total = sum(int(np.prod(shape)) for shape in tensors.values()) * dtype.itemsize

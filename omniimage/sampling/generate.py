@@ -68,6 +68,11 @@ class Generator(TokenDrawer):
     settings = run.settings if aspect_ratio is None else run.settings.drawing(aspect_ratio)
     return cls(settings, run.params, run.text_tokenizer)
 
+  @classmethod
+  def from_pretrained(cls, path: str | os.PathLike, aspect_ratio: str | None = None) -> "Generator":
+    """As `from_workdir`, of a folder that launch.export has made."""
+    return cls.from_workdir(path, aspect_ratio)
+
   def encode(self, images: Array) -> Array:
     """Codes (B, h, w) of images (B, H, W, 3), uint8 or float in [-1, 1]."""
     return self._pieces.encode(self.params, to_float(images))[0]

@@ -24,6 +24,7 @@ from omniimage.distributed.devices import check_devices
 from omniimage.distributed.mesh import batch_sharding, check_rows, global_batch, local_rows, make_mesh
 from omniimage.distributed.sharding import state_shardings
 from omniimage.errors import CheckpointError, UserError
+from omniimage.interop.pretrained import is_pretrained
 from omniimage.interop.start import complete
 from omniimage.settings import Settings, StageSettings, from_config
 from omniimage.step_folders import check_path
@@ -118,6 +119,8 @@ class Trainer:
 
   @classmethod
   def prepare(cls, config: ConfigDict, workdir: Workdir, begin_anew: bool = False) -> "Trainer":
+    if is_pretrained(workdir.path):
+      raise UserError(f"{workdir.path} is an exported model, which training would replace; choose another --workdir")
     accounts, config = Accounts(), complete(config, workdir.begun if not begin_anew else lambda: None)
     settings = from_config(config)
     mesh = make_mesh(settings.mesh)

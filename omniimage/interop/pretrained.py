@@ -1,0 +1,103 @@
+"""A trained run as one folder of safetensors and JSON, without its optimizer: to be kept, given away and drawn with.
+
+    config.json              the settings of the run, as its own config.json has them
+    model.safetensors        the parameters, averages where the run keeps them: prior.layers.mlp.up.kernel, …
+    tokenizer.json           the text vocabulary
+    pretrained.json          step and seconds of the training
+
+Larger models are in several files with an index, as elsewhere. Every command that reads a run reads such a folder.
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
+
+from omniimage import strict_json, versions
+from omniimage.checkpoint import by_path
+from omniimage.data.text import BUILTIN
+from omniimage.errors import UserError
+from omniimage.files import write_whole
+from omniimage.interop import safetensors_files
+from omniimage.settings import Settings
+from omniimage.workdir import BUILTIN_VOCABULARY, Run, Workdir, check_vocabulary
+
+ABOUT = "pretrained.json"  # written last: a folder that has it is whole
+DTYPES = {"float32": np.dtype(np.float32), "bfloat16": np.dtype(ml_dtypes.bfloat16), "float16": np.dtype(np.float16)}
+
+
+def is_pretrained(folder: Path) -> bool:
+  return (folder / ABOUT).is_file()
+
+
+def write(run: Run, workdir: Workdir, out: Path, dtype: str = "float32"):
+  """Writes a run into a folder that is there already, its arrays as `dtype`. UserError where the package safetensors is
+  missing."""
+  leaves = {_name(path): leaf for path, leaf in by_path(run.params).items()}
+  shapes = {name: leaf.shape for name, leaf in leaves.items()}
+  safetensors_files.write(out, shapes, lambda name: np.asarray(leaves[name]), DTYPES[dtype])
+  config = strict_json.loads(workdir.config.read_bytes())
+  config = versions.present_config(config, versions.format_of(config, str(workdir.config)))
+  Workdir(out).write_config(config)
+  builtin = run.settings.data.vocabulary == BUILTIN_VOCABULARY
+  write_whole(out / "tokenizer.json", (BUILTIN if builtin else workdir.vocabulary).read_bytes())
+  about = {"step": run.step, "seconds": dict(run.seconds), "vocabulary": run.text_tokenizer.fingerprint, "dtype": dtype}
+  safetensors_files.write_json(out / ABOUT, about)
+
+
+def read(folder: Path, init_of: Callable[[Settings, int], Callable]) -> Run:
+  """The run in such a folder. UserError, naming the tensor or the file, where it is not whole or of other settings.
+
+  Args:
+    init_of: as of `omniimage.workdir.load_run`.
+  """
+  workdir = Workdir(folder)
+  settings, about = workdir.read_settings(), _about(folder)
+  text_tokenizer = workdir.load_vocabulary(settings)
+  told = {"config": {"data": {"vocabulary": settings.data.vocabulary}}, "vocabulary": about["vocabulary"]}
+  check_vocabulary(told, settings, text_tokenizer, str(folder))
+  abstract = jax.eval_shape(init_of(settings, text_tokenizer.size), jax.random.key(0))
+  files = safetensors_files.SafeTensors(folder)
+  wanted = _named(by_path(abstract), files, folder)
+  _check(folder, files, wanted)
+  leaves = [jnp.asarray(files.read(name), leaf.dtype) for name, leaf in wanted.items()]
+  params = jax.tree.unflatten(jax.tree.structure(abstract), leaves)
+  return Run(settings, params, text_tokenizer, about["step"], about["seconds"])
+
+
+def _named(leaves: Mapping[str, Any], files: safetensors_files.SafeTensors, folder: Path) -> dict[str, Any]:
+  """Leaves by the names of their tensors, of whichever version has written them. UserError if none can read it."""
+  written_in = versions.checkpoint_format(strict_json.loads(Workdir(folder).config.read_bytes()), str(folder))
+  stored = [f"params/{name.replace('.', '/')}" for name in files.names]
+  places = versions.stored_paths([f"params/{path}" for path in leaves], stored, written_in)
+  return {_name(places.get(f"params/{path}", path).removeprefix("params/")): leaf for path, leaf in leaves.items()}
+
+
+def _about(folder: Path) -> dict[str, Any]:
+  try:
+    about = strict_json.loads((folder / ABOUT).read_bytes())
+    return {"step": int(about["step"]), "seconds": dict(about["seconds"]), "vocabulary": str(about["vocabulary"])}
+  except (OSError, ValueError, TypeError, KeyError):
+    raise UserError(f"{folder / ABOUT} cannot be read; export the run again") from None
+
+
+def _check(folder: Path, files: safetensors_files.SafeTensors, wanted: Mapping[str, Any]):
+  """UserError unless the tensors are those of the settings. Reads headers only."""
+  there = set(files.names)
+  for name, leaf in wanted.items():
+    if name not in there:
+      raise UserError(f"{folder} has no tensor {name} {leaf.shape}, which its config.json makes us expect")
+    if files.shape(name) != leaf.shape:
+      raise UserError(f"{folder}: the tensor {name} is {files.shape(name)}; its config.json says {leaf.shape}")
+    if files.dtype(name) not in safetensors_files.FLOATS:
+      raise UserError(f"{folder}: the tensor {name} is {files.dtype(name)}; expected one of {', '.join(DTYPES)}")
+  if unknown := sorted(there - set(wanted)):
+    raise UserError(f"{folder}: the tensor {unknown[0]} is of no part of the model that its config.json describes")
+
+
+def _name(path: str) -> str:
+  return path.replace("/", ".")
