@@ -77,7 +77,7 @@ class GgufModel:
     settings = families.prior_settings(described, HEAD not in self._tensors, str(self.path))
     if FREQUENCIES in self._tensors:
       settings["rope_scaling"] = self._scaling(settings)
-    return PriorSettings(**settings, input_images="codes", text_rows=0, init="")
+    return PriorSettings(**settings, input_images="codes", grid_embedding=False, text_rows=0, init="")
 
   def places(self, s: PriorSettings) -> dict[str, tuple[str, Tensor]]:
     """By the name that `transformers` has for it, each tensor's name here. UserError where one is missing or left."""

@@ -57,7 +57,7 @@ class LanguageModel:
     return bool(self.described.get("tie_word_embeddings", HEAD not in self.files.names))
 
   def settings(self) -> dict[str, Any]:
-    """The prior's settings, all but `text_rows` and `init`."""
+    """The prior's settings that a language model has."""
     return families.prior_settings(self.described, self.tied, str(self.folder / CONFIG))
 
   def tensors(self, s: PriorSettings) -> dict[str, Tensor]:
