@@ -36,16 +36,15 @@ def convert_gguf(source: Path, out: Path, dtype: str):
 
 
 def export_run(source: Path, out: Path, dtype: str):
-  from omniimage.data.text import BUILTIN
   from omniimage.interop.huggingface import export, require_new
   from omniimage.systems import load_run
   from omniimage.vocabulary import Vocabulary
-  from omniimage.workdir import BUILTIN_VOCABULARY, Workdir
+  from omniimage.workdir import Workdir
 
   require_new(out)  # before the checkpoint is read
   run = load_run(source)
-  s, builtin = run.settings, run.settings.data.vocabulary == BUILTIN_VOCABULARY
-  tokenizer = (BUILTIN if builtin else Workdir(source).vocabulary).read_bytes()
+  s = run.settings
+  tokenizer = Workdir(source).vocabulary_of(s).read_bytes()
   vocabulary = Vocabulary(run.text_tokenizer.size, s.tokenizer.codes)
   export(run.params["prior"], s.prior, vocabulary, s.data.sequence_length, tokenizer, out, dtype)
 

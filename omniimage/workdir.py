@@ -15,7 +15,7 @@ from absl import logging
 
 from omniimage import versions
 from omniimage.checkpoint import Checkpoints, by_path
-from omniimage.data.text import TextTokenizer, vocabulary_fingerprint
+from omniimage.data.text import BUILTIN, TextTokenizer, vocabulary_fingerprint
 from omniimage.distributed.devices import check_devices
 from omniimage.errors import UserError
 from omniimage.files import write_whole
@@ -25,6 +25,7 @@ from omniimage.paths import absolute
 from omniimage.settings import Settings, SettingsError, from_stored
 
 BUILTIN_VOCABULARY = "builtin"
+AGAIN = "the command that trained the run writes it again"
 
 
 class Workdir:
@@ -85,22 +86,26 @@ class Workdir:
 
   def read_settings(self) -> Settings:
     """Of config.json, whichever version has written it. UserError if it cannot be read."""
+    config, written_in = self.read_config()
+    try:
+      return from_stored(config)
+    except SettingsError as error:
+      raise UserError(
+        f"{self.config}, of format {written_in}: {error}; {AGAIN}, with configs of this version"
+      ) from None
+
+  def read_config(self) -> tuple[dict[str, Any], int]:
+    """config.json as one of this version, and the format that it was written in. UserError if it cannot be read."""
     if not self.config.is_file():
       raise UserError(
         f"{self.path} is not a run: it has no config.json; train one with python -m launch.train --workdir={self.path}"
       )
-    again = "the command that trained the run writes it again"
     try:
       config = dict(json.loads(self.config.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
-      raise UserError(f"{self.config} cannot be read; {again}") from None
+      raise UserError(f"{self.config} cannot be read; {AGAIN}") from None
     written_in = versions.format_of(config, str(self.config))
-    try:
-      return from_stored(versions.present_config(config, written_in))
-    except SettingsError as error:
-      raise UserError(
-        f"{self.config}, of format {written_in}: {error}; {again}, with configs of this version"
-      ) from None
+    return versions.present_config(config, written_in), written_in
 
   def begun(self) -> Settings | None:
     """The settings of the run that is there; None where none is, or none that can be read."""
@@ -132,8 +137,11 @@ class Workdir:
 
   def load_vocabulary(self, settings: Settings) -> TextTokenizer:
     """The run's own vocabulary, whatever path its config names."""
-    builtin = settings.data.vocabulary == BUILTIN_VOCABULARY
-    return TextTokenizer.load(BUILTIN_VOCABULARY if builtin else str(self.vocabulary))
+    return TextTokenizer.load(str(self.vocabulary_of(settings)))
+
+  def vocabulary_of(self, settings: Settings) -> Path:
+    """The file of the run's vocabulary: its own, or the one that ships with the package."""
+    return BUILTIN if settings.data.vocabulary == BUILTIN_VOCABULARY else self.vocabulary
 
 
 def check_vocabulary(about: Mapping[str, Any], settings: Settings, text_tokenizer: TextTokenizer, where: str):
@@ -182,12 +190,12 @@ def load_run(
   workdir = Workdir(path)
   settings = workdir.read_settings()
   check_devices()
-  if pretrained.is_pretrained(workdir.path):
-    return pretrained.read(workdir.path, init_of)
   text_tokenizer = workdir.load_vocabulary(settings)
+  params = jax.eval_shape(init_of(settings, text_tokenizer.size), jax.random.key(0))
+  if pretrained.is_pretrained(workdir.path):
+    return pretrained.read(workdir.path, settings, text_tokenizer, params)
   versions.refuse_unsealed(workdir.checkpoints)
   checkpoints = Checkpoints(workdir.checkpoints)
-  params = jax.eval_shape(init_of(settings, text_tokenizer.size), jax.random.key(0))
 
   def read(step: int) -> Run:
     about, where = checkpoints.metadata(step), f"{workdir.checkpoints / str(step)}"

@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from omniimage import strict_json
+from omniimage.data.sources.records import weighted
 from omniimage.evaluation.evaluate import facts_of, summary
 from omniimage.evaluation.report import read_figures
+from omniimage.paths import absolute
 from omniimage.workdir import Run, Workdir
 
 PICTURE = "samples.png"  # beside it, if there is one
@@ -39,17 +41,15 @@ def model_card(run: Run, workdir: Workdir, name: str, licence: str, has_picture:
     f"A model of omniimage, system {settings.system}, after {run.step:,} steps of training.",
     "",
     *([f"![What it draws]({PICTURE})", ""] if has_picture else []),
-    "```python",
-    "from omniimage.sampling.generate import Generator",
-    "",
-    f'generator = Generator.from_pretrained("{name}")',
-    f'drawing = generator.draw("{prompt}", n=4)  # images (4, H, W, 3) in [-1, 1]',
+    "```sh",
+    f'python -m launch.sample --workdir={name} --prompt="{prompt}" --out=drawn.png',
     "```",
+    *(_in_python(name, prompt) if settings.system == "omni" else []),
     "",
     "| | |",
     "| --- | --- |",
     *(f"| {key} | {value} |" for key, value in {**facts, **_training(run)}.items()),
-    *(f"| learnt from | {line} |" for line in sorted(set(_data(dataclasses.asdict(settings.data.source))))),
+    *(f"| learnt from | {line} |" for line in learnt_from(dataclasses.asdict(settings.data.source))),
     "",
     "## Figures",
     "",
@@ -62,20 +62,37 @@ def model_card(run: Run, workdir: Workdir, name: str, licence: str, has_picture:
   ])  # fmt: skip
 
 
+def _in_python(name: str, prompt: str) -> list[str]:
+  return [
+    "",
+    "```python",
+    "from omniimage.sampling.generate import Generator",
+    "",
+    f'generator = Generator.from_pretrained("{name}")',
+    f'drawing = generator.draw("{prompt}", n=4)  # images (4, H, W, 3) in [-1, 1]',
+    "```",
+  ]
+
+
 def _training(run: Run) -> dict[str, str]:
   seconds = ", ".join(f"{stage} {value / 60:.1f}" for stage, value in run.seconds.items())
   return {"minutes of training": seconds} if seconds else {}
 
 
-def _data(source: Mapping[str, Any]) -> Iterator[str]:
+def learnt_from(source: Mapping[str, Any]) -> list[str]:
   """A line of each data set in a source's settings: its name, and what it may be used for where that was said. Where it
   lies is nobody's business."""
+  return sorted(set(_data(source)))
+
+
+def _data(source: Mapping[str, Any]) -> Iterator[str]:
   name, path = source.get("name"), source.get("path")
   if name in BUILTIN:
     yield f"{name}: {BUILTIN[name]}"
   elif isinstance(path, str):
-    told = _described(Path(path) / "dataset.json")
-    yield f"{told.get('name') or name}: licence {told.get('licence') or 'not given'}"
+    for folder, _ in weighted(path) or [(path, 1.0)]:
+      told = _described(absolute(folder) / "dataset.json")
+      yield f"{told.get('name') or name}: licence {told.get('licence') or 'not given'}"
   for below in source.values():
     if isinstance(below, Mapping):
       yield from _data(below)

@@ -8,26 +8,25 @@
 Larger models are in several files with an index, as elsewhere. Every command that reads a run reads such a folder.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import ml_dtypes
 import numpy as np
 
 from omniimage import strict_json, versions
 from omniimage.checkpoint import by_path
-from omniimage.data.text import BUILTIN
+from omniimage.data.text import TextTokenizer
 from omniimage.errors import UserError
 from omniimage.files import write_whole
 from omniimage.interop import safetensors_files
+from omniimage.models.omni import Params
 from omniimage.settings import Settings
-from omniimage.workdir import BUILTIN_VOCABULARY, Run, Workdir, check_vocabulary
+from omniimage.workdir import Run, Workdir, check_vocabulary
 
 ABOUT = "pretrained.json"  # written last: a folder that has it is whole
-DTYPES = {"float32": np.dtype(np.float32), "bfloat16": np.dtype(ml_dtypes.bfloat16), "float16": np.dtype(np.float16)}
 
 
 def is_pretrained(folder: Path) -> bool:
@@ -39,39 +38,33 @@ def write(run: Run, workdir: Workdir, out: Path, dtype: str = "float32"):
   missing."""
   leaves = {_name(path): leaf for path, leaf in by_path(run.params).items()}
   shapes = {name: leaf.shape for name, leaf in leaves.items()}
-  safetensors_files.write(out, shapes, lambda name: np.asarray(leaves[name]), DTYPES[dtype])
-  config = strict_json.loads(workdir.config.read_bytes())
-  config = versions.present_config(config, versions.format_of(config, str(workdir.config)))
+  safetensors_files.library()  # makes bfloat16 a type of NumPy's
+  safetensors_files.write(out, shapes, lambda name: np.asarray(leaves[name]), np.dtype(dtype))
+  config, _ = workdir.read_config()
   Workdir(out).write_config(config)
-  builtin = run.settings.data.vocabulary == BUILTIN_VOCABULARY
-  write_whole(out / "tokenizer.json", (BUILTIN if builtin else workdir.vocabulary).read_bytes())
+  write_whole(out / "tokenizer.json", workdir.vocabulary_of(run.settings).read_bytes())
   about = {"step": run.step, "seconds": dict(run.seconds), "vocabulary": run.text_tokenizer.fingerprint, "dtype": dtype}
-  safetensors_files.write_json(out / ABOUT, about)
+  safetensors_files.write_json(out / ABOUT, versions.stamped(about | {"config": config}))
 
 
-def read(folder: Path, init_of: Callable[[Settings, int], Callable]) -> Run:
+def read(folder: Path, settings: Settings, text_tokenizer: TextTokenizer, abstract: Params) -> Run:
   """The run in such a folder. UserError, naming the tensor or the file, where it is not whole or of other settings.
 
   Args:
-    init_of: as of `omniimage.workdir.load_run`.
+    abstract: shapes of the parameters that the settings ask for.
   """
-  workdir = Workdir(folder)
-  settings, about = workdir.read_settings(), _about(folder)
-  text_tokenizer = workdir.load_vocabulary(settings)
-  told = {"config": {"data": {"vocabulary": settings.data.vocabulary}}, "vocabulary": about["vocabulary"]}
-  check_vocabulary(told, settings, text_tokenizer, str(folder))
-  abstract = jax.eval_shape(init_of(settings, text_tokenizer.size), jax.random.key(0))
-  files = safetensors_files.SafeTensors(folder)
-  wanted = _named(by_path(abstract), files, folder)
+  about, files = _about(folder), safetensors_files.SafeTensors(folder)
+  written_in = versions.checkpoint_format(about, str(folder))
+  check_vocabulary(about, settings, text_tokenizer, str(folder))
+  wanted = _named(by_path(abstract), files, written_in)
   _check(folder, files, wanted)
   leaves = [jnp.asarray(files.read(name), leaf.dtype) for name, leaf in wanted.items()]
   params = jax.tree.unflatten(jax.tree.structure(abstract), leaves)
   return Run(settings, params, text_tokenizer, about["step"], about["seconds"])
 
 
-def _named(leaves: Mapping[str, Any], files: safetensors_files.SafeTensors, folder: Path) -> dict[str, Any]:
-  """Leaves by the names of their tensors, of whichever version has written them. UserError if none can read it."""
-  written_in = versions.checkpoint_format(strict_json.loads(Workdir(folder).config.read_bytes()), str(folder))
+def _named(leaves: Mapping[str, Any], files: safetensors_files.SafeTensors, written_in: int) -> dict[str, Any]:
+  """Leaves by the names of their tensors, which were written in some format."""
   stored = [f"params/{name.replace('.', '/')}" for name in files.names]
   places = versions.stored_paths([f"params/{path}" for path in leaves], stored, written_in)
   return {_name(places.get(f"params/{path}", path).removeprefix("params/")): leaf for path, leaf in leaves.items()}
@@ -80,7 +73,8 @@ def _named(leaves: Mapping[str, Any], files: safetensors_files.SafeTensors, fold
 def _about(folder: Path) -> dict[str, Any]:
   try:
     about = strict_json.loads((folder / ABOUT).read_bytes())
-    return {"step": int(about["step"]), "seconds": dict(about["seconds"]), "vocabulary": str(about["vocabulary"])}
+    about["config"]["data"]["vocabulary"]
+    return {**about, "step": int(about["step"]), "seconds": dict(about["seconds"])}
   except (OSError, ValueError, TypeError, KeyError):
     raise UserError(f"{folder / ABOUT} cannot be read; export the run again") from None
 
@@ -94,7 +88,9 @@ def _check(folder: Path, files: safetensors_files.SafeTensors, wanted: Mapping[s
     if files.shape(name) != leaf.shape:
       raise UserError(f"{folder}: the tensor {name} is {files.shape(name)}; its config.json says {leaf.shape}")
     if files.dtype(name) not in safetensors_files.FLOATS:
-      raise UserError(f"{folder}: the tensor {name} is {files.dtype(name)}; expected one of {', '.join(DTYPES)}")
+      raise UserError(
+        f"{folder}: the tensor {name} is {files.dtype(name)}; expected one of {', '.join(safetensors_files.FLOATS)}"
+      )
   if unknown := sorted(there - set(wanted)):
     raise UserError(f"{folder}: the tensor {unknown[0]} is of no part of the model that its config.json describes")
 

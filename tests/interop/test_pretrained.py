@@ -156,3 +156,15 @@ def test_nobody_trains_over_it(exported):
   with pytest.raises(UserError, match="is an exported model, which training would replace"):
     Trainer.prepare(small.config(**small.SHALLOW), Workdir(exported))
   assert sorted(exported.rglob("*")) == before
+
+
+def test_the_card_names_each_data_set_and_what_it_may_be_used_for(tmp_path):
+  from omniimage.evaluation.model_card import learnt_from
+
+  for name, licence in (("photos", "CC0"), ("texts", "")):
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "dataset.json").write_text(json.dumps({"name": name, "licence": licence}))
+  both = {"name": "records", "path": f"{tmp_path}/photos:0.7,{tmp_path}/texts:0.3"}
+  mixed = {"name": "mixture", "sources": {"own": both, "gone": {"name": "records", "path": "/nowhere"}}}
+  expected = ["photos: licence CC0", "records: licence not given", "texts: licence not given"]
+  assert learnt_from(mixed) == expected and str(tmp_path) not in str(learnt_from(mixed))
