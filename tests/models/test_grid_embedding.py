@@ -45,6 +45,18 @@ def test_codes_are_told_apart_by_row_and_column_and_nothing_else_changes():
   assert not differs[:OPENING].any() and differs[OPENING:].all()
 
 
+def test_what_is_said_after_an_image_teaches_it():
+  omni = model()
+  params = omni.view(small.params(omni))["prior"]
+  tokens, positions = of_image(omni)
+
+  def said(grid):
+    hidden = omni.hidden({"prior": {**params, "grid": grid}}, tokens, positions, jnp.ones(tokens.shape, jnp.int32))
+    return hidden[0, -1, 0]
+
+  assert np.abs(jax.grad(said)(params["grid"])["out"]["kernel"]).max() > 1e-4
+
+
 def test_without_it_no_parameter_is_another():
   fresh = {added: model(added).init(jax.random.key(0))["prior"] for added in (False, True)}
   assert set(fresh[True].pop("grid")) == {"out"} and "grid" not in fresh[False]

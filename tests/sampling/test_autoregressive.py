@@ -37,7 +37,7 @@ def _logits_uncached(model, params, rows, lengths):
 @pytest.mark.parametrize("codes_only", [False, True])
 def test_cached_sampling_equals_uncached(guidance, codes_only):
   """Greedy, rows of different length: each token is the argmax of a full forward pass over what stands before it."""
-  s = small.settings()
+  s = small.settings(**{"prior.grid_embedding": True})  # whose places must be those of training
   model = small.omni(s, scan=False)
   params = model.view(small.params(model))
   v, (prompts, lengths) = model.vocabulary, _prompts(s, small.omni(s).vocabulary)
