@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 from configs import scenes
 
 VARIANTS = ("demo", "tiny")
-TASKS = ("text_to_image", "caption", "questions", "edit", "sketch", "conversation", "edit")  # edits are hardest
+TASKS = ("text_to_image", "caption", "sketch", "conversation", "edit", "edit", "questions", "questions")
 
 
 def get_config(variant: str = "demo") -> ConfigDict:

@@ -118,6 +118,11 @@ def until(holds, seconds: float = 30) -> bool:
   return bool(holds())
 
 
+def left(engine: Engine) -> bool:
+  """Whether the engine sees that nobody listens to what it computes."""
+  return all(work.left for work in tuple(engine._under_way))
+
+
 def events_of(content: bytes) -> list[tuple[str, dict]]:
   """(name, data) of server-sent events."""
   found = []

@@ -5,13 +5,12 @@ import http.client
 import json
 import re
 import socket
-import time
 
 import pytest
 
 from omniimage.serving import app
 from omniimage.serving.limits import Limits
-from tests.serving.served import FakeGenerator, fake_studio, serving, until
+from tests.serving.served import FakeGenerator, fake_studio, left, serving, until
 
 DRAW = "/v1/images/generations"
 JSON = "content-type: application/json"
@@ -128,7 +127,8 @@ def test_who_reads_slowly_is_left_and_the_work_stops(serve):
     head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: a\r\n{JSON}\r\ncontent-length: {len(ask)}"
     slow.sendall(f"{head}\r\n\r\n{ask}".encode())
     assert until(lambda: served.engine.works == 1) and until(lambda: served.engine.works == 0)
-  assert generator.steps < 60 and 'answers_total{outcome="left"} 1' in served.engine.metrics.text()
+  assert generator.steps < 60
+  assert until(lambda: 'answers_total{outcome="left"} 1' in served.engine.metrics.text())
 
 
 @pytest.mark.parametrize("streams", [False, True])
@@ -141,7 +141,7 @@ def test_when_the_client_leaves_the_work_stops(serve, streams):
   assert until(lambda: served.engine.works == 1)
   connection.sock.close()
   connection.close()
-  time.sleep(0.2)
+  assert until(lambda: left(served.engine))
   generator.gate.set()
   assert until(lambda: served.engine.works == 0) and generator.steps <= 1
   assert until(lambda: 'answers_total{outcome="left"} 1' in served.engine.metrics.text())

@@ -18,7 +18,7 @@ from omniimage.serving.limits import Limits
 from tests import odd_pictures
 from tests.chat.fake_chat import image, text
 from tests.data.formats.made import read, said
-from tests.serving.served import FakeGenerator, events_of, fake_studio, serving, until
+from tests.serving.served import FakeGenerator, events_of, fake_studio, left, serving, until
 
 PAGE = Path(app.__file__).parent / "page"
 RED = odd_pictures.encoded(np.full((40, 30, 3), (255, 0, 0), np.uint8), "PNG")
@@ -207,9 +207,10 @@ def test_where_the_page_is_left_nothing_is_kept(browse):
   connection.request("POST", f"{browser.path}/answer", ask, {"content-type": "application/json"})
   response = connection.getresponse()
   assert response.readline() == b"event: start\n"
+  assert until(lambda: browser.served.engine.works == 1)
   response.close()
   connection.close()
-  assert until(lambda: browser.served.engine.works == 1)
+  assert until(lambda: left(browser.served.engine))
   generator.gate.set()
   assert until(lambda: browser.served.engine.works == 0) and browser.kept() == []
 

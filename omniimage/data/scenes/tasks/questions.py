@@ -15,7 +15,7 @@ from omniimage.data.scenes.questions import draw_question, question_bound
 from omniimage.data.scenes.wording import Cost
 from omniimage.data.scenes.world import Scene, World, render
 
-EXCHANGES = 4  # of question and answer: the picture is by far the longest part, and one of them teaches little
+EXCHANGES = 8  # of question and answer: the picture is by far the longest part, and one of them teaches little
 _ARTICLES = ("a", "an", "one", "the")
 _SAME = {
   **{word: size for size, words in SIZE_WORDS.items() for word in words},
