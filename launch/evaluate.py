@@ -1,11 +1,15 @@
-"""Measures a trained run on held-out prompts and writes report.json and report.html.
+"""Measures a trained run on held-out prompts and writes report.json and report.html; or compares several.
 
   python -m launch.evaluate --workdir=runs/scenes --suite=all
+  python -m launch.evaluate --compare=runs/scenes,runs/others --out=runs/compared
 
 Suites, the rows of `omniimage.evaluation.suites.SUITES`: `binding` (do pictures of scenes show what was asked),
 `caption`, `questions`, `edits`, `sketch`, `conversation` (the other tasks over scenes, where the run has learnt them),
 `reconstruction` (the image tokenizer), `seams` (between chunks), or `all` that fit the run. Figures of other suites in
 an earlier report stay in it.
+
+--compare writes compare.html: the settings in which runs differ, the figures that their reports have, their losses, and
+what each of them draws of the same captions.
 """
 
 import dataclasses
@@ -14,12 +18,14 @@ from absl import flags
 
 from launch import cli, number_flags, sampling_flags
 from omniimage.errors import UserError
+from omniimage.paths import absolute
 from omniimage.ranges import SEEDS, Range
 
 WORKDIR = cli.path_flag("workdir", "The run to evaluate.")
 SUITE = flags.DEFINE_string("suite", "all", "A suite, as binding, reconstruction or seams; or all that fit the run.")
-OUT = cli.path_flag("out", "Folder for report.json and report.html. Default: the workdir.")
-PROMPTS = number_flags.whole("prompts", 256, "Held-out prompts, or images.", Range(1, 2**20))
+COMPARE = flags.DEFINE_list("compare", None, "Runs to show beside each other, instead of a workdir.")
+OUT = cli.path_flag("out", "Folder for report.json and report.html, or compare.html. Default: the workdir.")
+PROMPTS = number_flags.whole("prompts", 256, "Held-out prompts, or images; with --compare 24.", Range(1, 2**20))
 INSTALL_SECONDS = number_flags.real(
   "install_seconds", None, "What installing took, to be noted in the report.", Range(0, 1e6)
 )
@@ -31,6 +37,8 @@ MOST_PIXELS = 2**28  # of all pictures of a kind, some ten of which are in memor
 def main(argv: list[str]):
   if argv[1:]:
     raise UserError(f"{argv[1]!r} is not a flag; flags begin with --, as in --suite=binding")
+  if COMPARE.value is not None:
+    return compare_runs()
   if not WORKDIR.value:
     raise UserError("give --workdir=runs/scenes, the run to evaluate")
 
@@ -46,6 +54,26 @@ def main(argv: list[str]):
   run = dataclasses.replace(run, settings=sampling_flags.overridden(run.settings))
   figures = evaluate(run, workdir, SUITE.value, out, PROMPTS.value, SEED.value)
   print(f"{workdir} at step {run.step}, seed {SEED.value}\n{summary(figures)}\nreport: {out / 'report.html'}")
+
+
+def compare_runs():
+  for name in ("workdir", "suite", "install_seconds"):
+    if flags.FLAGS[name].present:
+      raise UserError(f"--{name} measures one run, and --compare shows what was measured of several; give one of them")
+  if not OUT.value:
+    raise UserError("give --out=runs/compared, the folder for compare.html")
+
+  from omniimage.evaluation.compare import compare
+  from omniimage.evaluation.report import SHOWN
+
+  workdirs = [absolute(path) for path in COMPARE.value]
+  prompts = PROMPTS.value if flags.FLAGS["prompts"].present else SHOWN
+
+  def sampled(settings):
+    check_pixels(prompts, settings.buckets[0].pixels)
+    return sampling_flags.overridden(settings)
+
+  print(f"{compare(workdirs, OUT.value, prompts, SEED.value, sampled)} shows {', '.join(COMPARE.value)}")
 
 
 def check_pixels(prompts: int, pixels: tuple[int, int]):

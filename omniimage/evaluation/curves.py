@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from collections.abc import Mapping
 from html import escape
 from pathlib import Path
 
@@ -33,8 +34,9 @@ def curves(stages: dict[str, Series]) -> str:
   return "\n".join(chart(stage, series) for stage, series in stages.items())
 
 
-def chart(title: str, series: Series) -> str:
-  """Lines over steps; the scale of values is logarithmic where they span more than a factor of ten."""
+def chart(title: str, series: Series, colors: Mapping[str, str] = COLORS) -> str:
+  """Lines over steps, in the colors of their names; the scale of values is logarithmic where they span more than a
+  factor of ten."""
   series = {name: thinned(points) for name, points in series.items()}
   steps = [step for points in series.values() for step, _ in points]
   values = [value for points in series.values() for _, value in points]
@@ -58,7 +60,7 @@ def chart(title: str, series: Series) -> str:
   parts.append(f'<text x="{middle}" y="{HEIGHT - BOTTOM + 18}" class="middle">step</text>')
   heights = _apart({name: y(points[-1][1]) for name, points in series.items()})
   for name, points in series.items():
-    line, color = " ".join(f"{x(step):.1f},{y(value):.1f}" for step, value in points), COLORS[name]
+    line, color = " ".join(f"{x(step):.1f},{y(value):.1f}" for step, value in points), colors[name]
     place = f'x="{WIDTH - RIGHT + 8}" y="{heights[name] + 4:.1f}"'
     parts.append(f'<polyline points="{line}" stroke="{color}"/>')
     parts.append(f'<text {place} style="fill:{color}">{name} {points[-1][1]:.3g}</text>')

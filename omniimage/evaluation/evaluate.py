@@ -22,7 +22,8 @@ def evaluate(run: Run, workdir: Path, suite: str, out: Path, prompts: int, seed:
   data, system = run.settings.data, open_system(run.settings, run.text_tokenizer.size)
   source = open_source(data, "test", run.settings.buckets, run.text_tokenizer, system.vocabulary)
   names = suites_of(suite, source, system)
-  _check_out(out)
+  check_out(out)
+  read_figures(out)  # for an error at once
   generator, found, seconds = open_generator(system, run.params, run.text_tokenizer), {}, dict(run.seconds)
   for name in names:
     began = time.perf_counter()
@@ -36,7 +37,8 @@ def evaluate(run: Run, workdir: Path, suite: str, out: Path, prompts: int, seed:
   return results.figures()
 
 
-def _check_out(out: Path):
+def check_out(out: Path):
+  """Makes the folder. UserError where nothing can be written."""
   try:
     out.mkdir(parents=True, exist_ok=True)
     probe = out / ".writable"
@@ -44,7 +46,6 @@ def _check_out(out: Path):
     probe.unlink()
   except OSError as error:
     raise UserError(f"cannot write to {out}: {error.strerror}; choose another --out") from None
-  read_figures(out)
 
 
 def facts_of(run: Run, workdir: Path) -> dict[str, str]:

@@ -24,6 +24,15 @@ class Marked:
 Picture = np.ndarray | Marked
 
 
+def page(title: str, sections: Sequence[str]) -> str:
+  """A whole page of HTML, which needs nothing beside it."""
+  title = escape(title)
+  return (
+    f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}: report</title>'
+    f"<style>{STYLE}</style></head>\n<body><h1>{title}</h1>\n" + "\n".join(sections) + "\n</body></html>\n"
+  )
+
+
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
   lines = ["".join(f"<th>{escape(cell)}</th>" for cell in header)]
   lines += [f"<th>{escape(first)}</th>" + "".join(f"<td>{escape(cell)}</td>" for cell in rest) for first, *rest in rows]

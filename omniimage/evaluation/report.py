@@ -10,8 +10,9 @@ from pathlib import Path
 
 from omniimage import strict_json
 from omniimage.errors import UserError
+from omniimage.evaluation import markup
 from omniimage.evaluation.curves import curves, read_losses
-from omniimage.evaluation.markup import STYLE, gallery
+from omniimage.evaluation.markup import gallery
 from omniimage.evaluation.suites import SUITES
 from omniimage.evaluation.suites.suite import Pictures, Result
 from omniimage.files import write_whole
@@ -94,11 +95,7 @@ def page(figures: Mapping, results: Results, facts: Mapping[str, str], metrics: 
   if losses:
     sections.append(f'<h2>Training</h2><div class="curves">{curves(losses)}</div>')
   sections.append(_pictures(results))
-  name = escape(facts.get("run", "run"))
-  return (
-    f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{name}: report</title>'
-    f"<style>{STYLE}</style></head>\n<body><h1>{name}</h1>\n" + "\n".join(sections) + "\n</body></html>\n"
-  )
+  return markup.page(facts.get("run", "run"), sections)
 
 
 # ---------------------------------------------------------------------------------------------------------- figures
