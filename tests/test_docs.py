@@ -1,16 +1,21 @@
-"""The documents name what there is: files, and tables of modules. What they say in shell or Python is
-tried by hand, but for docs/conversation.md (tests/launch/test_chat_command.py)."""
+"""The documents name what there is: files, tables of modules, other documents, commands and their flags. What the
+commands do is tried by hand, but for docs/conversation.md (tests/launch/test_chat_command.py)."""
 
 import importlib
 import re
+import shlex
+import tomllib
 from pathlib import Path
 
 import pytest
+
+from tests.launch import in_process
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = (
   "README.md", "docs/reading.md", "docs/extending.md", "docs/decisions.md", "docs/language_models.md",
   "docs/conversation.md", "docs/serving.md", "docs/claim.md",
+  "CONTRIBUTING.md",
 )  # fmt: skip
 FILE = re.compile(r"`((?:omniimage|configs|launch|tests|benchmarks|scripts|notebooks)/[\w./-]*)(?::[\w.]+)?`")
 TABLE = re.compile(r"`(omniimage(?:\.\w+)*\.[A-Z]\w+)`")
@@ -30,3 +35,57 @@ def test_every_table_and_toy_of_the_recipes_is_there():
     assert hasattr(importlib.import_module(module), name), table
   toys = re.findall(r"\| `(tests/\S+/test_a_new_\w+\.py)` \|", text)
   assert sorted(toys) == sorted(str(path.relative_to(ROOT)) for path in (ROOT / "tests").rglob("test_a_new_*.py"))
+
+
+EVERY = sorted(path.relative_to(ROOT).as_posix() for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")))
+
+
+def commands(name: str) -> list[list[str]]:
+  """The words of the lines in a document's shell blocks, those that go on in the next line as one."""
+  blocks = re.findall(r"^```sh\n(.*?)^```", (ROOT / name).read_text(), re.S | re.M)
+  lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
+  return [shlex.split(line, comments=True) for line in lines]
+
+
+def launched() -> list[tuple[str, ...]]:
+  """The command and flags of every `python -m launch.COMMAND` in the documents, once."""
+  found = {}
+  for name in EVERY:
+    for words in commands(name):
+      if "-m" in words and (module := words[words.index("-m") + 1]).startswith("launch."):
+        flags = (word.strip("[]") for word in words[words.index("-m") + 2 :])
+        found[module.removeprefix("launch."), *(flag for flag in flags if flag.startswith("--"))] = name
+  return sorted(found)
+
+
+@pytest.mark.parametrize("command", launched(), ids=" ".join)
+def test_every_flag_and_setting_of_a_command_is_there(command, monkeypatch):
+  monkeypatch.chdir(ROOT)
+  in_process.parse(*command)
+
+
+def test_the_documents_have_commands():
+  assert len(launched()) > 25
+
+
+def anchors(name: str) -> set[str]:
+  """What may stand behind # in a link to a document, as GitHub makes it of headings."""
+  headings = re.findall(r"^#+ (.+)$", (ROOT / name).read_text(), re.M)
+  return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_every_link_leads_somewhere(name):
+  for link in re.findall(r"\]\(([^)\s]+)\)", (ROOT / name).read_text()):
+    if re.match("[a-z]+:", link):
+      continue
+    path, _, anchor = link.partition("#")
+    target = (ROOT / name).parent / path if path else ROOT / name
+    assert target.exists(), link
+    assert not anchor or anchor in anchors(target.resolve().relative_to(ROOT)), link
+
+
+def test_the_version_that_is_cited_is_the_packages():
+  version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+  assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text()
+  assert f"\n## {version}" in (ROOT / "CHANGELOG.md").read_text()
