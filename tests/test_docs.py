@@ -87,7 +87,7 @@ def test_the_version_that_is_cited_is_the_packages():
 
 
 def test_the_documents_are_a_site_built_without_a_warning(tmp_path):
-  command = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--strict", "--site-dir", str(tmp_path)]
+  command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)]
   done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
   assert done.returncode == 0, done.stdout + done.stderr
   pages = {path.parent.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("index.html")}
