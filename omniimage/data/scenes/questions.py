@@ -1,10 +1,13 @@
 """Questions about scenes and their answers, of even chances: yes as often as no, and counts as varied as the scene is.
 
+An answer says where it was found, as "yes, in the center": "yes" alone would tell a learner hardly anything of where to
+look. Questions are worded in many ways, answers in one.
+
 "above" is in a higher row, whatever the column; "left of" in a column further left, whatever the row.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +16,6 @@ from omniimage.data.scenes.captions import places
 from omniimage.data.scenes.wording import (
   ATTRIBUTES,
   Cost,
-  an_object,
   an_object_bound,
   attribute_words,
   described,
@@ -28,6 +30,7 @@ from omniimage.data.scenes.wording import (
 from omniimage.data.scenes.world import COLORS, NOTHING_ELSE, SHAPES, SIZES, HeldOut, Scene, SceneObject
 
 NOTHING = "nothing"
+TOLD = 2  # places that the answer to how many names at most
 TRIES = 100  # questions drawn until one names no pair that is held out
 _VALUES = {"size": tuple(SIZES), "color": tuple(COLORS), "shape": tuple(SHAPES)}
 _PLURALS = {shape: "crosses" if shape == "cross" else f"{shape}s" for shape in SHAPES}
@@ -66,7 +69,7 @@ def draw_question(scene: Scene, rng: np.random.Generator, held_out: HeldOut = NO
     if asked is not None and not may_tell and held_out.tells(asked[0]):
       # Another of the same answer: yes stays as likely as no.
       others = (kind.ask(scene, rng) for _ in range(TRIES))
-      same = (other for other in others if other is not None and other[1] == asked[1])
+      same = (other for other in others if other is not None and _shortly(other[1]) == _shortly(asked[1]))
       asked = next((other for other in same if not held_out.tells(other[0])), None)
     if asked is not None:
       return asked
@@ -86,7 +89,7 @@ def _in_cell(scene: Scene, rng: np.random.Generator) -> Asked:
   free = [cell for cell in np.ndindex(scene.grid, scene.grid) if cell not in there]
   cell = pick(free if free and rng.random() < 0.5 else list(there), rng)
   question = pick(_TEMPLATES["cell"], rng).format(place=pick(places(scene.grid)[cell], rng))
-  return question, an_object(there[cell], rng) if cell in there else NOTHING
+  return question, _plainly(there[cell]) if cell in there else NOTHING
 
 
 def _in_cell_bound(grid: int, cost: Cost) -> int:
@@ -102,11 +105,15 @@ def _how_many(scene: Scene, rng: np.random.Generator) -> Asked:
     for value in values:
       by_count.setdefault(_count(scene, attribute, value), []).append((attribute, value))
   count = pick(sorted(by_count), rng)
-  return pick(_COUNTS, rng).format(some=_plural(*pick(by_count[count], rng), rng)), str(count)
+  attribute, value = pick(by_count[count], rng)
+  found = [item for item in scene.objects if getattr(item, attribute) == value]
+  return pick(_COUNTS, rng).format(some=_plural(attribute, value, rng)), _and_where(str(count), found, scene.grid, TOLD)
 
 
 def _how_many_bound(grid: int, cost: Cost) -> int:
-  return template_bound(_COUNTS, cost, some=_plural_bound(cost)) + longest(map(str, range(grid**2 + 1)), cost)
+  return template_bound(_COUNTS, cost, some=_plural_bound(cost)) + _and_where_bound(
+    map(str, range(grid**2 + 1)), grid, cost, TOLD
+  )
 
 
 def _exists(scene: Scene, rng: np.random.Generator) -> Asked | None:
@@ -119,11 +126,13 @@ def _exists(scene: Scene, rng: np.random.Generator) -> Asked | None:
     return None
   yes = rng.random() < 0.5
   thing = described(item if yes else pick(absent, rng), told, rng)
-  return pick(_TEMPLATES["exists"], rng).format(thing=thing), _yes(yes)
+  found = [other for other in scene.objects if yes and _values(other, told) == _values(item, told)]
+  return pick(_TEMPLATES["exists"], rng).format(thing=thing), _and_where(_yes(yes), found, scene.grid)
 
 
 def _exists_bound(grid: int, cost: Cost) -> int:
-  return template_bound(_TEMPLATES["exists"], cost, thing=described_bound(ATTRIBUTES, cost)) + _yes_bound(cost)
+  thing = described_bound(ATTRIBUTES, cost)
+  return template_bound(_TEMPLATES["exists"], cost, thing=thing) + _and_where_bound(("yes",), grid, cost)
 
 
 # ---------------------------------------------------------------------------------------------- one object alone
@@ -134,14 +143,15 @@ def _attribute(scene: Scene, rng: np.random.Generator) -> Asked:
   name, item = pick(ATTRIBUTES, rng), pick(scene.objects, rng)
   the = reference(item, scene, rng, tuple(other for other in ATTRIBUTES if other != name))
   question = pick(_TEMPLATES["attribute"], rng).format(attribute=name, the=the)
-  return question, pick(attribute_words(name, getattr(item, name)), rng)
+  return question, _and_where(attribute_words(name, getattr(item, name))[0], [item], scene.grid)
 
 
 def _attribute_bound(grid: int, cost: Cost) -> int:
   bounds = []
   for name in ATTRIBUTES:
     the = reference_bound(grid, cost, tuple(other for other in ATTRIBUTES if other != name))
-    answer = longest((word for value in _VALUES[name] for word in attribute_words(name, value)), cost)
+    words = (attribute_words(name, value)[0] for value in _VALUES[name])
+    answer = _and_where_bound(words, grid, cost)
     bounds.append(template_bound(_TEMPLATES["attribute"], cost, attribute=cost(name), the=the) + answer)
   return max(bounds)
 
@@ -152,7 +162,7 @@ def _where(scene: Scene, rng: np.random.Generator) -> Asked | None:
   the = reference(item, scene, rng, by_place=False)
   if the is None:
     return None
-  return pick(_TEMPLATES["where"], rng).format(the=the), pick(places(scene.grid)[item.cell], rng)
+  return pick(_TEMPLATES["where"], rng).format(the=the), _place(item, scene.grid)
 
 
 def _where_bound(grid: int, cost: Cost) -> int:
@@ -176,13 +186,15 @@ def _beside(scene: Scene, rng: np.random.Generator) -> Asked | None:
     return None
   yes = rng.random() < 0.5
   side = pick([side for side, holds in sides.items() if holds == yes], rng)
-  return pick(_TEMPLATES["side"], rng).format(thing=described(item, told, rng), side=side, the=the), _yes(yes)
+  found = [other for other in alike if yes and _SIDES[side](other, base)]
+  question = pick(_TEMPLATES["side"], rng).format(thing=described(item, told, rng), side=side, the=the)
+  return question, _and_where(_yes(yes), found, scene.grid)
 
 
 def _beside_bound(grid: int, cost: Cost) -> int:
   slots = {"thing": described_bound(ATTRIBUTES, cost), "side": longest(_SIDES, cost)}
   the = reference_bound(grid, cost, by_place=False)
-  return template_bound(_TEMPLATES["side"], cost, **slots, the=the) + _yes_bound(cost)
+  return template_bound(_TEMPLATES["side"], cost, **slots, the=the) + _and_where_bound(("yes",), grid, cost)
 
 
 def _more(scene: Scene, rng: np.random.Generator) -> Asked | None:
@@ -195,13 +207,17 @@ def _more(scene: Scene, rng: np.random.Generator) -> Asked | None:
     return None
   pair = more, pick(others, rng)
   yes = rng.random() < 0.5
-  some, other = (_plural(name, value, rng) for value in (pair if yes else pair[::-1]))
-  return pick(_TEMPLATES["more"], rng).format(some=some, others=other), _yes(yes)
+  asked = pair if yes else pair[::-1]
+  some, other = (_plural(name, value, rng) for value in asked)
+  told = " and ".join(str(counts[value]) for value in asked)
+  return pick(_TEMPLATES["more"], rng).format(some=some, others=other), f"{_yes(yes)}, {told}"
 
 
 def _more_bound(grid: int, cost: Cost) -> int:
   some = _plural_bound(cost)
-  return template_bound(_TEMPLATES["more"], cost, some=some, others=some) + _yes_bound(cost)
+  number = longest(map(str, range(grid**2 + 1)), cost)
+  answer = _yes_bound(cost) + cost(",") + cost("and") + 2 * number
+  return template_bound(_TEMPLATES["more"], cost, some=some, others=some) + answer
 
 
 def _larger(scene: Scene, rng: np.random.Generator) -> Asked | None:
@@ -222,6 +238,32 @@ def _larger_bound(grid: int, cost: Cost) -> int:
 
 
 # --------------------------------------------------------------------------------------------------------------- words
+
+
+def _shortly(answer: str) -> str:
+  """Without where."""
+  return answer.partition(",")[0]
+
+
+def _plainly(item: SceneObject) -> str:
+  """All that it looks like, in the first of the words that mean the same."""
+  return f"a {' '.join(attribute_words(name, getattr(item, name))[0] for name in ATTRIBUTES)}"
+
+
+def _place(item: SceneObject, grid: int) -> str:
+  """In the first of the words that mean the same."""
+  return places(grid)[item.cell][0]
+
+
+def _and_where(answer: str, found: Sequence[SceneObject], grid: int, most: int = 1) -> str:
+  """ "yes, in the top left": the first of them row by row. With `most`, all of them, or if they are more, none."""
+  in_order = sorted(found, key=lambda item: item.cell)
+  told = in_order[:1] if most == 1 else in_order if len(found) <= most else []
+  return ", ".join([answer, *([" and ".join(_place(item, grid) for item in told)] if told else [])])
+
+
+def _and_where_bound(answers: Iterable[str], grid: int, cost: Cost, most: int = 1) -> int:
+  return longest(answers, cost) + cost(",") + most * place_bound(grid, cost) + (most - 1) * cost("and")
 
 
 def _yes(yes: bool) -> str:

@@ -70,6 +70,13 @@ def true_answer(question: str, scene: Scene) -> str:
   return yes(sizes == (("small", "large") if match[2] == "smaller" else ("large", "small")))
 
 
+def true_places(question: str, scene: Scene) -> list[tuple[int, int]]:
+  """The cells that an answer may name, row by row: of what fits the question's first description."""
+  question = re.sub(r"^(how many|is there an?|what (size|color|shape) is) ", "", question.removesuffix("?"))
+  some = re.split(r" (?:above|below|(?:to the )?(?:left|right) of|are there)\b", question)[0]
+  return [item.cell for item in sorted(described(some, scene), key=lambda item: item.cell)]
+
+
 def asked(n: int, grid: int = 3, least: int = 1, most: int = 9):
   for index in range(n):
     scene = scene_of(index, "train", grid=grid, min_objects=least, max_objects=most)
@@ -85,14 +92,39 @@ def test_every_answer_is_true(grid):
     assert question.endswith("?") and grader.grade([answer]) == [true_answer(question, scene)], (question, answer)
 
 
+@pytest.mark.parametrize("grid", GRIDS)
+def test_answers_say_where(grid):
+  rng, told = np.random.default_rng(grid), collections.Counter()
+  cell_of = {place: cell for cell, phrases in places(grid).items() for place in phrases}
+  for _ in range(1500):
+    scene = draw_scene(rng, grid, int(rng.integers(1, grid**2 + 1)))
+    question, answer = draw_question(scene, rng)
+    kind, (said, _, where) = " ".join(question.split()[:2]), answer.partition(", ")
+    told[kind] += bool(where)
+    if kind == "are there":
+      first, second = map(int, where.split(" and "))
+      assert said == ("yes" if first > second else "no")
+    if kind not in ("how many", "is there", "what size", "what color", "what shape"):
+      continue
+    named, fit = [cell_of[place] for place in where.split(" and ") if place], true_places(question, scene)
+    if kind == "how many":
+      assert named == (fit if len(fit) <= 2 else []) and int(said) == len(fit)
+    elif kind == "is there":
+      beside = re.search("above|below|left of|right of", question)
+      assert len(named) == (said == "yes") and (set(named) <= set(fit) if beside else named == fit[:1])
+    else:
+      assert named == fit
+  assert min(told[kind] for kind in ("how many", "is there", "what color")) > 30
+
+
 @pytest.mark.parametrize(("grid", "least", "most"), [(2, 1, 4), (3, 1, 9), (5, 10, 25)])
 def test_yes_is_as_often_right_as_no_for_every_kind_of_question(grid, least, most):
   answers = collections.defaultdict(list)
   for _, question, answer in asked(6000, grid, least, most):
-    if answer in ("yes", "no"):
+    if (said := answer.partition(",")[0]) in ("yes", "no"):
       side = next((word for word in ("above", "below", "left of", "right of") if word in question), "")
       answers["side" if side else " ".join(question.split()[:2]) if "there" in question else "larger"].append(
-        answer == "yes"
+        said == "yes"
       )
   assert set(answers) == {"side", "is there", "are there", "larger"}
   for kind, own in answers.items():
@@ -124,7 +156,9 @@ def test_a_scene_of_one_object_and_a_full_one_can_be_asked_about():
     (3, "a large red star", ["large red star", "one BIG red star", " a  big red star. "]),
     (3, "in the top center", ["at the upper middle", "the top middle", "Upper center."]),
     (4, "in row 2, column 3", ["at row 2, column 3", "in column 3 of row 2", "row 2, column 3"]),
-    (3, "2", ["two", "2."]),
+    (3, "2", ["two", "2.", "2, in the top left and in the center"]),
+    (3, "yes", ["yes, in the top left", "Yeah."]),
+    (4, "yes", ["yes, in row 2, column 3"]),
     (3, "0", ["none", "zero"]),
     (3, "1", ["one"]),
     (3, "small", ["tiny", "little"]),

@@ -48,7 +48,8 @@ class Questions(tasks.Writing):
 
 @dataclass(frozen=True)
 class QuestionsGrader:
-  """Is a text the answer, in whatever words mean the same?"""
+  """Is a text the answer, in whatever words mean the same? What it says behind a comma, where or how it was found, is
+  not graded."""
 
   grid: int
   suite: ClassVar[str] = "questions"
@@ -68,6 +69,7 @@ class QuestionsGrader:
     cell = _cells(self.grid).get(_name_of_place(words))
     if cell is not None:
       return f"row {cell[0] + 1}, column {cell[1] + 1}"
+    words = " ".join(words).partition(",")[0].split()
     if len(words) > 1 and words[0] in _ARTICLES:
       words = words[1:]
     return " ".join(_SAME.get(word, word) for word in words)
