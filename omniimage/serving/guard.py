@@ -7,6 +7,7 @@ somebody else's, open in the same browser, could otherwise have this machine wor
 import asyncio
 import contextlib
 import hmac
+import math
 import re
 import time
 from collections.abc import Awaitable, Callable, Collection, MutableMapping
@@ -27,6 +28,7 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 DRAINED = 8  # times the longest body that is read and thrown away, so that who has sent it reads why it was refused
+QUIET = 1.0  # seconds without a piece after which no more is expected of a request that is refused
 HEADERS = {
   "content-security-policy": "default-src 'self'; img-src 'self' blob: data:; object-src 'none'; base-uri 'none'; "
   "frame-ancestors 'none'; form-action 'none'",
@@ -146,14 +148,15 @@ class Exchange:
       raise Left from None
 
   async def drain(self):
-    """Throws away what is still sent, within bounds."""
+    """Throws away what is still sent, within bounds: up to where nothing comes for a moment."""
     with contextlib.suppress(Refused, Left):
       while not self._whole and self._received < DRAINED * self._limits.body:
-        self._received += len((await self._in_time()).get("body", b""))
+        self._received += len((await self._in_time(QUIET)).get("body", b""))
 
-  async def _in_time(self) -> Message:
+  async def _in_time(self, most: float = math.inf) -> Message:
+    """The next piece, within so many seconds at most."""
     try:
-      message = await asyncio.wait_for(self._receive(), max(0.01, self._until - time.monotonic()))
+      message = await asyncio.wait_for(self._receive(), min(most, max(0.01, self._until - time.monotonic())))
     except TimeoutError:
       raise Refused(f"the request did not come within {self._limits.seconds:g} s", 408) from None
     if message["type"] == "http.disconnect":
