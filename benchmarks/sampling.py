@@ -229,7 +229,8 @@ def full_cache(omni: Omni, params: Params, length: int) -> Written:
   seen = jnp.broadcast_to((jnp.arange(length + STEPS) < length).astype(jnp.int32), (2, length + STEPS))
   hidden = jnp.ones((2, WIDTH), caches[0][0].dtype)
   grammar = dataclasses.replace(Grammar.start(2), **{key: jnp.full(2, 128) for key in ("rows", "columns")})
-  return Written(hidden, caches, seen, dataclasses.replace(grammar, expects=jnp.full(2, CODE)))
+  written = Written(hidden, caches, seen, dataclasses.replace(grammar, expects=jnp.full(2, CODE)))
+  return jax.tree.map(jnp.copy, written)  # all of it is donated, and some arrays are the same one
 
 
 def go_on(omni: Omni, params: Params, written: Written, keys: Array):
