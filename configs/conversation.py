@@ -1,5 +1,5 @@
 """One model for six tasks over scenes: drawing, captions, questions, edits, sketches, and conversations of four
-pictures; one to four objects on a 3×3 grid, 48×48 pixels; 89 minutes on two CPU cores, each a device of its own.
+pictures; one to four objects on a 3×3 grid, 48×48 pixels; ninety minutes on two CPU cores, a device each.
 
   export XLA_FLAGS=--xla_force_host_platform_device_count=2
   python -m launch.train --config=configs/conversation.py --workdir=runs/conversation
