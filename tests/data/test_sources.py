@@ -144,7 +144,7 @@ def test_bounds_hold_for_a_vocabulary_of_letters(task):
   opened, vocabulary = open_(LetterTokens(), mixed(task))
   rng, tokens = np.random.default_rng(0), opened.catalogue().tokens
   found = [len(conversation.encode(opened.record(i, rng), LetterTokens(), vocabulary, SIZE).tokens) for i in range(200)]
-  assert (found <= tokens[:200]).all() and np.sum(found) > 0.5 * tokens[:200].sum()
+  assert (found <= tokens[:200]).all() and np.sum(found) > 0.4 * tokens[:200].sum()
 
 
 def test_emoji_are_resized_and_never_enlarged(text_tokenizer):
