@@ -15,6 +15,10 @@ from tests.launch import in_process
 
 ROOT = Path(__file__).parents[1]
 EVERY = sorted(path.relative_to(ROOT).as_posix() for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")))
+MANY = {  # that name files all along
+  "CONTRIBUTING.md", "docs/reading.md", "docs/extending.md", "docs/decisions.md", "docs/language_models.md",
+  "docs/conversation.md", "docs/serving.md", "docs/claim.md",
+}  # fmt: skip
 FILE = re.compile(r"`((?:omniimage|configs|launch|tests|benchmarks|scripts|notebooks)/[\w./-]*)(?::[\w.]+)?`")
 TABLE = re.compile(r"`(omniimage(?:\.\w+)*\.[A-Z]\w+)`")
 
@@ -22,7 +26,7 @@ TABLE = re.compile(r"`(omniimage(?:\.\w+)*\.[A-Z]\w+)`")
 @pytest.mark.parametrize("name", EVERY)
 def test_every_file_that_a_document_names_is_there(name):
   found = FILE.findall((ROOT / name).read_text())
-  assert name != "CONTRIBUTING.md" or len(found) > 20
+  assert name not in MANY or len(found) > 3
   assert [path for path in found if not (ROOT / path).exists()] == []
 
 

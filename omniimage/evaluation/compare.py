@@ -48,14 +48,14 @@ def compare(
   found = [Workdir(path) for path in workdirs]
   configs, reports = [run.read_config()[0] for run in found], [read_report(run.path) for run in found]
   check_out(out)
-  names, facts, captions, columns = titles([run.path for run in found]), [], None, {}
-  for name, workdir in zip(names, found):  # one after another: their parameters may not fit together
+  names, facts, captions, columns = titles([run.path for run in found]), [], None, []
+  for workdir in found:  # one after another: their parameters may not fit together
     run = load_run(workdir.path)
     system = open_system(sampled(run.settings), run.text_tokenizer.size)
     generator = open_generator(system, run.params, run.text_tokenizer)
     facts.append({**facts_of(run, workdir.path), "step": f"{run.step:,}"})
     captions = captions or held_out(generator, prompts, seed).captions
-    columns[name] = drawn_where_it_can(generator, captions, seed, batch)
+    columns.append(drawn_where_it_can(generator, captions, seed, batch))
   numbered = [f"{number} {name}" for number, name in enumerate(names, 1)]
   sections = [
     table(["", *numbered], _rows([{k: v for k, v in own.items() if k != "run"} for own in facts])),
@@ -63,7 +63,7 @@ def compare(
     "<h2>Figures</h2>" + _figures(numbered, reports),
     _curves([read_losses(run.metrics / "metrics.jsonl") for run in found]),
     f"<h2>Pictures</h2><p>The first {len(captions)} held-out captions of {escape(names[0])}, nothing chosen.</p>"
-    + gallery(captions, dict(zip(numbered, columns.values())), range(len(captions))),
+    + gallery(captions, dict(zip(numbered, columns)), range(len(captions))),
   ]
   path = out / "compare.html"
   with writing(out):

@@ -106,8 +106,9 @@ def _how_many(scene: Scene, rng: np.random.Generator) -> Asked:
       by_count.setdefault(_count(scene, attribute, value), []).append((attribute, value))
   count = pick(sorted(by_count), rng)
   attribute, value = pick(by_count[count], rng)
-  found = [item for item in scene.objects if getattr(item, attribute) == value]
-  return pick(_COUNTS, rng).format(some=_plural(attribute, value, rng)), _and_where(str(count), found, scene.grid, TOLD)
+  found = _in_order(item for item in scene.objects if getattr(item, attribute) == value)
+  told = found if len(found) <= TOLD else []
+  return pick(_COUNTS, rng).format(some=_plural(attribute, value, rng)), _and_where(str(count), told, scene.grid)
 
 
 def _how_many_bound(grid: int, cost: Cost) -> int:
@@ -126,8 +127,8 @@ def _exists(scene: Scene, rng: np.random.Generator) -> Asked | None:
     return None
   yes = rng.random() < 0.5
   thing = described(item if yes else pick(absent, rng), told, rng)
-  found = [other for other in scene.objects if yes and _values(other, told) == _values(item, told)]
-  return pick(_TEMPLATES["exists"], rng).format(thing=thing), _and_where(_yes(yes), found, scene.grid)
+  found = _in_order(other for other in scene.objects if yes and _values(other, told) == _values(item, told))
+  return pick(_TEMPLATES["exists"], rng).format(thing=thing), _and_where(_yes(yes), found[:1], scene.grid)
 
 
 def _exists_bound(grid: int, cost: Cost) -> int:
@@ -186,9 +187,9 @@ def _beside(scene: Scene, rng: np.random.Generator) -> Asked | None:
     return None
   yes = rng.random() < 0.5
   side = pick([side for side, holds in sides.items() if holds == yes], rng)
-  found = [other for other in alike if yes and _SIDES[side](other, base)]
+  found = _in_order(other for other in alike if yes and _SIDES[side](other, base))
   question = pick(_TEMPLATES["side"], rng).format(thing=described(item, told, rng), side=side, the=the)
-  return question, _and_where(_yes(yes), found, scene.grid)
+  return question, _and_where(_yes(yes), found[:1], scene.grid)
 
 
 def _beside_bound(grid: int, cost: Cost) -> int:
@@ -255,11 +256,14 @@ def _place(item: SceneObject, grid: int) -> str:
   return places(grid)[item.cell][0]
 
 
-def _and_where(answer: str, found: Sequence[SceneObject], grid: int, most: int = 1) -> str:
-  """ "yes, in the top left": the first of them row by row. With `most`, all of them, or if they are more, none."""
-  in_order = sorted(found, key=lambda item: item.cell)
-  told = in_order[:1] if most == 1 else in_order if len(found) <= most else []
-  return ", ".join([answer, *([" and ".join(_place(item, grid) for item in told)] if told else [])])
+def _in_order(found: Iterable[SceneObject]) -> list[SceneObject]:
+  """Row by row."""
+  return sorted(found, key=lambda item: item.cell)
+
+
+def _and_where(answer: str, told: Sequence[SceneObject], grid: int) -> str:
+  """ "2, in the top left and in the center"; of none the answer alone."""
+  return f"{answer}, {' and '.join(_place(item, grid) for item in told)}" if told else answer
 
 
 def _and_where_bound(answers: Iterable[str], grid: int, cost: Cost, most: int = 1) -> int:
