@@ -1,7 +1,8 @@
 """Questions about scenes and their answers, of even chances: yes as often as no, and counts as varied as the scene is.
 
-An answer says where it was found, as "yes, in the center": "yes" alone would tell a learner hardly anything of where to
-look. Questions are worded in many ways, answers in one.
+An answer says first what it rests on, as "in the center: yes": "yes" alone would tell a learner hardly anything of
+where to look, and what has been said helps to say the rest (Nye et al. 2021, "Show Your Work"). Questions are worded in
+many ways, answers in one.
 
 "above" is in a higher row, whatever the column; "left of" in a column further left, whatever the row.
 """
@@ -30,7 +31,7 @@ from omniimage.data.scenes.wording import (
 from omniimage.data.scenes.world import COLORS, NOTHING_ELSE, SHAPES, SIZES, HeldOut, Scene, SceneObject
 
 NOTHING = "nothing"
-TOLD = 2  # places that the answer to how many names at most
+TOLD = 3  # places that the answer to how many names at most
 TRIES = 100  # questions drawn until one names no pair that is held out
 _VALUES = {"size": tuple(SIZES), "color": tuple(COLORS), "shape": tuple(SHAPES)}
 _PLURALS = {shape: "crosses" if shape == "cross" else f"{shape}s" for shape in SHAPES}
@@ -80,6 +81,17 @@ def question_bound(grid: int, cost: Cost) -> int:
   return max(kind.bound(grid, cost) for kind in QUESTIONS)
 
 
+def described_first(scene: Scene, answer: str) -> str:
+  """An answer that tells the whole picture before it, in reading order (Xu et al. 2024, "LLaVA-CoT")."""
+  told = (f"{_plainly(item)} {_place(item, scene.grid)}" for item in _in_order(scene.objects))
+  return f"{', '.join(told)}: {answer}"
+
+
+def description_bound(num_objects: int, grid: int, cost: Cost) -> int:
+  """Of what `described_first` adds."""
+  return num_objects * (an_object_bound(cost) + place_bound(grid, cost) + max(cost(","), cost(":")))
+
+
 # ------------------------------------------------------------------------------------------------------- what there is
 
 
@@ -108,11 +120,11 @@ def _how_many(scene: Scene, rng: np.random.Generator) -> Asked:
   attribute, value = pick(by_count[count], rng)
   found = _in_order(item for item in scene.objects if getattr(item, attribute) == value)
   told = found if len(found) <= TOLD else []
-  return pick(_COUNTS, rng).format(some=_plural(attribute, value, rng)), _and_where(str(count), told, scene.grid)
+  return pick(_COUNTS, rng).format(some=_plural(attribute, value, rng)), _found(told, str(count), scene.grid)
 
 
 def _how_many_bound(grid: int, cost: Cost) -> int:
-  return template_bound(_COUNTS, cost, some=_plural_bound(cost)) + _and_where_bound(
+  return template_bound(_COUNTS, cost, some=_plural_bound(cost)) + _found_bound(
     map(str, range(grid**2 + 1)), grid, cost, TOLD
   )
 
@@ -128,12 +140,12 @@ def _exists(scene: Scene, rng: np.random.Generator) -> Asked | None:
   yes = rng.random() < 0.5
   thing = described(item if yes else pick(absent, rng), told, rng)
   found = _in_order(other for other in scene.objects if yes and _values(other, told) == _values(item, told))
-  return pick(_TEMPLATES["exists"], rng).format(thing=thing), _and_where(_yes(yes), found[:1], scene.grid)
+  return pick(_TEMPLATES["exists"], rng).format(thing=thing), _found(found[:1], _yes(yes), scene.grid)
 
 
 def _exists_bound(grid: int, cost: Cost) -> int:
   thing = described_bound(ATTRIBUTES, cost)
-  return template_bound(_TEMPLATES["exists"], cost, thing=thing) + _and_where_bound(("yes",), grid, cost)
+  return template_bound(_TEMPLATES["exists"], cost, thing=thing) + _found_bound(("yes",), grid, cost)
 
 
 # ---------------------------------------------------------------------------------------------- one object alone
@@ -144,7 +156,7 @@ def _attribute(scene: Scene, rng: np.random.Generator) -> Asked:
   name, item = pick(ATTRIBUTES, rng), pick(scene.objects, rng)
   the = reference(item, scene, rng, tuple(other for other in ATTRIBUTES if other != name))
   question = pick(_TEMPLATES["attribute"], rng).format(attribute=name, the=the)
-  return question, _and_where(attribute_words(name, getattr(item, name))[0], [item], scene.grid)
+  return question, _found([item], attribute_words(name, getattr(item, name))[0], scene.grid)
 
 
 def _attribute_bound(grid: int, cost: Cost) -> int:
@@ -152,7 +164,7 @@ def _attribute_bound(grid: int, cost: Cost) -> int:
   for name in ATTRIBUTES:
     the = reference_bound(grid, cost, tuple(other for other in ATTRIBUTES if other != name))
     words = (attribute_words(name, value)[0] for value in _VALUES[name])
-    answer = _and_where_bound(words, grid, cost)
+    answer = _found_bound(words, grid, cost)
     bounds.append(template_bound(_TEMPLATES["attribute"], cost, attribute=cost(name), the=the) + answer)
   return max(bounds)
 
@@ -187,15 +199,15 @@ def _beside(scene: Scene, rng: np.random.Generator) -> Asked | None:
     return None
   yes = rng.random() < 0.5
   side = pick([side for side, holds in sides.items() if holds == yes], rng)
-  found = _in_order(other for other in alike if yes and _SIDES[side](other, base))
+  found = _in_order(other for other in alike if _SIDES[side](other, base) == yes)
   question = pick(_TEMPLATES["side"], rng).format(thing=described(item, told, rng), side=side, the=the)
-  return question, _and_where(_yes(yes), found[:1], scene.grid)
+  return question, _found([found[0], base], _yes(yes), scene.grid)
 
 
 def _beside_bound(grid: int, cost: Cost) -> int:
   slots = {"thing": described_bound(ATTRIBUTES, cost), "side": longest(_SIDES, cost)}
   the = reference_bound(grid, cost, by_place=False)
-  return template_bound(_TEMPLATES["side"], cost, **slots, the=the) + _and_where_bound(("yes",), grid, cost)
+  return template_bound(_TEMPLATES["side"], cost, **slots, the=the) + _found_bound(("yes", "no"), grid, cost, 2)
 
 
 def _more(scene: Scene, rng: np.random.Generator) -> Asked | None:
@@ -211,13 +223,13 @@ def _more(scene: Scene, rng: np.random.Generator) -> Asked | None:
   asked = pair if yes else pair[::-1]
   some, other = (_plural(name, value, rng) for value in asked)
   told = " and ".join(str(counts[value]) for value in asked)
-  return pick(_TEMPLATES["more"], rng).format(some=some, others=other), f"{_yes(yes)}, {told}"
+  return pick(_TEMPLATES["more"], rng).format(some=some, others=other), f"{told}: {_yes(yes)}"
 
 
 def _more_bound(grid: int, cost: Cost) -> int:
   some = _plural_bound(cost)
   number = longest(map(str, range(grid**2 + 1)), cost)
-  answer = _yes_bound(cost) + cost(",") + cost("and") + 2 * number
+  answer = 2 * number + cost("and") + cost(":") + _yes_bound(cost)
   return template_bound(_TEMPLATES["more"], cost, some=some, others=some) + answer
 
 
@@ -229,21 +241,22 @@ def _larger(scene: Scene, rng: np.random.Generator) -> Asked | None:
   large, small = (reference(pick(items, rng), scene, rng, ("color", "shape")) for items in of_size)
   yes, word = rng.random() < 0.5, pick(("larger", "smaller"), rng)
   one, other = (large, small) if yes == (word == "larger") else (small, large)
-  return pick(_TEMPLATES[word], rng).format(the=one, other=other), _yes(yes)
+  told = "large and small" if one == large else "small and large"
+  return pick(_TEMPLATES[word], rng).format(the=one, other=other), f"{told}: {_yes(yes)}"
 
 
 def _larger_bound(grid: int, cost: Cost) -> int:
   the = reference_bound(grid, cost, ("color", "shape"))
   templates = _TEMPLATES["larger"] + _TEMPLATES["smaller"]
-  return template_bound(templates, cost, the=the, other=the) + _yes_bound(cost)
+  return template_bound(templates, cost, the=the, other=the) + cost("large and small:") + _yes_bound(cost)
 
 
 # --------------------------------------------------------------------------------------------------------------- words
 
 
 def _shortly(answer: str) -> str:
-  """Without where."""
-  return answer.partition(",")[0]
+  """Without what it rests on."""
+  return answer.rpartition(": ")[2]
 
 
 def _plainly(item: SceneObject) -> str:
@@ -261,13 +274,13 @@ def _in_order(found: Iterable[SceneObject]) -> list[SceneObject]:
   return sorted(found, key=lambda item: item.cell)
 
 
-def _and_where(answer: str, told: Sequence[SceneObject], grid: int) -> str:
-  """ "2, in the top left and in the center"; of none the answer alone."""
-  return f"{answer}, {' and '.join(_place(item, grid) for item in told)}" if told else answer
+def _found(told: Sequence[SceneObject], answer: str, grid: int) -> str:
+  """ "in the top left and in the center: 2"; of none the answer alone."""
+  return f"{' and '.join(_place(item, grid) for item in told)}: {answer}" if told else answer
 
 
-def _and_where_bound(answers: Iterable[str], grid: int, cost: Cost, most: int = 1) -> int:
-  return longest(answers, cost) + cost(",") + most * place_bound(grid, cost) + (most - 1) * cost("and")
+def _found_bound(answers: Iterable[str], grid: int, cost: Cost, most: int = 1) -> int:
+  return most * place_bound(grid, cost) + (most - 1) * cost("and") + cost(":") + longest(answers, cost)
 
 
 def _yes(yes: bool) -> str:

@@ -72,7 +72,7 @@ def test_questions_about_unseen_pairs_name_them_and_others_stay_of_even_chances(
   for index in range(1500):
     scene = scene_of(index, "train", grid=2, min_objects=3, max_objects=4, held_out=HELD_OUT)
     question, answer = draw_question(scene, rng, HELD_OUT)
-    answers[answer.partition(",")[0]] += question.startswith("is there a")
+    answers[answer.rpartition(": ")[2]] += question.startswith("is there a")
     unseen = scene_of(index, "unseen", grid=2, min_objects=3, max_objects=4, held_out=HELD_OUT)
     named += HELD_OUT.tells(draw_question(unseen, rng, HELD_OUT)[0])
   asked = answers["yes"] + answers["no"]

@@ -6,8 +6,8 @@ import re
 import numpy as np
 import pytest
 
-from omniimage.data.scenes.captions import SIZE_WORDS, places
-from omniimage.data.scenes.questions import draw_question
+from omniimage.data.scenes.captions import SIZE_WORDS, parse, places
+from omniimage.data.scenes.questions import described_first, draw_question
 from omniimage.data.scenes.tasks.questions import QuestionsGrader
 from omniimage.data.scenes.world import GRIDS, SHAPES, Scene, SceneObject, draw_scene, scene_of
 
@@ -93,35 +93,50 @@ def test_every_answer_is_true(grid):
 
 
 @pytest.mark.parametrize("grid", GRIDS)
-def test_answers_say_where(grid):
-  rng, told = np.random.default_rng(grid), collections.Counter()
+def test_answers_say_what_they_rest_on(grid):
+  rng, rested = np.random.default_rng(grid), collections.Counter()
   cell_of = {place: cell for cell, phrases in places(grid).items() for place in phrases}
   for _ in range(1500):
     scene = draw_scene(rng, grid, int(rng.integers(1, grid**2 + 1)))
     question, answer = draw_question(scene, rng)
-    kind, (said, _, where) = " ".join(question.split()[:2]), answer.partition(", ")
-    told[kind] += bool(where)
+    kind, (rests_on, _, said) = " ".join(question.split()[:2]), answer.rpartition(": ")
+    rested[kind] += bool(rests_on)
+    parts = rests_on.split(" and ") if rests_on else []
     if kind == "are there":
-      first, second = map(int, where.split(" and "))
+      first, second = map(int, parts)
       assert said == ("yes" if first > second else "no")
-    if kind not in ("how many", "is there", "what size", "what color", "what shape"):
-      continue
-    named, fit = [cell_of[place] for place in where.split(" and ") if place], true_places(question, scene)
-    if kind == "how many":
-      assert named == (fit if len(fit) <= 2 else []) and int(said) == len(fit)
-    elif kind == "is there":
-      beside = re.search("above|below|left of|right of", question)
-      assert len(named) == (said == "yes") and (set(named) <= set(fit) if beside else named == fit[:1])
+    elif kind == "is the":
+      word = "small" if "smaller" in question else "large"
+      assert sorted(parts) == ["large", "small"] and said == ("yes" if parts[0] == word else "no")
+    elif kind in ("how many", "is there", "what size", "what color", "what shape"):
+      named, fit = [cell_of[place] for place in parts], true_places(question, scene)
+      if kind == "how many":
+        assert named == (fit if len(fit) <= 3 else []) and int(said) == len(fit)
+      elif side := re.search(r" (?:above|below|left of|right of) (the .+)\?", question):
+        base = described(side[1], scene)[0].cell
+        assert len(named) == 2 and named[0] in fit and named[1] == base
+      elif kind == "is there":
+        assert named == fit[:1] and said == ("yes" if fit else "no")
+      else:
+        assert named == fit
     else:
-      assert named == fit
-  assert min(told[kind] for kind in ("how many", "is there", "what color")) > 30
+      assert not rests_on
+  assert min(rested[kind] for kind in ("how many", "is there", "what color", "is the")) > 30
+
+
+@pytest.mark.parametrize("grid", GRIDS)
+def test_an_answer_can_tell_the_picture_first(grid):
+  scene = draw_scene(np.random.default_rng(grid), grid, min(4, grid**2))
+  told, _, answer = described_first(scene, "in the center: yes").partition(": ")
+  assert list(parse(told, grid).objects) == sorted(scene.objects, key=lambda item: item.cell)
+  assert answer == "in the center: yes"
 
 
 @pytest.mark.parametrize(("grid", "least", "most"), [(2, 1, 4), (3, 1, 9), (5, 10, 25)])
 def test_yes_is_as_often_right_as_no_for_every_kind_of_question(grid, least, most):
   answers = collections.defaultdict(list)
   for _, question, answer in asked(6000, grid, least, most):
-    if (said := answer.partition(",")[0]) in ("yes", "no"):
+    if (said := answer.rpartition(": ")[2]) in ("yes", "no"):
       side = next((word for word in ("above", "below", "left of", "right of") if word in question), "")
       answers["side" if side else " ".join(question.split()[:2]) if "there" in question else "larger"].append(
         said == "yes"
@@ -156,9 +171,9 @@ def test_a_scene_of_one_object_and_a_full_one_can_be_asked_about():
     (3, "a large red star", ["large red star", "one BIG red star", " a  big red star. "]),
     (3, "in the top center", ["at the upper middle", "the top middle", "Upper center."]),
     (4, "in row 2, column 3", ["at row 2, column 3", "in column 3 of row 2", "row 2, column 3"]),
-    (3, "2", ["two", "2.", "2, in the top left and in the center"]),
-    (3, "yes", ["yes, in the top left", "Yeah."]),
-    (4, "yes", ["yes, in row 2, column 3"]),
+    (3, "2", ["two", "2.", "in the top left and in the center: 2"]),
+    (3, "yes", ["in the top left: yes", "a large red star in the center: in the center: Yeah."]),
+    (4, "yes", ["in row 2, column 3: yes"]),
     (3, "0", ["none", "zero"]),
     (3, "1", ["one"]),
     (3, "small", ["tiny", "little"]),
@@ -179,6 +194,7 @@ def test_what_means_the_same_is_right(grid, answer, same):
     ("in the top left", "in the top"),
     ("yes", "no"),
     ("yes", "yes yes"),
+    ("yes", "yes: no"),
     ("2", "12"),
     ("nothing", ""),
     ("red", "red red"),

@@ -1,4 +1,7 @@
-"""Questions: a scene and some questions, a short answer to each as a target."""
+"""Questions: a scene and some questions, an answer to each as a target.
+
+The first answer tells the whole picture before it answers, those behind it have that to go by.
+"""
 
 import functools
 import itertools
@@ -11,11 +14,11 @@ import numpy as np
 from omniimage.data import tasks
 from omniimage.data.conversation import ImageTurn, TextTurn, Turn
 from omniimage.data.scenes.captions import SIZE_WORDS, places
-from omniimage.data.scenes.questions import draw_question, question_bound
+from omniimage.data.scenes.questions import described_first, description_bound, draw_question, question_bound
 from omniimage.data.scenes.wording import Cost
 from omniimage.data.scenes.world import Scene, World, render
 
-EXCHANGES = 8  # of question and answer: the picture is by far the longest part, and one of them teaches little
+EXCHANGES = 6  # of question and answer: the picture is by far the longest part, and one of them teaches little
 _ARTICLES = ("a", "an", "one", "the")
 _SAME = {
   **{word: size for size, words in SIZE_WORDS.items() for word in words},
@@ -37,19 +40,23 @@ class Questions(tasks.Writing):
     return [ImageTurn(render(record, self._world.image_size), False), *said]
 
   def texts(self, record: Scene, rng: np.random.Generator) -> list[str]:
-    return [text for _ in range(EXCHANGES) for text in draw_question(record, rng, self._world.held_out)]
+    asked = [draw_question(record, rng, self._world.held_out) for _ in range(EXCHANGES)]
+    question, answer = asked[0]
+    asked[0] = question, described_first(record, answer)
+    return [text for exchange in asked for text in exchange]
 
   def prompt(self, turns: Sequence[Turn]) -> tuple[Turn, ...]:
     return turns[0], turns[-2]
 
   def bound(self, num_objects: int, cost: Cost) -> int:
-    return EXCHANGES * question_bound(self._world.grid, cost)
+    described = description_bound(num_objects, self._world.grid, cost)
+    return described + EXCHANGES * question_bound(self._world.grid, cost)
 
 
 @dataclass(frozen=True)
 class QuestionsGrader:
-  """Is a text the answer, in whatever words mean the same? What it says behind a comma, where or how it was found, is
-  not graded."""
+  """Is a text the answer, in whatever words mean the same? What it says before the last colon, which is what it rests
+  on, is not graded."""
 
   grid: int
   suite: ClassVar[str] = "questions"
@@ -65,11 +72,10 @@ class QuestionsGrader:
 
   def _meaning(self, answer: str) -> str:
     """The answer in the first of the words that mean the same."""
-    words = answer.lower().strip().removesuffix(".").split()
+    words = answer.lower().strip().removesuffix(".").rpartition(":")[2].split()
     cell = _cells(self.grid).get(_name_of_place(words))
     if cell is not None:
       return f"row {cell[0] + 1}, column {cell[1] + 1}"
-    words = " ".join(words).partition(",")[0].split()
     if len(words) > 1 and words[0] in _ARTICLES:
       words = words[1:]
     return " ".join(_SAME.get(word, word) for word in words)
