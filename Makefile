@@ -21,7 +21,7 @@ HUGE_PAGES := glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=4294967295:glib
 
 setup: $(INSTALLED)
 
-$(INSTALLED): pyproject.toml
+$(INSTALLED): pyproject.toml setup.py
 	@began=$$(date +%s); \
 	python=$$(scripts/find_python 3.11 $(PYTHON)) || exit 1; \
 	echo "installing into $(VENV) with $$python; this takes a minute or more"; \

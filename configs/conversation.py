@@ -13,7 +13,7 @@ Does seeing help drawing? The same without the other tasks:
 
 from ml_collections import ConfigDict
 
-from configs import scenes
+from . import scenes
 
 VARIANTS = ("demo", "tiny")
 TASKS = ("text_to_image", "caption", "sketch", "conversation", "edit", "edit", "questions", "questions")

@@ -5,7 +5,7 @@ python -m launch.train --config=configs/emoji.py --workdir=runs/emoji
 
 from ml_collections import ConfigDict
 
-from configs import scenes
+from . import scenes
 
 VARIANTS = ("",)
 

@@ -13,8 +13,8 @@
 
 from ml_collections import ConfigDict
 
-from configs import omni, scenes
-from configs.common import stage
+from . import omni, scenes
+from .common import stage
 
 POD_SIZES = ("300m", "1b", "7b")
 VARIANTS = ("tiny", "small", "medium", *POD_SIZES)

@@ -17,8 +17,8 @@ They read the scenes until other data is named. Heads are 128 wide, the width of
 
 from ml_collections import ConfigDict
 
-from configs import scenes
-from configs.common import stage
+from . import scenes
+from .common import stage
 
 HEAD_WIDTH = 128
 

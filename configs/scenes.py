@@ -7,7 +7,7 @@ Variants: `configs/scenes.py:tiny` is the same pipeline at a size for notebooks 
 
 from ml_collections import ConfigDict
 
-from configs.common import base, stage
+from .common import base, stage
 
 VARIANTS = ("demo", "tiny")
 

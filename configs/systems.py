@@ -14,8 +14,8 @@ within 3 %. `configs/systems.py:NAME_tiny` is the same pipeline at a size for no
 
 from ml_collections import ConfigDict
 
-from configs import scenes
-from configs.common import stage
+from . import scenes
+from .common import stage
 
 SUFFIX = "_tiny"
 

@@ -18,9 +18,11 @@ from pathlib import Path
 
 from absl import flags
 
-from launch import cli, number_flags, sampling_flags
+from omniimage.commands import command
 from omniimage.errors import UserError
 from omniimage.ranges import SEEDS
+
+from . import cli, number_flags, sampling_flags
 
 WORKDIR = cli.path_flag("workdir", "The run to talk to.")
 SESSION = cli.path_flag("session", "The session's folder, made or gone on with. Default: WORKDIR/chats/TIME.")
@@ -64,7 +66,7 @@ def main(argv: list[str]):
     run = load_run(WORKDIR.value)
     require(
       "turns" in system_named(run.settings.system).abilities,
-      f"a run of config.system={run.settings.system!r} answers no conversations; draw with python -m launch.sample",
+      f"a run of config.system={run.settings.system!r} answers no conversations; draw with {command('sample')}",
     )
     if ASPECT_RATIO.value is not None:
       run = dataclasses.replace(run, settings=run.settings.drawing(ASPECT_RATIO.value))

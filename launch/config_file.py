@@ -1,5 +1,6 @@
 """The --config flag. What is wrong with a config file is one line that names the file and the line in it."""
 
+import importlib
 import importlib.util
 import inspect
 import os
@@ -14,9 +15,14 @@ from ml_collections import ConfigDict, FrozenConfigDict, config_flags
 
 from omniimage.errors import UserError
 
+NO_CONFIGS = ("__init__", "common")
+
 flags.disclaim_key_flags()  # --help lists it under the command that defines it
 
-NAME = "config_file"  # of the file as a module
+# The package of the configs that are there, beside this one: what a file imports by `from . import scenes`, wherever it
+# lies itself.
+CONFIGS = ".".join([*__package__.split(".")[:-1], "configs"])
+NAME = f"{CONFIGS}.config_file"  # of the file as a module
 
 
 def define(help_text: str) -> flags.FlagHolder[ConfigDict]:
@@ -37,11 +43,10 @@ class _Parser(flags.ArgumentParser):
 
 
 def load(given: str) -> ConfigDict:
-  """What `get_config` of FILE[:VARIANT] returns, locked. UserError where anything is wrong with the file."""
+  """What `get_config` of FILE[:VARIANT] returns, locked; `configs/NAME.py` or `NAME` is the package's own config where
+  there is no such file. UserError where anything is wrong with the file."""
   name, *variant = given.split(":", 1)
-  path = Path(os.path.expanduser(name))  # a shell leaves the ~ of --config=~/… to us
-  if not path.is_file():
-    raise UserError("there is no such file; give for example --config=configs/scenes.py")
+  path = _found(name)
   try:
     get_config = getattr(_module(path), "get_config", None)
     if not callable(get_config):
@@ -56,6 +61,17 @@ def load(given: str) -> ConfigDict:
     raise UserError(f"{_place(error, path)}: {_what(error)}") from None
   returned = "None; is a return missing?" if config is None else f"{type(config).__name__}, not a ConfigDict"
   raise UserError(f"{_line_of(get_config, path)}: get_config returned {returned}")
+
+
+def _found(name: str) -> Path:
+  path = Path(os.path.expanduser(name))  # a shell leaves the ~ of --config=~/… to us
+  if path.is_file():
+    return path
+  (folder,) = importlib.import_module(CONFIGS).__path__
+  there = {config.stem: config for config in sorted(Path(folder).glob("*.py")) if config.stem not in NO_CONFIGS}
+  if path.parent in (Path(), Path("configs")) and path.name.removesuffix(".py") in there:
+    return there[path.name.removesuffix(".py")]
+  raise UserError(f"there is no such file; give one, or one of configs/{{{','.join(there)}}}.py")
 
 
 def _module(path: Path) -> ModuleType:

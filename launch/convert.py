@@ -8,9 +8,10 @@ from pathlib import Path
 
 from absl import flags
 
-from launch import cli
 from omniimage.errors import UserError
 from omniimage.paths import writing
+
+from . import cli
 
 SOURCE = cli.path_flag("source", "A GGUF file, or a run's workdir.")
 OUT = cli.path_flag("out", "The folder to make.")

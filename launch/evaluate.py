@@ -16,10 +16,11 @@ import dataclasses
 
 from absl import flags
 
-from launch import cli, number_flags, sampling_flags
 from omniimage.errors import UserError
 from omniimage.paths import absolute
 from omniimage.ranges import SEEDS, Range
+
+from . import cli, number_flags, sampling_flags
 
 WORKDIR = cli.path_flag("workdir", "The run to evaluate.")
 SUITE = flags.DEFINE_string("suite", "all", "A suite, as binding, reconstruction or seams; or all that fit the run.")

@@ -11,9 +11,11 @@ from pathlib import Path
 
 from absl import flags
 
-from launch import cli
+from omniimage.commands import command
 from omniimage.errors import UserError
 from omniimage.paths import writing
+
+from . import cli
 
 WORKDIR = cli.path_flag("workdir", "The run.")
 OUT = cli.path_flag("out", "The folder to make.")
@@ -29,7 +31,7 @@ def main(argv: list[str]):
   if len(LICENCE.value.splitlines()) > 1:
     raise UserError("--licence is one line, as apache-2.0")
   write_folder(OUT.value)
-  print(f"{OUT.value} is written; draw with it: python -m launch.sample --workdir={OUT.value} --prompt=…")
+  print(f"{OUT.value} is written; draw with it: {command('sample')} --workdir={OUT.value} --prompt=…")
 
 
 def write_folder(out: Path):

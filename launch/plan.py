@@ -12,11 +12,12 @@ from pathlib import Path
 
 from absl import flags
 
-from launch import cli, config_file, number_flags
 from omniimage import strict_json
 from omniimage.errors import UserError
 from omniimage.paths import writing
 from omniimage.ranges import Range
+
+from . import cli, config_file, number_flags
 
 CONFIG = config_file.define("Config file, with its variant: configs/omni.py:1b.")
 TOPOLOGY = flags.DEFINE_string("topology", None, "Chip and shape of a slice: v5e:16x16, v5p:4x4x4.")

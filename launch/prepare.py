@@ -18,10 +18,11 @@ from pathlib import Path
 
 from absl import flags
 
-from launch import cli, number_flags
 from omniimage.errors import UserError
 from omniimage.paths import absolute, is_utf8
 from omniimage.ranges import Range
+
+from . import cli, number_flags
 
 SOURCE = flags.DEFINE_string("source", None, "A folder or file of your own, or the name of a data set.")
 OUT = cli.path_flag("out", "The folder to make.")

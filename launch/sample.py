@@ -11,10 +11,11 @@ from pathlib import Path
 
 from absl import flags, logging
 
-from launch import cli, number_flags, sampling_flags
 from omniimage.errors import UserError
 from omniimage.paths import writing
 from omniimage.ranges import SEEDS, Range
+
+from . import cli, number_flags, sampling_flags
 
 WORKDIR = cli.path_flag("workdir", "The run to draw with.")
 PROMPT = flags.DEFINE_string("prompt", None, "What to draw.")

@@ -3,9 +3,10 @@
 import dataclasses
 import sys
 
-from launch import number_flags
 from omniimage.ranges import ranges_of
 from omniimage.settings import SamplingSettings, Settings
+
+from . import number_flags
 
 FLAGS = {
   "temperature": "Of codes and words; 0 takes the likeliest.",

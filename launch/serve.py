@@ -12,9 +12,11 @@ from pathlib import Path
 
 from absl import flags
 
-from launch import cli, number_flags, sampling_flags
+from omniimage.commands import command
 from omniimage.errors import UserError
 from omniimage.ranges import Range
+
+from . import cli, number_flags, sampling_flags
 
 WORKDIR = cli.path_flag("workdir", "The run to serve.")
 HOST = flags.DEFINE_string("host", "127.0.0.1", "Address to listen at; 0.0.0.0 is every one that this machine has.")
@@ -49,7 +51,7 @@ def main(argv: list[str]):
   run = load_run(WORKDIR.value)
   require(
     "turns" in system_named(run.settings.system).abilities,
-    f"a run of config.system={run.settings.system!r} answers no conversations; draw with python -m launch.sample",
+    f"a run of config.system={run.settings.system!r} answers no conversations; draw with {command('sample')}",
   )
   studio = Studio.open(run, sampling_flags.overridden(run.settings), BATCH.value)
   if told := warning(socket, token):

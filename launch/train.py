@@ -12,10 +12,11 @@ python -m launch.train --config=configs/scenes.py --workdir=runs/scenes [--confi
 
 from absl import flags
 
-from launch import cli, config_file, number_flags
 from omniimage.errors import UserError
 from omniimage.ranges import Range
 from omniimage.settings import MOST_STEPS
+
+from . import cli, config_file, number_flags
 
 CONFIG = config_file.define("Config file, with its variant: configs/scenes.py:tiny.")
 WORKDIR = cli.path_flag("workdir", "Where the run lives: config, checkpoints, metrics, samples.")
@@ -40,9 +41,10 @@ def main(argv: list[str]):
 
   import jax  # after the flags: a wrong one should not wait for it
 
-  from launch import processes
   from omniimage.training.loop import train
   from omniimage.workdir import Workdir
+
+  from . import processes
 
   with processes.joined():
     state = train(CONFIG.value, WORKDIR.value, BEGIN_ANEW.value, FROM_STEP.value)

@@ -15,6 +15,7 @@ from absl import logging
 
 from omniimage import versions
 from omniimage.checkpoint import Checkpoints, by_path
+from omniimage.commands import command
 from omniimage.data.text import BUILTIN, TextTokenizer, vocabulary_fingerprint
 from omniimage.distributed.devices import check_devices
 from omniimage.errors import UserError
@@ -98,7 +99,7 @@ class Workdir:
     """config.json as one of this version, and the format that it was written in. UserError if it cannot be read."""
     if not self.config.is_file():
       raise UserError(
-        f"{self.path} is not a run: it has no config.json; train one with python -m launch.train --workdir={self.path}"
+        f"{self.path} is not a run: it has no config.json; train one with {command('train')} --workdir={self.path}"
       )
     try:
       config = dict(json.loads(self.config.read_text(encoding="utf-8")))

@@ -49,6 +49,7 @@ def layer_of(module: str) -> int:
 def imports(path: Path) -> set[str]:
   """The project's modules that a file imports, anywhere in it."""
   found, tree = set(), ast.parse(path.read_text())
+  package = ".".join(path.relative_to(ROOT).parent.parts)
   for node in ast.walk(tree):
     if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
       node.body = []  # no import when it runs
@@ -56,7 +57,8 @@ def imports(path: Path) -> set[str]:
     if isinstance(node, ast.Import):
       found |= {alias.name for alias in node.names}
     elif isinstance(node, ast.ImportFrom):
-      found |= {f"{node.module}.{alias.name}" for alias in node.names} if is_package(node.module) else {node.module}
+      module = ".".join(filter(None, (package if node.level else "", node.module)))
+      found |= {f"{module}.{alias.name}" for alias in node.names} if is_package(module) else {module}
   return {name for name in found if name.split(".")[0] in ("omniimage", "launch")}
 
 

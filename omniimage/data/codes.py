@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from absl import logging
 
+from omniimage.commands import command
 from omniimage.data.records import BadRecord
 from omniimage.errors import UserError
 
@@ -33,7 +34,7 @@ CODES, REASON = b"c", b"!"
 HEADER = struct.Struct("<cBHHH")
 TYPES = {2: np.dtype("<u2"), 4: np.dtype("<u4")}  # by bytes a code
 DESCRIBED = "codes"  # in dataset.json
-AGAIN = "make codes again: python -m launch.prepare --source=PREPARED --tokenize=WORKDIR --out=FOLDER"
+AGAIN = f"make codes again: {command('prepare')} --source=PREPARED --tokenize=WORKDIR --out=FOLDER"
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ class StoredCodes:
     folder = Prepared.open(path)
     if not holds_codes(folder):
       raise UserError(
-        f"{path} holds images, not codes; make those with python -m launch.prepare --source={path} --tokenize=WORKDIR "
+        f"{path} holds images, not codes; make those with {command('prepare')} --source={path} --tokenize=WORKDIR "
         "--out=ANOTHER_FOLDER"
       )
     try:

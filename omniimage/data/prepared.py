@@ -23,6 +23,7 @@ import numpy as np
 from array_record.python.array_record_data_source import ArrayRecordDataSource
 from tqdm import tqdm
 
+from omniimage.commands import command
 from omniimage.data.records import BadRecord, Record, Text, Turn, from_bytes
 from omniimage.errors import UserError
 from omniimage.files import writing_whole
@@ -215,7 +216,7 @@ def sha256(file: Path) -> str:
 
 def _description(path: Path) -> Mapping[str, Any]:
   """dataset.json. UserError where there is none that this version can read."""
-  again = f"make one with python -m launch.prepare --source=YOUR_PICTURES --out={path}"
+  again = f"make one with {command('prepare')} --source=YOUR_PICTURES --out={path}"
   if not path.is_dir():
     raise UserError(f"{path} is no prepared data set: there is no such folder; {again}")
   try:
@@ -226,7 +227,7 @@ def _description(path: Path) -> Mapping[str, Any]:
         f"{path} is not finished; run the same launch.prepare again, it goes on where it stopped"
       ) from None
     raise UserError(
-      f"{path} is no prepared data set: it has no {DESCRIPTION}; make one of it with python -m launch.prepare "
+      f"{path} is no prepared data set: it has no {DESCRIPTION}; make one of it with {command('prepare')} "
       f"--source={path} --out=ANOTHER_FOLDER"
     ) from None
   except (OSError, ValueError) as error:

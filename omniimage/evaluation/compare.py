@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from omniimage import strict_json
+from omniimage.commands import command
 from omniimage.errors import UserError
 from omniimage.evaluation.curves import Series, chart, read_losses
 from omniimage.evaluation.evaluate import check_out, facts_of
@@ -97,7 +98,7 @@ def read_report(workdir: Path) -> dict[str, Any]:
   except (OSError, ValueError):
     figures = None
   if not isinstance(figures, dict):
-    raise UserError(f"{path} is not a report; python -m launch.evaluate --workdir={workdir} writes one")
+    raise UserError(f"{path} is not a report; {command('evaluate')} --workdir={workdir} writes one")
   return {name: own for name, own in figures.items() if name in SUITES and isinstance(own, dict)}
 
 
@@ -141,7 +142,7 @@ def _settings(names: Sequence[str], configs: Sequence[Mapping]) -> str:
 def _figures(names: Sequence[str], reports: Sequence[Mapping]) -> str:
   """A table for each suite that measured some of them."""
   parts = [
-    f"<p>{escape(name)} has no figures: python -m launch.evaluate measures it.</p>"
+    f"<p>{escape(name)} has no figures: {command('evaluate')} measures it.</p>"
     for name, own in zip(names, reports)
     if not own
   ]

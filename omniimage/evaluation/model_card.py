@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from omniimage import strict_json
+from omniimage.commands import command
 from omniimage.data.sources.records import weighted
 from omniimage.evaluation.evaluate import facts_of, summary
 from omniimage.evaluation.report import read_figures
@@ -42,7 +43,7 @@ def model_card(run: Run, workdir: Workdir, name: str, licence: str, has_picture:
     "",
     *([f"![What it draws]({PICTURE})", ""] if has_picture else []),
     "```sh",
-    f'python -m launch.sample --workdir={name} --prompt="{prompt}" --out=drawn.png',
+    f'{command("sample")} --workdir={name} --prompt="{prompt}" --out=drawn.png',
     "```",
     *(_in_python(name, prompt) if settings.system == "omni" else []),
     "",

@@ -12,6 +12,7 @@ from absl import logging
 from jax.experimental import multihost_utils
 
 from omniimage.checkpoint import by_path
+from omniimage.commands import command
 from omniimage.data.batches import Batches
 from omniimage.data.codes import StoredCodes
 from omniimage.data.sources import open_codes
@@ -78,7 +79,7 @@ class Coded:
   @property
   def _again(self) -> str:
     return (
-      "make codes with the tokenizer of this run, python -m launch.prepare --source=PREPARED --tokenize=WORKDIR "
+      f"make codes with the tokenizer of this run, {command('prepare')} --source=PREPARED --tokenize=WORKDIR "
       "--out=FOLDER, and give their folder as data.codes"
     )
 

@@ -6,6 +6,7 @@ These files know nothing of `omniimage.settings`, which reads this table.
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from omniimage.commands import command
 from omniimage.data.sources.emoji import EmojiSettings, EmojiSource
 from omniimage.data.sources.mixture import MixtureSettings, MixtureSource
 from omniimage.data.sources.records import RecordsSettings, open_records
@@ -54,7 +55,7 @@ def open_codes(
     has_some = [name for name, row in SOURCES.items() if row.open_codes]
     raise SettingsError(
       f"data.codes={data.codes!r}: codes are stored of a prepared data set, data.source.name={' or '.join(has_some)}, "
-      f"and this is {data.source.name}; prepare it with python -m launch.prepare, or set data.codes to ''"
+      f"and this is {data.source.name}; prepare it with {command('prepare')}, or set data.codes to ''"
     )
   return open_stored(stored, data.source, split, sizes, text_tokenizer)
 
