@@ -1,5 +1,6 @@
 """The notebooks run from the first cell to the last, in a kernel of this interpreter, at a few steps."""
 
+import importlib.util
 import json
 import os
 import pathlib
@@ -16,6 +17,9 @@ NOTEBOOKS = sorted(ROOT.glob("notebooks/*.ipynb"))
 PICTURES = {  # ids of the cells that show some
   "quickstart": ["sheet", "draw", "tokens", "tokens", "chunks"],
   "own_images": ["record", "sheet", "draw"],
+  "conversation": [*["data"] * 6, "talk", "edit", "sketch"],
+  "painting": ["tokens", "layouts", "steps", "guidance"],
+  "pod": ["compare"],
 }
 
 
@@ -39,6 +43,8 @@ def kernel(tmp_path):
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_the_notebook_runs(path, kernel, tmp_path, monkeypatch):
+  if path.stem == "pod" and importlib.util.find_spec("libtpu") is None:
+    pytest.skip("needs libtpu, the extra `tpu`")
   monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
   monkeypatch.setenv("MPLBACKEND", "module://matplotlib_inline.backend_inline")
   notebook = nbformat.read(path, as_version=4)

@@ -144,7 +144,7 @@ def test_bounds_hold_for_a_vocabulary_of_letters(task):
   opened, vocabulary = open_(LetterTokens(), mixed(task))
   rng, tokens = np.random.default_rng(0), opened.catalogue().tokens
   found = [len(conversation.encode(opened.record(i, rng), LetterTokens(), vocabulary, SIZE).tokens) for i in range(200)]
-  least = 0.4 if task == "questions" else 0.5  # six that are all as long as they may be are rare
+  least = 0.4 if task == "questions" else 0.5  # three that are all as long as they may be are rare
   assert (found <= tokens[:200]).all() and np.sum(found) > least * tokens[:200].sum()
 
 

@@ -1,13 +1,13 @@
 """Questions about scenes and their answers, of even chances: yes as often as no, and counts as varied as the scene is.
 
-An answer says first what it rests on, as "in the center: yes": "yes" alone would tell a learner hardly anything of
-where to look, and what has been said helps to say the rest (Nye et al. 2021, "Show Your Work"). Questions are worded in
-many ways, answers in one.
+An answer can be told with what it rests on: the picture object by object, and of each whether it is one of those that
+the question is about (Nye et al. 2021, "Show Your Work"). Questions are worded in many ways, answers in one.
 
 "above" is in a higher row, whatever the column; "left of" in a column further left, whatever the row.
 """
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -31,7 +31,8 @@ from omniimage.data.scenes.wording import (
 from omniimage.data.scenes.world import COLORS, NOTHING_ELSE, SHAPES, SIZES, HeldOut, Scene, SceneObject
 
 NOTHING = "nothing"
-TOLD = 3  # places that the answer to how many names at most
+MARKS = {1: ("yes",), 2: ("first", "second")}  # of the objects that a question is about, by its sides
+OTHERS = "no"
 TRIES = 100  # questions drawn until one names no pair that is held out
 _VALUES = {"size": tuple(SIZES), "color": tuple(COLORS), "shape": tuple(SHAPES)}
 _PLURALS = {shape: "crosses" if shape == "cross" else f"{shape}s" for shape in SHAPES}
@@ -55,7 +56,27 @@ _TEMPLATES = {
   "smaller": ("is {the} smaller than {other}?",),
 }
 
-Asked = tuple[str, str]  # a question and its answer
+
+@dataclass(frozen=True)
+class Asked:
+  """A question and its answer.
+
+  Attributes:
+    about: the objects that it is about; where it compares, those of its two sides.
+  """
+
+  question: str
+  answer: str
+  about: tuple[Sequence[SceneObject], ...]
+
+  def reasoned(self, scene: Scene) -> str:
+    """ "a large red star in the top left, yes; a small blue ring in the center, no: 1", the objects row by row."""
+    told = (f"{_plainly(item)} {_place(item, scene.grid)}, {self._mark(item)}" for item in _in_order(scene.objects))
+    return f"{'; '.join(told)}: {self.answer}"
+
+  def _mark(self, item: SceneObject) -> str:
+    marks = MARKS[len(self.about)]
+    return next((mark for mark, side in zip(marks, self.about) if item in side), OTHERS)
 
 
 def draw_question(scene: Scene, rng: np.random.Generator, held_out: HeldOut = NOTHING_ELSE) -> Asked:
@@ -67,29 +88,24 @@ def draw_question(scene: Scene, rng: np.random.Generator, held_out: HeldOut = NO
   while True:
     kind = pick(QUESTIONS, rng)
     asked = kind.ask(scene, rng)
-    if asked is not None and not may_tell and held_out.tells(asked[0]):
+    if asked is not None and not may_tell and held_out.tells(asked.question):
       # Another of the same answer: yes stays as likely as no.
       others = (kind.ask(scene, rng) for _ in range(TRIES))
-      same = (other for other in others if other is not None and _shortly(other[1]) == _shortly(asked[1]))
-      asked = next((other for other in same if not held_out.tells(other[0])), None)
+      same = (other for other in others if other is not None and other.answer == asked.answer)
+      asked = next((other for other in same if not held_out.tells(other.question)), None)
     if asked is not None:
       return asked
 
 
 def question_bound(grid: int, cost: Cost) -> int:
-  """Of a question and its answer together."""
+  """Of a question and its answer together, without what it rests on."""
   return max(kind.bound(grid, cost) for kind in QUESTIONS)
 
 
-def described_first(scene: Scene, answer: str) -> str:
-  """An answer that tells the whole picture before it, in reading order (Xu et al. 2024, "LLaVA-CoT")."""
-  told = (f"{_plainly(item)} {_place(item, scene.grid)}" for item in _in_order(scene.objects))
-  return f"{', '.join(told)}: {answer}"
-
-
-def description_bound(num_objects: int, grid: int, cost: Cost) -> int:
-  """Of what `described_first` adds."""
-  return num_objects * (an_object_bound(cost) + place_bound(grid, cost) + max(cost(","), cost(":")))
+def reasoning_bound(num_objects: int, grid: int, cost: Cost) -> int:
+  """Of what `Asked.reasoned` tells before the answer."""
+  mark = longest((OTHERS, *itertools.chain(*MARKS.values())), cost)
+  return num_objects * (an_object_bound(cost) + place_bound(grid, cost) + cost(",") + mark + max(cost(";"), cost(":")))
 
 
 # ------------------------------------------------------------------------------------------------------- what there is
@@ -101,7 +117,8 @@ def _in_cell(scene: Scene, rng: np.random.Generator) -> Asked:
   free = [cell for cell in np.ndindex(scene.grid, scene.grid) if cell not in there]
   cell = pick(free if free and rng.random() < 0.5 else list(there), rng)
   question = pick(_TEMPLATES["cell"], rng).format(place=pick(places(scene.grid)[cell], rng))
-  return question, _plainly(there[cell]) if cell in there else NOTHING
+  found = [there[cell]] if cell in there else []
+  return Asked(question, _plainly(found[0]) if found else NOTHING, (found,))
 
 
 def _in_cell_bound(grid: int, cost: Cost) -> int:
@@ -118,15 +135,12 @@ def _how_many(scene: Scene, rng: np.random.Generator) -> Asked:
       by_count.setdefault(_count(scene, attribute, value), []).append((attribute, value))
   count = pick(sorted(by_count), rng)
   attribute, value = pick(by_count[count], rng)
-  found = _in_order(item for item in scene.objects if getattr(item, attribute) == value)
-  told = found if len(found) <= TOLD else []
-  return pick(_COUNTS, rng).format(some=_plural(attribute, value, rng)), _found(told, str(count), scene.grid)
+  question = pick(_COUNTS, rng).format(some=_plural(attribute, value, rng))
+  return Asked(question, str(count), (_having(scene, attribute, value),))
 
 
 def _how_many_bound(grid: int, cost: Cost) -> int:
-  return template_bound(_COUNTS, cost, some=_plural_bound(cost)) + _found_bound(
-    map(str, range(grid**2 + 1)), grid, cost, TOLD
-  )
+  return template_bound(_COUNTS, cost, some=_plural_bound(cost)) + longest(map(str, range(grid**2 + 1)), cost)
 
 
 def _exists(scene: Scene, rng: np.random.Generator) -> Asked | None:
@@ -139,13 +153,13 @@ def _exists(scene: Scene, rng: np.random.Generator) -> Asked | None:
     return None
   yes = rng.random() < 0.5
   thing = described(item if yes else pick(absent, rng), told, rng)
-  found = _in_order(other for other in scene.objects if yes and _values(other, told) == _values(item, told))
-  return pick(_TEMPLATES["exists"], rng).format(thing=thing), _found(found[:1], _yes(yes), scene.grid)
+  found = [other for other in scene.objects if yes and _values(other, told) == _values(item, told)]
+  return Asked(pick(_TEMPLATES["exists"], rng).format(thing=thing), _yes(yes), (found,))
 
 
 def _exists_bound(grid: int, cost: Cost) -> int:
   thing = described_bound(ATTRIBUTES, cost)
-  return template_bound(_TEMPLATES["exists"], cost, thing=thing) + _found_bound(("yes",), grid, cost)
+  return template_bound(_TEMPLATES["exists"], cost, thing=thing) + _yes_bound(cost)
 
 
 # ---------------------------------------------------------------------------------------------- one object alone
@@ -156,7 +170,7 @@ def _attribute(scene: Scene, rng: np.random.Generator) -> Asked:
   name, item = pick(ATTRIBUTES, rng), pick(scene.objects, rng)
   the = reference(item, scene, rng, tuple(other for other in ATTRIBUTES if other != name))
   question = pick(_TEMPLATES["attribute"], rng).format(attribute=name, the=the)
-  return question, _found([item], attribute_words(name, getattr(item, name))[0], scene.grid)
+  return Asked(question, attribute_words(name, getattr(item, name))[0], ([item],))
 
 
 def _attribute_bound(grid: int, cost: Cost) -> int:
@@ -164,8 +178,7 @@ def _attribute_bound(grid: int, cost: Cost) -> int:
   for name in ATTRIBUTES:
     the = reference_bound(grid, cost, tuple(other for other in ATTRIBUTES if other != name))
     words = (attribute_words(name, value)[0] for value in _VALUES[name])
-    answer = _found_bound(words, grid, cost)
-    bounds.append(template_bound(_TEMPLATES["attribute"], cost, attribute=cost(name), the=the) + answer)
+    bounds.append(template_bound(_TEMPLATES["attribute"], cost, attribute=cost(name), the=the) + longest(words, cost))
   return max(bounds)
 
 
@@ -175,7 +188,7 @@ def _where(scene: Scene, rng: np.random.Generator) -> Asked | None:
   the = reference(item, scene, rng, by_place=False)
   if the is None:
     return None
-  return pick(_TEMPLATES["where"], rng).format(the=the), _place(item, scene.grid)
+  return Asked(pick(_TEMPLATES["where"], rng).format(the=the), _place(item, scene.grid), ([item],))
 
 
 def _where_bound(grid: int, cost: Cost) -> int:
@@ -199,15 +212,14 @@ def _beside(scene: Scene, rng: np.random.Generator) -> Asked | None:
     return None
   yes = rng.random() < 0.5
   side = pick([side for side, holds in sides.items() if holds == yes], rng)
-  found = _in_order(other for other in alike if _SIDES[side](other, base) == yes)
   question = pick(_TEMPLATES["side"], rng).format(thing=described(item, told, rng), side=side, the=the)
-  return question, _found([found[0], base], _yes(yes), scene.grid)
+  return Asked(question, _yes(yes), (alike, [base]))
 
 
 def _beside_bound(grid: int, cost: Cost) -> int:
   slots = {"thing": described_bound(ATTRIBUTES, cost), "side": longest(_SIDES, cost)}
   the = reference_bound(grid, cost, by_place=False)
-  return template_bound(_TEMPLATES["side"], cost, **slots, the=the) + _found_bound(("yes", "no"), grid, cost, 2)
+  return template_bound(_TEMPLATES["side"], cost, **slots, the=the) + _yes_bound(cost)
 
 
 def _more(scene: Scene, rng: np.random.Generator) -> Asked | None:
@@ -222,15 +234,13 @@ def _more(scene: Scene, rng: np.random.Generator) -> Asked | None:
   yes = rng.random() < 0.5
   asked = pair if yes else pair[::-1]
   some, other = (_plural(name, value, rng) for value in asked)
-  told = " and ".join(str(counts[value]) for value in asked)
-  return pick(_TEMPLATES["more"], rng).format(some=some, others=other), f"{told}: {_yes(yes)}"
+  sides = tuple(_having(scene, name, value) for value in asked)
+  return Asked(pick(_TEMPLATES["more"], rng).format(some=some, others=other), _yes(yes), sides)
 
 
 def _more_bound(grid: int, cost: Cost) -> int:
   some = _plural_bound(cost)
-  number = longest(map(str, range(grid**2 + 1)), cost)
-  answer = 2 * number + cost("and") + cost(":") + _yes_bound(cost)
-  return template_bound(_TEMPLATES["more"], cost, some=some, others=some) + answer
+  return template_bound(_TEMPLATES["more"], cost, some=some, others=some) + _yes_bound(cost)
 
 
 def _larger(scene: Scene, rng: np.random.Generator) -> Asked | None:
@@ -238,25 +248,20 @@ def _larger(scene: Scene, rng: np.random.Generator) -> Asked | None:
   of_size = [[item for item in scene.objects if item.size == size] for size in ("large", "small")]
   if not all(of_size):
     return None
-  large, small = (reference(pick(items, rng), scene, rng, ("color", "shape")) for items in of_size)
+  large, small = (pick(items, rng) for items in of_size)
   yes, word = rng.random() < 0.5, pick(("larger", "smaller"), rng)
   one, other = (large, small) if yes == (word == "larger") else (small, large)
-  told = "large and small" if one == large else "small and large"
-  return pick(_TEMPLATES[word], rng).format(the=one, other=other), f"{told}: {_yes(yes)}"
+  first, second = (reference(item, scene, rng, ("color", "shape")) for item in (one, other))
+  return Asked(pick(_TEMPLATES[word], rng).format(the=first, other=second), _yes(yes), ([one], [other]))
 
 
 def _larger_bound(grid: int, cost: Cost) -> int:
   the = reference_bound(grid, cost, ("color", "shape"))
   templates = _TEMPLATES["larger"] + _TEMPLATES["smaller"]
-  return template_bound(templates, cost, the=the, other=the) + cost("large and small:") + _yes_bound(cost)
+  return template_bound(templates, cost, the=the, other=the) + _yes_bound(cost)
 
 
 # --------------------------------------------------------------------------------------------------------------- words
-
-
-def _shortly(answer: str) -> str:
-  """Without what it rests on."""
-  return answer.rpartition(": ")[2]
 
 
 def _plainly(item: SceneObject) -> str:
@@ -272,15 +277,6 @@ def _place(item: SceneObject, grid: int) -> str:
 def _in_order(found: Iterable[SceneObject]) -> list[SceneObject]:
   """Row by row."""
   return sorted(found, key=lambda item: item.cell)
-
-
-def _found(told: Sequence[SceneObject], answer: str, grid: int) -> str:
-  """ "in the top left and in the center: 2"; of none the answer alone."""
-  return f"{' and '.join(_place(item, grid) for item in told)}: {answer}" if told else answer
-
-
-def _found_bound(answers: Iterable[str], grid: int, cost: Cost, most: int = 1) -> int:
-  return most * place_bound(grid, cost) + (most - 1) * cost("and") + cost(":") + longest(answers, cost)
 
 
 def _yes(yes: bool) -> str:
@@ -300,8 +296,12 @@ def _plural_bound(cost: Cost) -> int:
   return max(longest(_PLURALS.values(), cost), longest(words, cost) + cost("shapes"))
 
 
+def _having(scene: Scene, attribute: str, value: str) -> list[SceneObject]:
+  return [item for item in scene.objects if getattr(item, attribute) == value]
+
+
 def _count(scene: Scene, attribute: str, value: str) -> int:
-  return sum(getattr(item, attribute) == value for item in scene.objects)
+  return len(_having(scene, attribute, value))
 
 
 def _values(item: SceneObject, attributes: tuple[str, ...]) -> tuple[str, ...]:

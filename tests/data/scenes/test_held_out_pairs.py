@@ -71,12 +71,12 @@ def test_questions_about_unseen_pairs_name_them_and_others_stay_of_even_chances(
   rng, answers, named = np.random.default_rng(0), collections.Counter(), 0
   for index in range(1500):
     scene = scene_of(index, "train", grid=2, min_objects=3, max_objects=4, held_out=HELD_OUT)
-    question, answer = draw_question(scene, rng, HELD_OUT)
-    answers[answer.rpartition(": ")[2]] += question.startswith("is there a")
+    asked = draw_question(scene, rng, HELD_OUT)
+    answers[asked.answer] += asked.question.startswith("is there a")
     unseen = scene_of(index, "unseen", grid=2, min_objects=3, max_objects=4, held_out=HELD_OUT)
-    named += HELD_OUT.tells(draw_question(unseen, rng, HELD_OUT)[0])
-  asked = answers["yes"] + answers["no"]
-  assert asked > 200 and abs(answers["yes"] / asked - 0.5) < 3.5 * 0.5 / asked**0.5
+    named += HELD_OUT.tells(draw_question(unseen, rng, HELD_OUT).question)
+  number = answers["yes"] + answers["no"]
+  assert number > 200 and abs(answers["yes"] / number - 0.5) < 3.5 * 0.5 / number**0.5
   assert named > 100
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from omniimage.data.scenes.captions import SIZE_WORDS, parse, places
-from omniimage.data.scenes.questions import described_first, draw_question
+from omniimage.data.scenes.questions import draw_question
 from omniimage.data.scenes.tasks.questions import QuestionsGrader
 from omniimage.data.scenes.world import GRIDS, SHAPES, Scene, SceneObject, draw_scene, scene_of
 
@@ -70,17 +70,30 @@ def true_answer(question: str, scene: Scene) -> str:
   return yes(sizes == (("small", "large") if match[2] == "smaller" else ("large", "small")))
 
 
-def true_places(question: str, scene: Scene) -> list[tuple[int, int]]:
-  """The cells that an answer may name, row by row: of what fits the question's first description."""
-  question = re.sub(r"^(how many|is there an?|what (size|color|shape) is) ", "", question.removesuffix("?"))
-  some = re.split(r" (?:above|below|(?:to the )?(?:left|right) of|are there)\b", question)[0]
-  return [item.cell for item in sorted(described(some, scene), key=lambda item: item.cell)]
+def true_sides(question: str, scene: Scene) -> list[list[SceneObject]]:
+  """The objects that a question is about, by its sides, by a reader of its own."""
+  question = question.removesuffix("?")
+  side = r"(?:above|below|(?:to the )?(?:left|right) of)"
+  for pattern in (
+    rf"is there a (.+?) {side} (the .+)",
+    r"is (the .+) (?:larger|bigger|smaller) than (the .+)",
+    r"are there more (.+) than (.+)",
+    r"how many (.+) are there",
+    r"(?:how many|is there a|what (?:size|color|shape) is|where is|what is) (.+)",
+  ):
+    if match := re.fullmatch(pattern, question):
+      sides = [
+        described(f"one {phrase}" if phrase[:3] in ("in ", "at ") else phrase, scene) for phrase in match.groups()
+      ]
+      return [[item for item in own if item not in sides[-1]] for own in sides[:-1]] + sides[-1:]
+  raise AssertionError(question)
 
 
 def asked(n: int, grid: int = 3, least: int = 1, most: int = 9):
   for index in range(n):
     scene = scene_of(index, "train", grid=grid, min_objects=least, max_objects=most)
-    yield scene, *draw_question(scene, np.random.default_rng(index))
+    drawn = draw_question(scene, np.random.default_rng(index))
+    yield scene, drawn.question, drawn.answer
 
 
 @pytest.mark.parametrize("grid", GRIDS)
@@ -88,58 +101,38 @@ def test_every_answer_is_true(grid):
   grader, rng = QuestionsGrader(grid), np.random.default_rng(grid)
   for _ in range(500):
     scene = draw_scene(rng, grid, int(rng.integers(1, grid**2 + 1)))
-    question, answer = draw_question(scene, rng)
-    assert question.endswith("?") and grader.grade([answer]) == [true_answer(question, scene)], (question, answer)
+    drawn = draw_question(scene, rng)
+    assert drawn.question.endswith("?")
+    for answer in (drawn.answer, drawn.reasoned(scene)):
+      assert grader.grade([answer]) == [true_answer(drawn.question, scene)], (drawn.question, answer)
 
 
 @pytest.mark.parametrize("grid", GRIDS)
-def test_answers_say_what_they_rest_on(grid):
-  rng, rested = np.random.default_rng(grid), collections.Counter()
-  cell_of = {place: cell for cell, phrases in places(grid).items() for place in phrases}
+def test_an_answer_tells_object_by_object_whether_the_question_is_about_it(grid):
+  rng, marked = np.random.default_rng(grid), collections.Counter()
   for _ in range(1500):
     scene = draw_scene(rng, grid, int(rng.integers(1, grid**2 + 1)))
-    question, answer = draw_question(scene, rng)
-    kind, (rests_on, _, said) = " ".join(question.split()[:2]), answer.rpartition(": ")
-    rested[kind] += bool(rests_on)
-    parts = rests_on.split(" and ") if rests_on else []
-    if kind == "are there":
-      first, second = map(int, parts)
-      assert said == ("yes" if first > second else "no")
-    elif kind == "is the":
-      word = "small" if "smaller" in question else "large"
-      assert sorted(parts) == ["large", "small"] and said == ("yes" if parts[0] == word else "no")
-    elif kind in ("how many", "is there", "what size", "what color", "what shape"):
-      named, fit = [cell_of[place] for place in parts], true_places(question, scene)
-      if kind == "how many":
-        assert named == (fit if len(fit) <= 3 else []) and int(said) == len(fit)
-      elif side := re.search(r" (?:above|below|left of|right of) (the .+)\?", question):
-        base = described(side[1], scene)[0].cell
-        assert len(named) == 2 and named[0] in fit and named[1] == base
-      elif kind == "is there":
-        assert named == fit[:1] and said == ("yes" if fit else "no")
-      else:
-        assert named == fit
-    else:
-      assert not rests_on
-  assert min(rested[kind] for kind in ("how many", "is there", "what color", "is the")) > 30
-
-
-@pytest.mark.parametrize("grid", GRIDS)
-def test_an_answer_can_tell_the_picture_first(grid):
-  scene = draw_scene(np.random.default_rng(grid), grid, min(4, grid**2))
-  told, _, answer = described_first(scene, "in the center: yes").partition(": ")
-  assert list(parse(told, grid).objects) == sorted(scene.objects, key=lambda item: item.cell)
-  assert answer == "in the center: yes"
+    drawn = draw_question(scene, rng)
+    told, _, answer = drawn.reasoned(scene).rpartition(": ")
+    phrases, marks = zip(*(phrase.rsplit(", ", 1) for phrase in told.split("; ")))
+    in_order = sorted(scene.objects, key=lambda item: item.cell)
+    assert list(parse("; ".join(phrases), grid).objects) == in_order and answer == drawn.answer
+    sides = true_sides(drawn.question, scene)
+    names = ("yes",) if len(sides) == 1 else ("first", "second")
+    expected = [next((name for name, side in zip(names, sides) if item in side), "no") for item in in_order]
+    assert list(marks) == expected, (drawn.question, told)
+    marked.update(marks)
+  assert min(marked[mark] for mark in ("yes", "no", "first", "second")) > 100
 
 
 @pytest.mark.parametrize(("grid", "least", "most"), [(2, 1, 4), (3, 1, 9), (5, 10, 25)])
 def test_yes_is_as_often_right_as_no_for_every_kind_of_question(grid, least, most):
   answers = collections.defaultdict(list)
   for _, question, answer in asked(6000, grid, least, most):
-    if (said := answer.rpartition(": ")[2]) in ("yes", "no"):
+    if answer in ("yes", "no"):
       side = next((word for word in ("above", "below", "left of", "right of") if word in question), "")
       answers["side" if side else " ".join(question.split()[:2]) if "there" in question else "larger"].append(
-        said == "yes"
+        answer == "yes"
       )
   assert set(answers) == {"side", "is there", "are there", "larger"}
   for kind, own in answers.items():
@@ -161,7 +154,7 @@ def test_no_answer_is_a_safe_guess():
 def test_a_scene_of_one_object_and_a_full_one_can_be_asked_about():
   rng = np.random.default_rng(0)
   for objects in (1, 4):
-    kinds = {" ".join(draw_question(draw_scene(rng, 2, objects), rng)[0].split()[:2]) for _ in range(400)}
+    kinds = {" ".join(draw_question(draw_scene(rng, 2, objects), rng).question.split()[:2]) for _ in range(400)}
     assert kinds >= {"what is", "how many", "is there", "where is", "what color", "are there"}
 
 
@@ -171,9 +164,9 @@ def test_a_scene_of_one_object_and_a_full_one_can_be_asked_about():
     (3, "a large red star", ["large red star", "one BIG red star", " a  big red star. "]),
     (3, "in the top center", ["at the upper middle", "the top middle", "Upper center."]),
     (4, "in row 2, column 3", ["at row 2, column 3", "in column 3 of row 2", "row 2, column 3"]),
-    (3, "2", ["two", "2.", "in the top left and in the center: 2"]),
-    (3, "yes", ["in the top left: yes", "a large red star in the center: in the center: Yeah."]),
-    (4, "yes", ["in row 2, column 3: yes"]),
+    (3, "2", ["two", "2.", "a small red star in the top left, yes; a big red ring in the center, yes: 2"]),
+    (3, "yes", ["a large red star in the top left, no: yes", "first: second: Yeah."]),
+    (4, "yes", ["a large red star in row 2, column 3, yes: yes"]),
     (3, "0", ["none", "zero"]),
     (3, "1", ["one"]),
     (3, "small", ["tiny", "little"]),

@@ -1,7 +1,4 @@
-"""Questions: a scene and some questions, an answer to each as a target.
-
-The first answer tells the whole picture before it answers, those behind it have that to go by.
-"""
+"""Questions: a scene and some questions, an answer to each as a target, which tells what it rests on."""
 
 import functools
 import itertools
@@ -14,11 +11,11 @@ import numpy as np
 from omniimage.data import tasks
 from omniimage.data.conversation import ImageTurn, TextTurn, Turn
 from omniimage.data.scenes.captions import SIZE_WORDS, places
-from omniimage.data.scenes.questions import described_first, description_bound, draw_question, question_bound
+from omniimage.data.scenes.questions import draw_question, question_bound, reasoning_bound
 from omniimage.data.scenes.wording import Cost
 from omniimage.data.scenes.world import Scene, World, render
 
-EXCHANGES = 6  # of question and answer: the picture is by far the longest part, and one of them teaches little
+EXCHANGES = 3  # of question and answer: the picture is as long as one of them
 _ARTICLES = ("a", "an", "one", "the")
 _SAME = {
   **{word: size for size, words in SIZE_WORDS.items() for word in words},
@@ -41,16 +38,14 @@ class Questions(tasks.Writing):
 
   def texts(self, record: Scene, rng: np.random.Generator) -> list[str]:
     asked = [draw_question(record, rng, self._world.held_out) for _ in range(EXCHANGES)]
-    question, answer = asked[0]
-    asked[0] = question, described_first(record, answer)
-    return [text for exchange in asked for text in exchange]
+    return [text for one in asked for text in (one.question, one.reasoned(record))]
 
   def prompt(self, turns: Sequence[Turn]) -> tuple[Turn, ...]:
     return turns[0], turns[-2]
 
   def bound(self, num_objects: int, cost: Cost) -> int:
-    described = description_bound(num_objects, self._world.grid, cost)
-    return described + EXCHANGES * question_bound(self._world.grid, cost)
+    grid = self._world.grid
+    return EXCHANGES * (question_bound(grid, cost) + reasoning_bound(num_objects, grid, cost))
 
 
 @dataclass(frozen=True)
