@@ -48,6 +48,7 @@ class Stream(enum.IntEnum):
   CHUNKS = 65  # by chunk
   WORDS = 66  # of a text, by place
   ANSWER_PARTS = 67  # of an answer behind its first text and its first image, by number of each
+  VARIATIONS = 68  # which tokens of a picture stay
 
   # Of a prepared data set.
   VIEWS = 80  # parts of pictures, by record and variant

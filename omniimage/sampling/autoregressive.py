@@ -98,6 +98,7 @@ def sample_tokens(
   sampling: SamplingSettings,
   codes_only: bool = False,
   stream: Stream = Stream.TOKENS,
+  given_tokens: Array | None = None,
 ) -> tuple[Written, Array]:
   """Draws the next n tokens under the grammar. Their numbers alone choose the randomness, so a sequence drawn in pieces
   is the one drawn whole.
@@ -109,24 +110,35 @@ def sample_tokens(
     numbers: (n,) of the tokens, counted from 0 behind the prompt.
     keys: (B,) random keys, one a row.
     codes_only: all new tokens are known to be image codes, so that only that table is read.
+    given_tokens: (B, n), written as they are and not drawn, but where they are negative.
 
   Returns:
     The sequences, and (B, n) int32; after a row's `<eos>`, padding.
   """
   given = arranged(params, written.hidden.shape[0])
 
-  def step(written, number):
+  def step(written, number_and_given):
+    number, given_token = number_and_given
     fresh = jax.vmap(lambda key: fold(key, stream, number))(keys)
-    return sample_token(omni, given(), written, start + number, fresh, sampling, codes_only)
+    return sample_token(omni, given(), written, start + number, fresh, sampling, codes_only, given_token)
 
-  written, tokens = jax.lax.scan(step, written, numbers)
+  each = numbers, None if given_tokens is None else given_tokens.T
+  written, tokens = jax.lax.scan(step, written, each)
   return written, tokens.T
 
 
 def sample_token(
-  omni: Omni, params: Params, written: Written, index: Array, keys: Array, sampling: SamplingSettings, codes_only: bool
+  omni: Omni,
+  params: Params,
+  written: Written,
+  index: Array,
+  keys: Array,
+  sampling: SamplingSettings,
+  codes_only: bool,
+  given_token: Array | None = None,
 ) -> tuple[Written, Array]:
-  """Draws one token (B,) of every row, from a key a row, and writes it at cache place `index`."""
+  """Draws one token (B,) of every row, from a key a row, and writes it at cache place `index`; where one is given, none
+  is drawn."""
   guided, first = sampling.guidance != 1, omni.vocabulary.codes if codes_only else 0
   logits = _logits(omni, params, written.hidden, codes_only)
   grammar = written.grammar
@@ -136,6 +148,8 @@ def sample_token(
     grammar = jax.tree.map(lambda x: jnp.split(x, 2)[0], grammar)
   logits = jnp.where(grammar.allowed(omni.vocabulary)[:, first:], logits, -jnp.inf)
   token = first + sample_ids(logits, keys, sampling)
+  if given_token is not None:
+    token = jnp.where(given_token < 0, token, given_token)
   both = jnp.concatenate([token, token]) if guided else token
   return append(omni, params, written, both, index), token
 

@@ -16,6 +16,7 @@ from omniimage.models.flow import euler_step
 from omniimage.models.layers import unpatchify
 from omniimage.models.omni import Omni, Params
 from omniimage.sampling.guidance import guided, repeated
+from omniimage.sampling.kept import Kept
 from omniimage.settings import SamplingSettings
 from omniimage.streams import Stream, fold
 
@@ -52,12 +53,13 @@ def paint(
   text_mask: Array,
   keys: Array,
   sampling: SamplingSettings,
+  kept: Kept | None = None,
 ) -> Array:
   """Images (B, H, W, 3) in [-1, 1] from visual tokens and text, whole. Arguments as of `blank` and `paint_chunk`."""
   canvas = blank(omni, params, features, text_states, text_mask, sampling)
 
   def step(caches, chunk):
-    following, patches = paint_chunk(omni, params, canvas.replace(caches=caches), chunk, keys, sampling)
+    following, patches = paint_chunk(omni, params, canvas.replace(caches=caches), chunk, keys, sampling, kept)
     return following.caches, patches
 
   _, patches = jax.lax.scan(step, canvas.caches, jnp.arange(canvas.layout.count))
@@ -90,7 +92,13 @@ def blank(
 
 
 def paint_chunk(
-  omni: Omni, params: Params, canvas: Canvas, chunk: Array, keys: Array, sampling: SamplingSettings
+  omni: Omni,
+  params: Params,
+  canvas: Canvas,
+  chunk: Array,
+  keys: Array,
+  sampling: SamplingSettings,
+  kept: Kept | None = None,
 ) -> tuple[Canvas, Array]:
   """Paints the next chunk of a canvas, all before it being finished.
 
@@ -99,6 +107,7 @@ def paint_chunk(
     chunk: scalar int, its number.
     keys: (B,) random keys, one an image.
     sampling: `chunk_rows` patch rows are painted at a time, in `diffusion_steps` Euler steps.
+    kept: patches that stay as they are.
 
   Returns:
     The canvas, and the chunk's finished patches (B, T, P).
@@ -121,7 +130,12 @@ def paint_chunk(
       {"params": params["decoder"]}, noisy, ((chunk * rows, rows),), jnp.full((K * B, rows), t),
       canvas.memory, mask, layout.columns, caches, chunk * T,
     )  # fmt: skip
-    return guided([branch[2] for branch in passes], predicted), caches
+    predicted = guided([branch[2] for branch in passes], predicted)
+    return predicted if kept is None else jnp.where(own(kept.stays)[..., None], own(kept.patches), predicted), caches
+
+  def own(of_canvas):
+    """(B, N, …) → (B, T, …), of the chunk."""
+    return jax.lax.dynamic_slice_in_dim(of_canvas, chunk * T, T, axis=1)
 
   def euler(carry, i):
     x, caches = carry

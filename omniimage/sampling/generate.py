@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from omniimage import streams
 from omniimage.data.conversation import Turn
 from omniimage.data.text import TextTokenizer
 from omniimage.errors import UserError
@@ -21,8 +22,9 @@ from omniimage.sampling.context import Context, encode_images, place_codes, show
 from omniimage.sampling.diffusion import paint, text_conditions
 from omniimage.sampling.drawing import Drawing, keys_of, row_keys
 from omniimage.sampling.events import Chunk, Codes, Image, TextEnd, turns_of
+from omniimage.sampling.kept import Kept, kept
 from omniimage.sampling.kernels import arranged, compiled
-from omniimage.sampling.pictures import Picture
+from omniimage.sampling.pictures import Picture, read_part, read_picture
 from omniimage.sampling.pieces import Pieces
 from omniimage.sampling.prompts import (
   BUCKET,
@@ -122,6 +124,52 @@ class Generator(TokenDrawer):
     (edited,) = self.chat([_picture(image), instruction], seed, "image", **changes)
     return edited.image
 
+  def inpaint(
+    self, image: Picture | str, again: np.ndarray, prompt: str = "", n: int = 1, seed: int = 0, **changes
+  ) -> Drawing:
+    """`n` times a picture with a part of it drawn again under a prompt of the whole; a str is its path.
+
+    Visual tokens and patches without a pixel of that part stay as they are: the pixels of these patches are the given
+    ones, at the model's size.
+
+    Args:
+      again: the part, (height, width) bool of any size, of the picture as it is read.
+      prompt: "" for none, as training has seen it in `data.drop_text` of the conversations.
+
+    UserError where nothing is to be drawn again, or the prompt cannot be read.
+    """
+    picture, part = read_picture(_picture(image), self.settings), read_part(again, self.settings)
+    return self._redrawn(picture, part, prompt, n, seed, changes)
+
+  def vary(
+    self, image: Picture | str, prompt: str = "", n: int = 1, seed: int = 0, keep: float = 0.5, **changes
+  ) -> Drawing:
+    """`n` variations of a picture; a str is its path. Of its visual tokens a share of `keep`, other ones each time,
+    stay; the rest are drawn again under the prompt, and the picture is painted anew. `prompt` as of `inpaint`."""
+    if not 0 <= keep < 1:
+      raise UserError(f"keep={keep}: the share of visual tokens that stay must be from 0 to less than 1")
+    picture, size = read_picture(_picture(image), self.settings), self.settings.buckets[0]
+    rng = streams.generator(Stream.VARIATIONS, seed)
+    lots = np.stack([rng.permutation(size.tokens) for _ in range(n)]).reshape(n, size.rows, size.columns)
+    scale = size.pixels[0] // size.rows
+    again = (lots >= round(keep * size.tokens)).repeat(scale, axis=1).repeat(scale, axis=2)
+    return self._redrawn(picture, again, prompt, n, seed, changes, repaint_all=True)
+
+  def _redrawn(
+    self, picture: np.ndarray, again: np.ndarray, prompt: str, n: int, seed: int, changes: dict, repaint_all=False
+  ) -> Drawing:
+    """`again` (H, W) or (n, H, W)."""
+    if not again.any():
+      raise UserError("nothing of the picture is to be drawn again; mark a part of it")
+    sampling, v = self.sampling(changes), self.omni.vocabulary
+    images = to_float(jnp.asarray(picture))[None].repeat(n, axis=0)
+    again = np.broadcast_to(again, images.shape[:3])
+    codes = self.encode(images[:1]).repeat(n, axis=0)
+    stays = kept(self.omni, images, codes, again)
+    stays = stays.replace(stays=jnp.zeros_like(stays.stays)) if repaint_all else stays
+    said = self.prompt_tokens([prompt] * n) if prompt else pad([[v.user, v.assistant, *self._opening]] * n, v)
+    return self._drawn(*said, row_keys(seed, n), sampling, kept=stays)
+
   def draw_after(self, conversations: Sequence[Sequence[Part]], seeds: Sequence[int], **changes) -> Drawing:
     """The image that follows each conversation, all at once: that of its own session with the seed of its own."""
     sampling = self.sampling(changes)
@@ -203,12 +251,13 @@ def draw_prompts(
   bare_lengths: Array,
   keys: Array,
   features: tuple[InputFeatures | None, InputFeatures | None] = (None, None),
+  kept: Kept | None = None,
   *,
   sampling: SamplingSettings,
 ) -> Drawing:
   """Prompts → drawing; arguments as of `draw_codes`. Pure; `params` unstacked."""
-  codes, hidden = draw_codes(omni, params, tokens, lengths, bare, bare_lengths, keys, features, sampling)
-  return _finish(omni, params, tokens, lengths, hidden, codes, keys, sampling)
+  codes, hidden = draw_codes(omni, params, tokens, lengths, bare, bare_lengths, keys, features, sampling, kept)
+  return _finish(omni, params, tokens, lengths, hidden, codes, keys, sampling, kept)
 
 
 def write_prompts(
@@ -253,10 +302,10 @@ def repaint(
   return _finish(omni, params, tokens, lengths, hidden, codes, keys, sampling)
 
 
-def _finish(omni, params, tokens, lengths, hidden, codes, keys, sampling) -> Drawing:
+def _finish(omni, params, tokens, lengths, hidden, codes, keys, sampling, kept=None) -> Drawing:
   conditions = text_conditions(omni, hidden, tokens, lengths)
   features = omni.features(params, codes)
-  images = paint(omni, params, features, *conditions, keys, sampling)
+  images = paint(omni, params, features, *conditions, keys, sampling, kept)
   return Drawing(codes, jnp.clip(omni.render(params, features), -1, 1), jnp.clip(images, -1, 1))
 
 

@@ -16,6 +16,7 @@ from omniimage.data.images import BadImage, Color, decode
 from omniimage.errors import UserError
 from omniimage.settings import Settings
 
+NEARLY_WHITE = 247
 FIT, BACKGROUND = "crop", (255, 255, 255)  # where the run's source has none
 
 Picture = bytes | np.ndarray | Image.Image | os.PathLike
@@ -33,6 +34,15 @@ def read_picture(given: Picture, settings: Settings) -> np.ndarray:
     return decode(_encoded(given), size, getattr(source, "fit", FIT), background)
   except BadImage as error:
     raise UserError(f"{name} cannot be read: {error}; give another picture") from None
+
+
+def read_part(part: np.ndarray, settings: Settings) -> np.ndarray:
+  """A part of a picture, (height, width) bool of any size, → (H, W) bool, as `read_picture` reads a picture of its
+  proportions; what stands for a few of its pixels belongs to it. UserError where it is no such array."""
+  if part.dtype != bool or part.ndim != 2 or not part.size:
+    raise UserError(f"a part of a picture is an array (height, width) of bool, got {part.shape} of {part.dtype}")
+  shown = np.where(part, 0, 255).astype(np.uint8)  # before a background, which most of them have white, all stays
+  return read_picture(np.stack([shown] * 3, axis=-1), settings)[..., 0] < NEARLY_WHITE
 
 
 def _encoded(given: Picture) -> bytes:

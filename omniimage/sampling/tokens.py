@@ -16,6 +16,7 @@ from omniimage.models.adapter import InputFeatures
 from omniimage.models.omni import Omni, Params
 from omniimage.sampling.autoregressive import prefill, sample_tokens
 from omniimage.sampling.drawing import Drawing, Draws, row_keys
+from omniimage.sampling.kept import Kept
 from omniimage.sampling.kernels import compiled
 from omniimage.sampling.prompts import input_features, to_float, without_padding, without_words
 from omniimage.sampling.together import Prompts
@@ -33,11 +34,12 @@ def draw_codes(
   keys: Array,
   features: tuple[InputFeatures | None, InputFeatures | None],
   sampling: SamplingSettings,
+  kept: Kept | None = None,
 ) -> tuple[Array, Array]:
   """Prompts (B, P), ending in `<image>` rows columns, → codes (B, h, w) and the prompts' hidden states (B, P, D).
 
   `bare` (B, P) is what guidance compares them with; `features` are of the images that the user shows in both, if the
-  prior reads them. Pure; `params` unstacked.
+  prior reads them; the codes that are `kept` are not drawn. Pure; `params` unstacked.
   """
   (B, P), size = tokens.shape, omni.settings.buckets[0]
   read = tokens, lengths, features[0]
@@ -45,7 +47,10 @@ def draw_codes(
     read = jax.tree.map(lambda *both: jnp.concatenate(both), read, (bare, bare_lengths, features[1]))
   prompt, prompt_lengths, prompt_features = read
   written, hidden = prefill(omni, params, prompt, prompt_lengths, size.tokens, prompt_features)
-  _, drawn = sample_tokens(omni, params, written, P, jnp.arange(size.tokens), keys, sampling, codes_only=True)
+  given = None if kept is None else jnp.where(kept.codes < 0, -1, omni.vocabulary.codes + kept.codes)
+  _, drawn = sample_tokens(
+    omni, params, written, P, jnp.arange(size.tokens), keys, sampling, codes_only=True, given_tokens=given
+  )
   return (drawn - omni.vocabulary.codes).reshape(B, size.rows, size.columns), hidden[:B]
 
 
@@ -141,12 +146,13 @@ class TokenDrawer(Draws):
     keys: Array,
     sampling: SamplingSettings,
     shown: Sequence[Sequence[np.ndarray]] = (),
+    **more: Kept,
   ) -> Drawing:
-    """Prompts as `pad` gives them, with features as of `input_features`, → drawing."""
+    """Prompts as `pad` gives them, with features as of `input_features`, → drawing; `more` as `draw` takes it."""
     prompts, bare = self._beside(tokens, lengths, shown)
     return self._draw(
       self.params, tokens, lengths, bare.tokens, bare.lengths, keys, (prompts.features, bare.features),
-      sampling=sampling,
+      sampling=sampling, **more,
     )  # fmt: skip
 
   def _beside(
