@@ -63,16 +63,18 @@ class Asked:
 
   Attributes:
     about: the objects that it is about; where it compares, those of its two sides.
+    compared: what of the two sides decides, "large and small", where it is no number of them.
   """
 
   question: str
   answer: str
   about: tuple[Sequence[SceneObject], ...]
+  compared: str = ""
 
   def reasoned(self, scene: Scene) -> str:
     """ "a large red star in the top left, yes; a small blue ring in the center, no: 1", the objects row by row."""
     told = (f"{_plainly(item)} {_place(item, scene.grid)}, {self._mark(item)}" for item in _in_order(scene.objects))
-    return f"{'; '.join(told)}: {self.answer}"
+    return ": ".join(filter(None, ("; ".join(told), self.compared, self.answer)))
 
   def _mark(self, item: SceneObject) -> str:
     marks = MARKS[len(self.about)]
@@ -213,13 +215,18 @@ def _beside(scene: Scene, rng: np.random.Generator) -> Asked | None:
   yes = rng.random() < 0.5
   side = pick([side for side, holds in sides.items() if holds == yes], rng)
   question = pick(_TEMPLATES["side"], rng).format(thing=described(item, told, rng), side=side, the=the)
-  return Asked(question, _yes(yes), (alike, [base]))
+  deciding = next(other for other in _in_order(alike) if _SIDES[side](other, base) == yes)
+  lines = (_line(one, side in ("above", "below"), scene.grid) for one in (deciding, base))
+  return Asked(question, _yes(yes), (alike, [base]), _both(*lines))
 
 
 def _beside_bound(grid: int, cost: Cost) -> int:
   slots = {"thing": described_bound(ATTRIBUTES, cost), "side": longest(_SIDES, cost)}
   the = reference_bound(grid, cost, by_place=False)
-  return template_bound(_TEMPLATES["side"], cost, **slots, the=the) + _yes_bound(cost)
+  lines = (
+    _line(SceneObject("star", "red", "small", i, i), is_row, grid) for i in range(grid) for is_row in (True, False)
+  )
+  return template_bound(_TEMPLATES["side"], cost, **slots, the=the) + _both_bound(lines, cost) + _yes_bound(cost)
 
 
 def _more(scene: Scene, rng: np.random.Generator) -> Asked | None:
@@ -252,13 +259,14 @@ def _larger(scene: Scene, rng: np.random.Generator) -> Asked | None:
   yes, word = rng.random() < 0.5, pick(("larger", "smaller"), rng)
   one, other = (large, small) if yes == (word == "larger") else (small, large)
   first, second = (reference(item, scene, rng, ("color", "shape")) for item in (one, other))
-  return Asked(pick(_TEMPLATES[word], rng).format(the=first, other=second), _yes(yes), ([one], [other]))
+  question = pick(_TEMPLATES[word], rng).format(the=first, other=second)
+  return Asked(question, _yes(yes), ([one], [other]), _both(one.size, other.size))
 
 
 def _larger_bound(grid: int, cost: Cost) -> int:
   the = reference_bound(grid, cost, ("color", "shape"))
   templates = _TEMPLATES["larger"] + _TEMPLATES["smaller"]
-  return template_bound(templates, cost, the=the, other=the) + _yes_bound(cost)
+  return template_bound(templates, cost, the=the, other=the) + _both_bound(SIZES, cost) + _yes_bound(cost)
 
 
 # --------------------------------------------------------------------------------------------------------------- words
@@ -272,6 +280,23 @@ def _plainly(item: SceneObject) -> str:
 def _place(item: SceneObject, grid: int) -> str:
   """In the first of the words that mean the same."""
   return places(grid)[item.cell][0]
+
+
+def _line(item: SceneObject, is_row: bool, grid: int) -> str:
+  """The row of an object, or its column, in the words of its place: "top", "row 1"."""
+  index = item.row if is_row else item.column
+  if grid > 3:
+    return f"{'row' if is_row else 'column'} {index + 1}"
+  first, last = ("top", "bottom") if is_row else ("left", "right")
+  return (first, *["center"] * (grid - 2), last)[index]
+
+
+def _both(one: str, other: str) -> str:
+  return f"{one} and {other}"
+
+
+def _both_bound(words: Iterable[str], cost: Cost) -> int:
+  return 2 * longest(words, cost) + cost("and") + cost(":")
 
 
 def _in_order(found: Iterable[SceneObject]) -> list[SceneObject]:

@@ -113,7 +113,7 @@ def test_an_answer_tells_object_by_object_whether_the_question_is_about_it(grid)
   for _ in range(1500):
     scene = draw_scene(rng, grid, int(rng.integers(1, grid**2 + 1)))
     drawn = draw_question(scene, rng)
-    told, _, answer = drawn.reasoned(scene).rpartition(": ")
+    told, *compared, answer = drawn.reasoned(scene).split(": ")
     phrases, marks = zip(*(phrase.rsplit(", ", 1) for phrase in told.split("; ")))
     in_order = sorted(scene.objects, key=lambda item: item.cell)
     assert list(parse("; ".join(phrases), grid).objects) == in_order and answer == drawn.answer
@@ -121,6 +121,18 @@ def test_an_answer_tells_object_by_object_whether_the_question_is_about_it(grid)
     names = ("yes",) if len(sides) == 1 else ("first", "second")
     expected = [next((name for name, side in zip(names, sides) if item in side), "no") for item in in_order]
     assert list(marks) == expected, (drawn.question, told)
+    if drawn.question.startswith("is the ") and not drawn.question.startswith("is there"):
+      assert compared == [f"{sides[0][0].size} and {sides[1][0].size}"]
+    elif side := re.search("above|below|left of|right of", drawn.question):
+      lines = ("row", "column")["of" in side[0]]
+      words = ("top", "center", "bottom") if lines == "row" else ("left", "center", "right")
+      named = [f"{lines} {i + 1}" for i in range(grid)] if grid > 3 else [words[0], *words[1 : grid - 1], words[2]]
+      one, base = (named.index(name) for name in compared[0].split(" and "))
+      holds = one < base if side[0] in ("above", "left of") else one > base
+      assert holds == (answer == "yes") and base == getattr(sides[1][0], lines)
+      assert one in {getattr(item, lines) for item in sides[0]}
+    else:
+      assert compared == []
     marked.update(marks)
   assert min(marked[mark] for mark in ("yes", "no", "first", "second")) > 100
 
