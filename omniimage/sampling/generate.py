@@ -22,7 +22,7 @@ from omniimage.sampling.context import Context, encode_images, place_codes, show
 from omniimage.sampling.diffusion import paint, text_conditions
 from omniimage.sampling.drawing import Drawing, keys_of, row_keys
 from omniimage.sampling.events import Chunk, Codes, Image, TextEnd, turns_of
-from omniimage.sampling.kept import Kept, kept
+from omniimage.sampling.kept import Kept, Redraw, kept, variation
 from omniimage.sampling.kernels import arranged, compiled
 from omniimage.sampling.pictures import Picture, read_part, read_picture
 from omniimage.sampling.pieces import Pieces
@@ -138,37 +138,26 @@ class Generator(TokenDrawer):
 
     UserError where nothing is to be drawn again, or the prompt cannot be read.
     """
-    picture, part = read_picture(_picture(image), self.settings), read_part(again, self.settings)
-    return self._redrawn(picture, part, prompt, n, seed, changes)
+    redraw = Redraw(read_picture(_picture(image), self.settings), read_part(again, self.settings))
+    return self._redrawn([redraw] * n, prompt, seed, changes)
 
   def vary(
     self, image: Picture | str, prompt: str = "", n: int = 1, seed: int = 0, keep: float = 0.5, **changes
   ) -> Drawing:
     """`n` variations of a picture; a str is its path. Of its visual tokens a share of `keep`, other ones each time,
     stay; the rest are drawn again under the prompt, and the picture is painted anew. `prompt` as of `inpaint`."""
-    if not 0 <= keep < 1:
-      raise UserError(f"keep={keep}: the share of visual tokens that stay must be from 0 to less than 1")
     picture, size = read_picture(_picture(image), self.settings), self.settings.buckets[0]
     rng = streams.generator(Stream.VARIATIONS, seed)
-    lots = np.stack([rng.permutation(size.tokens) for _ in range(n)]).reshape(n, size.rows, size.columns)
-    scale = size.pixels[0] // size.rows
-    again = (lots >= round(keep * size.tokens)).repeat(scale, axis=1).repeat(scale, axis=2)
-    return self._redrawn(picture, again, prompt, n, seed, changes, repaint_all=True)
+    return self._redrawn([variation(picture, size, keep, rng) for _ in range(n)], prompt, seed, changes)
 
-  def _redrawn(
-    self, picture: np.ndarray, again: np.ndarray, prompt: str, n: int, seed: int, changes: dict, repaint_all=False
-  ) -> Drawing:
-    """`again` (H, W) or (n, H, W)."""
-    if not again.any():
-      raise UserError("nothing of the picture is to be drawn again; mark a part of it")
-    sampling, v = self.sampling(changes), self.omni.vocabulary
-    images = to_float(jnp.asarray(picture))[None].repeat(n, axis=0)
-    again = np.broadcast_to(again, images.shape[:3])
-    codes = self.encode(images[:1]).repeat(n, axis=0)
-    stays = kept(self.omni, images, codes, again)
-    stays = stays.replace(stays=jnp.zeros_like(stays.stays)) if repaint_all else stays
+  def _redrawn(self, redraws: Sequence[Redraw], prompt: str, seed: int, changes: dict) -> Drawing:
+    sampling, v, n = self.sampling(changes), self.omni.vocabulary, len(redraws)
     said = self.prompt_tokens([prompt] * n) if prompt else pad([[v.user, v.assistant, *self._opening]] * n, v)
-    return self._drawn(*said, row_keys(seed, n), sampling, kept=stays)
+    return self._drawn(*said, row_keys(seed, n), sampling, kept=self._kept(redraws))
+
+  def _kept(self, redraws: Sequence[Redraw]) -> Kept:
+    codes = self.encode(np.stack([redraw.picture for redraw in redraws]))
+    return kept(redraws, codes, self.settings)
 
   def draw_after(self, conversations: Sequence[Sequence[Part]], seeds: Sequence[int], **changes) -> Drawing:
     """The image that follows each conversation, all at once: that of its own session with the seed of its own."""
@@ -178,7 +167,13 @@ class Generator(TokenDrawer):
     return self._drawn(tokens, lengths, keys_of(seeds), sampling, shown)
 
   def draw_together(
-    self, conversations: Sequence[Sequence[Part]], seeds: Sequence[int], rows: int = 1, places: int = 1, **changes
+    self,
+    conversations: Sequence[Sequence[Part]],
+    seeds: Sequence[int],
+    rows: int = 1,
+    places: int = 1,
+    redraws: Sequence[Redraw] = (),
+    **changes,
   ) -> Iterator[list[Codes | Chunk | Image]]:
     """`draw_after` event by event: of each step, the event of each conversation. Images that they show are encoded at
     once; nothing else is computed before it is asked for.
@@ -186,6 +181,7 @@ class Generator(TokenDrawer):
     Args:
       rows, places: the batch is filled up to so many conversations, and each of them to so many tokens, which are not
         given; so that few shapes are compiled.
+      redraws: of each, where a part of a picture is drawn again.
     """
     sampling, given = self.sampling(changes), len(conversations)
     spare = max(0, rows - given)
@@ -193,7 +189,8 @@ class Generator(TokenDrawer):
     tokens, shown = tokens + tokens[:1] * spare, shown + shown[:1] * spare
     prompts = pad([[*row, *self._opening] for row in tokens], self.omni.vocabulary, places)
     keys = keys_of([*seeds, *[seeds[0]] * spare])
-    drawing = Together(self.omni, self._pieces, self.params, keys, sampling)
+    stays = self._kept([*redraws, *redraws[:1] * spare]) if redraws else None
+    drawing = Together(self.omni, self._pieces, self.params, keys, sampling, stays)
     steps = drawing.events(*self._beside(*prompts, shown))
     return (events[:given] for events in steps)
 

@@ -6,13 +6,49 @@ replaced by the patch itself, so that it ends there exactly and what is painted 
 al. 2022).
 """
 
+import dataclasses
+from collections.abc import Sequence
+
 import flax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from omniimage.errors import UserError
 from omniimage.models.layers import patchify
-from omniimage.models.omni import Omni
+from omniimage.settings import Settings
+from omniimage.size import Size
+from omniimage.vocabulary import Vocabulary
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Redraw:
+  """A picture and what of it is drawn again.
+
+  Attributes:
+    picture: (H, W, 3) uint8, of the size that is drawn.
+    again: (H, W) bool. A visual token, and a patch of the painter, is drawn again if any of its pixels is.
+    paints_all: whether all pixels are painted anew, from the tokens that stay and those that are drawn.
+  """
+
+  picture: np.ndarray
+  again: np.ndarray
+  paints_all: bool = False
+
+  def __post_init__(self):
+    if not self.again.any():
+      raise UserError("nothing of the picture is to be drawn again; mark a part of it")
+
+
+def variation(picture: np.ndarray, size: Size, keep: float, rng: np.random.Generator) -> Redraw:
+  """Of a picture of the size that is drawn, a share of `keep` of the visual tokens, which ones the dice say. UserError
+  where that is none."""
+  if not 0 <= keep < 1:
+    raise UserError(f"keep={keep}: the share of visual tokens that stay must be from 0 to less than 1")
+  again = (rng.permutation(size.tokens) >= round(keep * size.tokens)).reshape(size.rows, size.columns)
+  again[np.unravel_index(rng.integers(size.tokens), again.shape)] |= not again.any()
+  scale = picture.shape[0] // size.rows
+  return Redraw(picture, again.repeat(scale, axis=0).repeat(scale, axis=1), paints_all=True)
 
 
 @flax.struct.dataclass
@@ -29,16 +65,22 @@ class Kept:
   patches: Array
   stays: Array
 
+  def tokens(self, vocabulary: Vocabulary, first: int | Array = 0, count: int | None = None) -> Array:
+    """(B, count) as tokens, from place `first` on, −1 where one is drawn."""
+    codes = self.codes[:, first : first + count] if count else self.codes
+    return jnp.where(codes < 0, -1, vocabulary.codes + codes)
 
-def kept(omni: Omni, images: Array, codes: Array, again: np.ndarray) -> Kept:
-  """Of images (B, H, W, 3) in [-1, 1] with their codes (B, h, w), all but the pixels `again` (B, H, W) bool. A code, or
-  a patch, is drawn again if any of its pixels is."""
-  decoder = omni.settings.decoder
-  B, h, w = codes.shape
+
+def kept(redraws: Sequence[Redraw], codes: Array, settings: Settings) -> Kept:
+  """What stays of pictures with their codes (B, h, w)."""
+  (B, h, w), patch_size = codes.shape, settings.decoder.patch_size
+  again = np.stack([one.again for one in redraws])
   of_code = again.reshape(B, h, again.shape[1] // h, w, again.shape[2] // w).any(axis=(2, 4))
-  of_patch = patchify(again[..., None], decoder.patch_size).any(axis=-1)
+  of_patch = patchify(again[..., None], patch_size).any(axis=-1)
+  paints_all = np.array([one.paints_all for one in redraws])
+  images = np.stack([one.picture for one in redraws]).astype(np.float32) / 127.5 - 1
   return Kept(
     jnp.where(of_code, -1, codes).reshape(B, h * w).astype(jnp.int32),
-    patchify(jnp.asarray(images, jnp.float32), decoder.patch_size),
-    jnp.asarray(~of_patch),
+    patchify(jnp.asarray(images), patch_size),
+    jnp.asarray(~(of_patch | paints_all[:, None])),
   )

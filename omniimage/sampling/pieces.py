@@ -15,6 +15,7 @@ from omniimage.models.omni import Omni, Params
 from omniimage.sampling import reading
 from omniimage.sampling.autoregressive import Written, prefill, sample_tokens
 from omniimage.sampling.diffusion import Canvas, blank, paint_chunk, text_conditions
+from omniimage.sampling.kept import Kept
 from omniimage.sampling.kernels import compiled
 from omniimage.settings import SamplingSettings
 
@@ -66,13 +67,14 @@ def next_codes(
   start: Array,
   first: Array,
   keys: Array,
+  given: Array | None = None,
   *,
   count: int,
   sampling: SamplingSettings,
 ) -> tuple[Written, Array]:
   """`sample_tokens`, codes alone: tokens (B, count) number `first` and after of images that begin at place `start`."""
   numbers = first + jnp.arange(count)
-  return sample_tokens(omni, params, written, start, numbers, keys, sampling, codes_only=True)
+  return sample_tokens(omni, params, written, start, numbers, keys, sampling, codes_only=True, given_tokens=given)
 
 
 def begin_canvas(
@@ -93,8 +95,15 @@ def begin_canvas(
 
 
 def next_chunk(
-  omni: Omni, params: Params, canvas: Canvas, chunk: Array, keys: Array, *, sampling: SamplingSettings
+  omni: Omni,
+  params: Params,
+  canvas: Canvas,
+  chunk: Array,
+  keys: Array,
+  kept: Kept | None = None,
+  *,
+  sampling: SamplingSettings,
 ) -> tuple[Canvas, Array]:
   """The pixels (B, rows, W, 3) of a chunk."""
-  canvas, patches = paint_chunk(omni, params, canvas, chunk, keys, sampling)
+  canvas, patches = paint_chunk(omni, params, canvas, chunk, keys, sampling, kept)
   return canvas, jnp.clip(unpatchify(patches, omni.settings.decoder.patch_size, canvas.layout.columns), -1, 1)

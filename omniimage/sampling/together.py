@@ -16,6 +16,7 @@ from jax import Array
 from omniimage.models.adapter import InputFeatures
 from omniimage.models.omni import Omni, Params
 from omniimage.sampling.events import Chunk, Codes, Image
+from omniimage.sampling.kept import Kept
 from omniimage.sampling.pieces import Pieces
 from omniimage.settings import SamplingSettings
 
@@ -37,13 +38,14 @@ class Prompts:
 
 @dataclasses.dataclass(frozen=True)
 class Together:
-  """How a model draws them. `keys` (B,), one an image."""
+  """How a model draws them. `keys` (B,), one an image; `kept` is what stays of pictures that are drawn again."""
 
   omni: Omni
   pieces: Pieces
   params: Params
   keys: Array
   sampling: SamplingSettings
+  kept: Kept | None = None
 
   def events(self, prompts: Prompts, bare: Prompts) -> Iterator[list[Codes | Chunk | Image]]:
     """Of each step the B events. `bare` is what guidance compares the prompts with, padded as these."""
@@ -51,8 +53,9 @@ class Together:
     written, hidden = self._read(prompts, bare)
     grid, codes = (size.rows, size.columns), []
     for first in range(0, size.tokens, size.columns):
+      given = None if self.kept is None else self.kept.tokens(self.omni.vocabulary, first, size.columns)
       written, drawn = self.pieces.next_codes(
-        self.params, written, np.int32(prompts.tokens.shape[1]), np.int32(first), self.keys,
+        self.params, written, np.int32(prompts.tokens.shape[1]), np.int32(first), self.keys, given,
         count=size.columns, sampling=self.sampling,
       )  # fmt: skip
       codes.append(np.asarray(drawn) - self.omni.vocabulary.codes)
@@ -78,7 +81,9 @@ class Together:
     )
     pixels = np.empty((len(codes), *size.pixels, 3), np.float32)
     for chunk in range(canvas.layout.count):
-      canvas, painted = pieces.next_chunk(self.params, canvas, np.int32(chunk), self.keys, sampling=self.sampling)
+      canvas, painted = pieces.next_chunk(
+        self.params, canvas, np.int32(chunk), self.keys, self.kept, sampling=self.sampling
+      )
       painted = np.asarray(painted)
       top = chunk * painted.shape[1]
       pixels[:, top : top + painted.shape[1]] = painted

@@ -47,7 +47,7 @@ def draw_codes(
     read = jax.tree.map(lambda *both: jnp.concatenate(both), read, (bare, bare_lengths, features[1]))
   prompt, prompt_lengths, prompt_features = read
   written, hidden = prefill(omni, params, prompt, prompt_lengths, size.tokens, prompt_features)
-  given = None if kept is None else jnp.where(kept.codes < 0, -1, omni.vocabulary.codes + kept.codes)
+  given = None if kept is None else kept.tokens(omni.vocabulary)
   _, drawn = sample_tokens(
     omni, params, written, P, jnp.arange(size.tokens), keys, sampling, codes_only=True, given_tokens=given
   )

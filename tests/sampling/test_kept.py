@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 from omniimage.errors import UserError
+from omniimage.sampling.kept import Redraw
 from omniimage.sampling.pictures import read_part
 from tests import small
 
@@ -113,3 +114,13 @@ def test_what_cannot_be_inpainted_is_named(generator, picture, given, said):
 def test_a_share_that_cannot_be_is_named(generator, picture, keep):
   with pytest.raises(UserError, match=f"keep={keep}: the share of visual tokens that stay"):
     generator.vary(picture, PROMPT, keep=keep)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_drawn_event_by_event_it_is_the_same(generator, picture, seed):
+  redraws = [Redraw(picture, part((1, 1))), Redraw(255 - picture, part((0, 0), (1, 0)))]
+  *_, images = generator.draw_together([[PROMPT]] * 2, [seed, seed], rows=8, redraws=redraws)
+  for image, redraw in zip(images, redraws):
+    whole = generator.inpaint(redraw.picture, redraw.again, PROMPT, seed=seed)
+    np.testing.assert_array_equal(image.codes, whole.codes[0])
+    np.testing.assert_allclose(image.pixels, whole.images[0], atol=1e-5)
