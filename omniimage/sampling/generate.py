@@ -28,6 +28,7 @@ from omniimage.sampling.pictures import Picture, read_part, read_picture
 from omniimage.sampling.pieces import Pieces
 from omniimage.sampling.prompts import (
   BUCKET,
+  NO_WORDS,
   Part,
   input_features,
   pad,
@@ -151,8 +152,9 @@ class Generator(TokenDrawer):
     return self._redrawn([variation(picture, size, keep, rng) for _ in range(n)], prompt, seed, changes)
 
   def _redrawn(self, redraws: Sequence[Redraw], prompt: str, seed: int, changes: dict) -> Drawing:
-    sampling, v, n = self.sampling(changes), self.omni.vocabulary, len(redraws)
-    said = self.prompt_tokens([prompt] * n) if prompt else pad([[v.user, v.assistant, *self._opening]] * n, v)
+    sampling, n = self.sampling(changes), len(redraws)
+    rows, _ = self._read([[prompt or NO_WORDS]], image_next=True)
+    said = pad([[*rows[0], *self._opening]] * n, self.omni.vocabulary)
     return self._drawn(*said, row_keys(seed, n), sampling, kept=self._kept(redraws))
 
   def _kept(self, redraws: Sequence[Redraw]) -> Kept:

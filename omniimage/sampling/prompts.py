@@ -23,6 +23,7 @@ from omniimage.vocabulary import Vocabulary, image_length
 BUCKET = 16  # prompts are padded to a multiple of this, so that few lengths are compiled
 
 Part = str | Picture | Turn  # what a conversation may be given as
+NO_WORDS = TextTurn("", is_target=False)  # this one alone: a prompt without any, for a picture that goes by another
 
 
 class ConversationFull(UserError):
@@ -165,7 +166,7 @@ def _read_turn(part: Part, settings: Settings, vocabulary: Vocabulary) -> Turn:
   elif isinstance(part, bytes | np.ndarray | Image.Image | os.PathLike):
     part = ImageTurn(read_picture(part, settings), is_target=False)
   if isinstance(part, TextTurn):
-    if not part.is_target:  # an answer may be empty
+    if not part.is_target and part is not NO_WORDS:  # an answer may be empty
       _check_words(part.text)
     return part
   if not isinstance(part, ImageTurn):

@@ -7,6 +7,7 @@ from collections.abc import Hashable
 import numpy as np
 
 from omniimage.data.conversation import Turn
+from omniimage.sampling.kept import Redraw
 from omniimage.serving.feed import Feed
 from omniimage.settings import SamplingSettings
 
@@ -20,6 +21,7 @@ class Wish:
     size: of what is drawn, an aspect ratio of the run.
     answer: of `omniimage.sampling.session.ANSWERS`.
     previews: whether rows of codes are also wanted as the tokenizer renders them.
+    redraw: a picture of which a part is drawn again, where the answer is one.
   """
 
   turns: tuple[Turn, ...]
@@ -28,6 +30,7 @@ class Wish:
   answer: str
   sampling: SamplingSettings
   previews: bool = False
+  redraw: Redraw | None = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -4,17 +4,20 @@ import asyncio
 import dataclasses
 import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from omniimage.data.conversation import ImageTurn, TextTurn, Turn
+from omniimage.data.images import stored_size
 from omniimage.errors import SettingsError
 from omniimage.ranges import ranges_of
+from omniimage.sampling.kept import Redraw
 from omniimage.sampling.prompts import ConversationFull, Part
 from omniimage.serving.asks import Wish
 from omniimage.serving.engine import Engine
 from omniimage.serving.feed import Feed
 from omniimage.serving.fields import Fields
 from omniimage.serving.limits import Limits
+from omniimage.serving.pictures import marked
 from omniimage.serving.refusals import Refused
 from omniimage.serving.studio import Studio
 from omniimage.settings import SamplingSettings
@@ -73,20 +76,40 @@ class Desk:
     answer: str,
     sampling: SamplingSettings,
     previews: bool = False,
+    redraw: Callable[[int], Redraw] | None = None,
   ) -> Order:
-    """Asks for so many answers to a conversation, the first with the seed and each other with the next one. Refused
-    where it cannot be answered, or not now."""
+    """Asks for so many answers to a conversation, the first with the seed and each other with the next one; `redraw`
+    says what of which picture is drawn again with a seed. Refused where it cannot be answered, or not now."""
     self._check(parts)
+    seeds = tuple((seed + i) % 2**64 for i in range(answers))
     async with self.decoding:
       turns = await asyncio.to_thread(self._turns, parts, size)
-      wish = Wish(turns, size, seed, answer, sampling, previews)
+      redraws = [await asyncio.to_thread(redraw, own) if redraw else None for own in seeds]
+      wish = Wish(turns, size, seed, answer, sampling, previews, redraws[0])
       try:
         shape, tokens = await asyncio.to_thread(self.studio.shape, wish)
       except ConversationFull as error:
         raise Refused(f"{error}, or begin another conversation") from None
-    feed, seeds = self.engine.feed(answers), tuple((seed + i) % 2**64 for i in range(answers))
-    self.engine.submit([dataclasses.replace(wish, seed=own) for own in seeds], shape, feed)
+    feed = self.engine.feed(answers)
+    wishes = [dataclasses.replace(wish, seed=own, redraw=part) for own, part in zip(seeds, redraws)]
+    self.engine.submit(wishes, shape, feed)
     return Order(feed, seeds, tokens)
+
+  def inpainted(self, picture: bytes, mask: bytes, size: str) -> Callable[[int], Redraw]:
+    """What is transparent in a mask, or else white, is drawn again. Refused where the two do not fit each other."""
+
+    def of_seed(seed: int) -> Redraw:
+      part, own = marked(mask, "mask"), stored_size(picture)
+      if part.shape != own:
+        sizes = (f"{width}×{height}" for height, width in (part.shape, own))
+        raise Refused(f"mask is {' and the picture '.join(sizes)}; give one of its size", field="mask")
+      return self.studio.redraw(picture, part, size)
+
+    return of_seed
+
+  def varied(self, picture: bytes, keep: float, size: str) -> Callable[[int], Redraw]:
+    """Other tokens for each seed."""
+    return lambda seed: self.studio.variation(picture, keep, size, seed)
 
   def size(self, typed: str, field: str = "size") -> str:
     """The run's aspect ratio that is meant by one, by pixels of its proportions, or by "auto"."""

@@ -4,8 +4,9 @@ What a client says beyond that in `extra_body`, as `seed`, `guidance` or `diffus
 """
 
 import asyncio
+import functools
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,8 @@ from starlette.routing import Route
 from omniimage.data.text import as_text
 from omniimage.ranges import Range
 from omniimage.sampling.events import Chunk, Image
-from omniimage.sampling.prompts import Part
+from omniimage.sampling.kept import Redraw
+from omniimage.sampling.prompts import NO_WORDS, Part
 from omniimage.serving.desk import AUTO, Desk, Order, Picture
 from omniimage.serving.dialect import IGNORED, body_of, tokens_of, told
 from omniimage.serving.fields import Fields, parsed
@@ -25,6 +27,7 @@ from omniimage.serving.pictures import FORMATS, as_base64, as_data_uri, check_pi
 from omniimage.serving.refusals import Refused
 from omniimage.serving.replies import EventStream, event, heard, json_reply
 
+KEEP, SHARE = 0.5, Range(0, 0.99)  # of the visual tokens that a variation keeps
 MOST_PARTIAL = 3  # canvases that a stream shows of a picture under way
 
 
@@ -44,21 +47,45 @@ class Images:
     return await self._images(request, fields, [self._prompt(fields)], "image_generation")
 
   async def edits(self, request: Request) -> Response:
-    async with request.form(max_files=self._desk.limits.pictures, max_fields=64) as form:
-      uploads = [value for name, value in form.multi_items() if name in ("image", "image[]")]
-      if "mask" in form:
-        raise Refused("a mask is not read yet: say in the prompt what is to change", 501, "mask")
-      pictures = [await self._upload(upload) for upload in uploads]
-      fields = Fields({name: value for name, value in form.items() if name not in ("image", "image[]")})
-    if not pictures:
-      raise Refused("give the picture to change, as the file `image`", field="image")
-    return await self._images(request, fields, [*pictures, self._prompt(fields)], "image_edit")
+    fields, files = await self._form(request)
+    pictures, masks = files["image"], files["mask"]
+    if not masks:
+      return await self._images(request, fields, [*map(Picture, pictures), self._prompt(fields)], "image_edit")
+    if len(pictures) != 1 or len(masks) != 1:
+      raise Refused("give one picture with one mask", field="mask")
+    redraw = functools.partial(self._desk.inpainted, pictures[0], masks[0])
+    return await self._images(request, fields, [self._prompt(fields)], "image_edit", redraw)
 
   async def variations(self, request: Request) -> Response:
-    raise Refused("this model draws no variations of a picture yet; draw its prompt with other seeds, or edit it", 501)
+    fields, files = await self._form(request)
+    if len(files["image"]) != 1 or files["mask"]:
+      raise Refused("give one picture, as the file `image`", field="image")
+    said = NO_WORDS if fields.take("prompt") is None else self._prompt(fields)
+    redraw = functools.partial(self._desk.varied, files["image"][0], fields.real("keep", KEEP, SHARE))
+    return await self._images(request, fields, [said], "image_edit", redraw)
 
-  async def _images(self, request: Request, fields: Fields, parts: Sequence[Part | Picture], kind: str) -> Response:
-    """What both ways to ask for images have in common."""
+  async def _form(self, request: Request) -> tuple[Fields, dict[str, list[bytes]]]:
+    """Fields, and the files of pictures and masks."""
+    async with request.form(max_files=self._desk.limits.pictures + 1, max_fields=64) as form:
+      names = {"image": ("image", "image[]"), "mask": ("mask",)}
+      files = {
+        kind: [await self._upload(value, kind) for name, value in form.multi_items() if name in own]
+        for kind, own in names.items()
+      }
+      fields = Fields({name: value for name, value in form.items() if not any(name in own for own in names.values())})
+    if not files["image"]:
+      raise Refused("give the picture to change, as the file `image`", field="image")
+    return fields, files
+
+  async def _images(
+    self,
+    request: Request,
+    fields: Fields,
+    parts: Sequence[Part | Picture],
+    kind: str,
+    redraw: Callable[[str], Callable[[int], Redraw]] | None = None,
+  ) -> Response:
+    """What all ways to ask for images have in common; `redraw` says for a size what of which picture is drawn again."""
     desk = self._desk
     size = desk.size(fields.text("size", AUTO))
     n = fields.whole("n", 1, Range(1, desk.limits.images))
@@ -67,7 +94,7 @@ class Images:
     streams, partial = fields.flag("stream"), fields.whole("partial_images", 0, Range(0, MOST_PARTIAL))
     sampling, seed = desk.sampling(fields, size), desk.seed(fields)
     fields.done(IGNORED)
-    order = await desk.order(parts, size, seed, n, "image", sampling)
+    order = await desk.order(parts, size, seed, n, "image", sampling, redraw=redraw and redraw(size))
     height, width = desk.studio.settings(size).buckets[0].pixels
     about = {"size": f"{width}x{height}", "output_format": format, "quality": "auto", "background": "opaque"}
     if streams:
@@ -115,9 +142,9 @@ class Images:
       raise Refused("give a prompt: what to draw", field="prompt")
     return prompt
 
-  async def _upload(self, upload: UploadFile | str) -> Picture:
+  async def _upload(self, upload: UploadFile | str, field: str) -> bytes:
     if isinstance(upload, str):
-      raise Refused("image must be an uploaded file", field="image")
+      raise Refused(f"{field} must be an uploaded file", field=field)
     content = await upload.read()
-    check_picture(content, self._desk.limits, "image")
-    return Picture(content)
+    check_picture(content, self._desk.limits, field)
+    return content

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from omniimage import streams
 from omniimage.chat.learnt import Learnt, learnt
 from omniimage.data.conversation import Turn
 from omniimage.data.text import TextTokenizer
@@ -14,10 +15,13 @@ from omniimage.models.adapter import READ
 from omniimage.sampling.context import bucket
 from omniimage.sampling.events import Codes, Event
 from omniimage.sampling.generate import Generator
+from omniimage.sampling.kept import Redraw, variation
+from omniimage.sampling.pictures import read_part, read_picture
 from omniimage.sampling.prompts import Part, as_turns, read_turns, room_before_image
 from omniimage.sampling.session import form_of
 from omniimage.serving.asks import Preview, Wish
 from omniimage.settings import SamplingSettings, Settings
+from omniimage.streams import Stream
 from omniimage.systems import open_generator, open_system
 from omniimage.vocabulary import OPENING
 from omniimage.workdir import Run
@@ -34,6 +38,7 @@ class Shape(NamedTuple):
     is_drawing: whether it is one image, which is drawn together with others, or a session of its own.
     places: that its prompt takes.
     reads_features: whether it shows pictures of which more than codes is read.
+    redraws: whether it draws a part of a picture again.
   """
 
   size: str
@@ -42,6 +47,7 @@ class Shape(NamedTuple):
   is_drawing: bool
   places: int
   reads_features: bool
+  redraws: bool
 
 
 class Studio:
@@ -83,6 +89,16 @@ class Studio:
     generator = self._generators[size]
     return tuple(as_turns(parts, generator.omni.settings, generator.omni.vocabulary))
 
+  def redraw(self, picture: bytes, part: np.ndarray, size: str) -> Redraw:
+    """A picture of which a part, (height, width) bool of its pixels, is drawn again in a size. UserError as of both."""
+    settings = self.settings(size)
+    return Redraw(read_picture(picture, settings), read_part(part, settings))
+
+  def variation(self, picture: bytes, keep: float, size: str, seed: int) -> Redraw:
+    """`omniimage.sampling.kept.variation` of a picture. UserError as of it."""
+    settings, rng = self.settings(size), streams.generator(Stream.VARIATIONS, seed)
+    return variation(read_picture(picture, settings), settings.buckets[0], keep, rng)
+
   def shape(self, wish: Wish) -> tuple[Shape, int]:
     """What it is computed with, and how many tokens are read. UserError where it cannot be granted."""
     generator = self._generators[wish.size]
@@ -92,7 +108,8 @@ class Studio:
     length, is_drawing = len(encoded.tokens), wish.answer == "image"
     places = self._places(length + OPENING, settings) if is_drawing else bucket(length, PLACES)
     reads = settings.prior.input_images in READ and not encoded.image_is_target.all()
-    return Shape(wish.size, wish.sampling, wish.answer, is_drawing, places, reads), length
+    redraws = wish.redraw is not None
+    return Shape(wish.size, wish.sampling, wish.answer, is_drawing, places, reads, redraws), length
 
   def grant(self, wishes: Sequence[Wish], shape: Shape, rows: int) -> Iterator[Step]:
     """What becomes of wishes of one shape, step by step. Nothing is computed before a step is asked for.
@@ -104,7 +121,8 @@ class Studio:
     changes = dataclasses.asdict(shape.sampling)
     if shape.is_drawing:
       conversations, seeds = [list(wish.turns) for wish in wishes], [wish.seed for wish in wishes]
-      steps = generator.draw_together(conversations, seeds, rows=rows, places=shape.places, **changes)
+      redraws = [wish.redraw for wish in wishes if wish.redraw is not None]
+      steps = generator.draw_together(conversations, seeds, rows=rows, places=shape.places, redraws=redraws, **changes)
     else:
       (wish,) = wishes
       steps = ([event] for event in generator.session(list(wish.turns), wish.seed, wish.answer, **changes))

@@ -143,14 +143,64 @@ def test_the_form_of_an_answer_can_be_asked_for(client, generator):
   assert [shade(choice.message.images[0]["image_url"]["url"]) for choice in answer.choices] == [3, 4]
 
 
-def test_there_are_no_variations_and_no_masks_yet(client):
-  for act in (
-    lambda: client.images.create_variation(image=("red.png", RED)),
-    lambda: client.images.edit(image=("red.png", RED), mask=("mask.png", RED), prompt="a"),
-  ):
-    with pytest.raises(openai.InternalServerError) as refused:
-      act()
-    assert refused.value.status_code == 501 and " yet" in refused.value.message
+def mask(*box: int, size=(30, 40), transparent=True) -> tuple[str, bytes]:
+  """Of which a box (left, top, right, bottom) is to be drawn again."""
+  opaque, clear = ((0, 0, 0, 255), (0, 0, 0, 0)) if transparent else ((0, 0, 0), (255, 255, 255))
+  picture = Pillow.new("RGBA" if transparent else "RGB", size, opaque)
+  picture.paste(clear, box)
+  file = io.BytesIO()
+  picture.save(file, "PNG")
+  return "mask.png", file.getvalue()
+
+
+@pytest.mark.parametrize("transparent", [True, False])
+def test_what_a_mask_marks_is_drawn_again(client, generator, transparent):
+  marked = mask(0, 20, 30, 40, transparent=transparent)
+  drawn = client.images.edit(image=("red.png", RED), mask=marked, prompt="a star", n=2, extra_body={"seed": 4})
+  assert [shade(item.b64_json) for item in drawn.data] == [4, 5]
+  *_, changes = generator.calls[0]
+  assert len(changes["redraws"]) == 2
+  for redraw in changes["redraws"]:
+    assert redraw.again[9:].all() and not redraw.again[:7].any() and not redraw.paints_all
+    assert redraw.picture.shape == (16, 16, 3) and (redraw.picture[4] == (255, 0, 0)).all()
+  (turn,) = generator.drawn_after[-1][0]
+  assert turn.text == "a star", "the prompt is of the whole picture, which is not shown"
+
+
+@pytest.mark.filterwarnings("ignore:deprecated")  # says openai of its models; the endpoint is what others know
+def test_it_draws_variations(client, generator):
+  drawn = client.images.create_variation(image=("red.png", RED), n=2)
+  assert len(drawn.data) == 2
+  (*_, changes), (turn,) = generator.calls[-1], generator.drawn_after[-1][0]
+  one, other = changes["redraws"]
+  assert turn.text == "" and all(redraw.paints_all and redraw.again.shape == (16, 16) for redraw in (one, other))
+  again = [client.images.create_variation(image=("red.png", RED), extra_body={"seed": seed}) for seed in range(8)]
+  assert len(again) == 8 and len({call[-1]["redraws"][0].again.tobytes() for call in generator.calls[-8:]}) > 1
+  client.images.create_variation(image=("red.png", RED), extra_body={"keep": 0.75, "prompt": "a star", "seed": 1})
+  assert generator.calls[-1][-1]["redraws"][0].again.mean() == 0.25 and generator.drawn_after[-1][0][0].text == "a star"
+
+
+@pytest.mark.parametrize(
+  ("asked", "said"),
+  [
+    (dict(mask=mask(0, 0, 9, 9, size=(40, 40))), "mask is 40×40 and the picture 30×40"),
+    (dict(mask=mask(0, 0, 0, 0)), "nothing of the picture is to be drawn again"),
+    (dict(mask=("mask.png", RED[:60])), "mask cannot be read"),
+    (dict(mask=("mask.png", b"")), "mask cannot be read"),
+    (dict(mask=mask(0, 0, 9, 9), image=[("1.png", RED), ("2.png", RED)]), "one picture with one mask"),
+    (dict(mask=mask(0, 0, 9, 9), prompt=" "), "give a prompt"),
+  ],
+)
+def test_masks_that_cannot_be_are_refused(client, asked, said):
+  with pytest.raises(openai.BadRequestError, match=re.escape(said)):
+    client.images.edit(**{"image": ("red.png", RED), "prompt": "a", **asked})
+
+
+@pytest.mark.filterwarnings("ignore:deprecated")
+@pytest.mark.parametrize("keep", [-1, 1, "nan", "a"])
+def test_a_variation_keeps_a_share(client, keep):
+  with pytest.raises(openai.BadRequestError, match="keep="):
+    client.images.create_variation(image=("red.png", RED), extra_body={"keep": keep})
 
 
 def chat(content) -> tuple[str, dict]:
