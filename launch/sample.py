@@ -3,6 +3,8 @@
 python -m launch.sample --workdir=runs/scenes --prompt="a large red star in the top left" --out=star.png
 python -m launch.sample --workdir=runs/emoji --split=test --num_images=16 --out=unseen.png
 python -m launch.sample --workdir=runs/images --prompt="a lighthouse" --aspect_ratio=4:3 --out=lighthouse.png
+python -m launch.sample --workdir=runs/images --image=cat.png --mask=mask.png --prompt="a cat in a hat" --out=hat.png
+python -m launch.sample --workdir=runs/images --image=cat.png --keep=0.5 --num_images=4 --out=cats.png
 """
 
 import dataclasses
@@ -21,6 +23,9 @@ WORKDIR = cli.path_flag("workdir", "The run to draw with.")
 PROMPT = flags.DEFINE_string("prompt", None, "What to draw.")
 SPLIT = flags.DEFINE_enum("split", None, ["train", "test"], "Instead of a prompt: captions from all over this split.")
 OUT = cli.path_flag("out", "PNG file to write.")
+IMAGE = cli.path_flag("image", "A picture of which --mask is drawn again, or a share but for --keep.")
+MASK = cli.path_flag("mask", "Of --image and of its size: what is transparent, or else white, is drawn again.")
+KEEP = number_flags.real("keep", None, "Share of the visual tokens of --image that stay.", Range(0, 0.99))
 NUM_IMAGES = number_flags.whole("num_images", 1, "How many.", Range(1, 4096))
 ASPECT_RATIO = flags.DEFINE_string(
   "aspect_ratio", None, "Width:height of what is drawn, one of the run's data.aspect_ratios. Default: the first."
@@ -34,11 +39,15 @@ MOST_PIXELS = 2**26  # of the picture that is written: 200 MB before it is compr
 def main(argv: list[str]):
   if argv[1:]:
     raise UserError(f"{argv[1]!r} is not a flag; put a prompt of several words in quotes: --prompt='a red star'")
-  if not WORKDIR.value or (PROMPT.value is None) == (SPLIT.value is None) or not OUT.value:
+  ways = PROMPT.value is not None or IMAGE.value is not None, SPLIT.value is not None
+  if not WORKDIR.value or sum(ways) != 1 or not OUT.value:
     raise UserError(
       "give --workdir=runs/scenes --prompt='a large red star in the top left' --out=star.png, or --split=test "
       "instead of --prompt"
     )
+  changed = [flag for flag in (MASK, KEEP) if flag.value is not None]
+  if len(changed) != (IMAGE.value is not None):
+    raise UserError("--image is given with --mask or with --keep, and these with --image")
   check_out(OUT.value)
 
   import numpy as np  # after the flags: a wrong one should not wait for jax
@@ -56,15 +65,15 @@ def main(argv: list[str]):
   if ASPECT_RATIO.value is not None:
     run = dataclasses.replace(run, settings=run.settings.drawing(ASPECT_RATIO.value))
   height, width = run.settings.buckets[0].pixels
-  scale = SCALE.value if PROMPT.value is not None else max(1, DISPLAYED // max(height, width))
+  scale = max(1, DISPLAYED // max(height, width)) if SPLIT.value else SCALE.value
   check_pixels(NUM_IMAGES.value, (height * scale, width * scale))
   if PROMPT.value is not None:
     read_prompt(PROMPT.value, run.settings, run.text_tokenizer)  # nor a wrong prompt for the compiler
     _warn_of_unseen([PROMPT.value], run)
   system = open_system(sampling_flags.overridden(run.settings), run.text_tokenizer.size)
   generator = open_generator(system, run.params, run.text_tokenizer)
-  if PROMPT.value is not None:
-    drawing = generator([PROMPT.value] * NUM_IMAGES.value, seed=SEED.value)
+  if SPLIT.value is None:
+    drawing = _redrawn(generator) if IMAGE.value else generator([PROMPT.value] * NUM_IMAGES.value, seed=SEED.value)
     picture = Image.fromarray(np.concatenate(list(to_uint8(drawing.images)), axis=1))
     size = (picture.width * SCALE.value, picture.height * SCALE.value)
     picture = picture.resize(size, Image.Resampling.NEAREST)
@@ -78,6 +87,28 @@ def main(argv: list[str]):
   with writing(OUT.value):
     write_whole(OUT.value, png.getvalue())
   print(f"{OUT.value}: {len(drawing.images)} drawn at step {run.step} of the run")
+
+
+def _redrawn(generator):
+  from omniimage.sampling.generate import Generator
+  from omniimage.sampling.pictures import read_mask
+
+  if not isinstance(generator, Generator):
+    raise UserError(f"a run of config.system={generator.settings.system!r} draws no parts of pictures again")
+  asked = dict(prompt=PROMPT.value or "", n=NUM_IMAGES.value, seed=SEED.value)
+  if MASK.value is None:
+    return generator.vary(IMAGE.value, keep=KEEP.value, **asked)
+  mask, picture = (_content(flag) for flag in (MASK, IMAGE))
+  return generator.inpaint(picture, read_mask(mask, picture, f"--mask={MASK.value}"), **asked)
+
+
+def _content(flag: flags.FlagHolder) -> bytes:
+  try:
+    return flag.value.read_bytes()
+  except OSError as error:
+    raise UserError(
+      f"--{flag.name}={flag.value} cannot be read: {error.strerror}; give the file of a picture"
+    ) from None
 
 
 def check_pixels(images: int, shown: tuple[int, int]):

@@ -113,6 +113,12 @@ def stored_size(encoded: bytes) -> tuple[int, int]:
   return _open(encoded).size[::-1]
 
 
+def shown_size(encoded: bytes) -> tuple[int, int]:
+  """Height and width as they are shown, by the header alone. BadImage where none can be read."""
+  image = _open(encoded)
+  return _upright(image.size, _orientation(image))[::-1]
+
+
 def decode(encoded: bytes, size: Size, fit: str, background: Color) -> np.ndarray:
   """The picture at a size, (H,W,3) uint8. BadImage where there is none.
 

@@ -10,13 +10,13 @@ import os
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
-from omniimage.data.images import BadImage, Color, decode
+from omniimage.data.images import BadImage, Color, decode, shown_size
 from omniimage.errors import UserError
 from omniimage.settings import Settings
 
-NEARLY_WHITE = 247
+NEARLY_WHITE, GRAY = 220, 127  # resizing leaves rings beside black, not as dark as the first
 FIT, BACKGROUND = "crop", (255, 255, 255)  # where the run's source has none
 
 Picture = bytes | np.ndarray | Image.Image | os.PathLike
@@ -38,11 +38,30 @@ def read_picture(given: Picture, settings: Settings) -> np.ndarray:
 
 def read_part(part: np.ndarray, settings: Settings) -> np.ndarray:
   """A part of a picture, (height, width) bool of any size, → (H, W) bool, as `read_picture` reads a picture of its
-  proportions; what stands for a few of its pixels belongs to it. UserError where it is no such array."""
+  proportions; what stands for some of its pixels belongs to it. UserError where it is no such array."""
   if part.dtype != bool or part.ndim != 2 or not part.size:
     raise UserError(f"a part of a picture is an array (height, width) of bool, got {part.shape} of {part.dtype}")
   shown = np.where(part, 0, 255).astype(np.uint8)  # before a background, which most of them have white, all stays
   return read_picture(np.stack([shown] * 3, axis=-1), settings)[..., 0] < NEARLY_WHITE
+
+
+def read_mask(mask: bytes, picture: bytes, name: str = "mask") -> np.ndarray:
+  """What a mask marks of a picture, both files, (height, width) bool: what is transparent in it or, where it cannot be,
+  what is white. UserError where it cannot be read, or is of another size than the picture."""
+  try:
+    with Image.open(io.BytesIO(mask)) as stored:
+      image = ImageOps.exif_transpose(stored)
+      has_alpha = image.has_transparency_data
+      shown = np.asarray(image.convert("RGBA").getchannel("A") if has_alpha else image.convert("L"))
+    size = shown_size(picture)
+  except BadImage as error:
+    raise UserError(f"the picture cannot be read: {error}; give another one") from None
+  except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    raise UserError(f"{name} cannot be read: {error}; give another picture") from None
+  if shown.shape != size:
+    sizes = " and the picture ".join(f"{width}×{height}" for height, width in (shown.shape, size))
+    raise UserError(f"{name} is {sizes}; give one of its size")
+  return shown == 0 if has_alpha else shown > GRAY
 
 
 def _encoded(given: Picture) -> bytes:

@@ -7,17 +7,16 @@ import secrets
 from collections.abc import Callable, Sequence
 
 from omniimage.data.conversation import ImageTurn, TextTurn, Turn
-from omniimage.data.images import stored_size
 from omniimage.errors import SettingsError
 from omniimage.ranges import ranges_of
 from omniimage.sampling.kept import Redraw
+from omniimage.sampling.pictures import read_mask
 from omniimage.sampling.prompts import ConversationFull, Part
 from omniimage.serving.asks import Wish
 from omniimage.serving.engine import Engine
 from omniimage.serving.feed import Feed
 from omniimage.serving.fields import Fields
 from omniimage.serving.limits import Limits
-from omniimage.serving.pictures import marked
 from omniimage.serving.refusals import Refused
 from omniimage.serving.studio import Studio
 from omniimage.settings import SamplingSettings
@@ -96,16 +95,8 @@ class Desk:
     return Order(feed, seeds, tokens)
 
   def inpainted(self, picture: bytes, mask: bytes, size: str) -> Callable[[int], Redraw]:
-    """What is transparent in a mask, or else white, is drawn again. Refused where the two do not fit each other."""
-
-    def of_seed(seed: int) -> Redraw:
-      part, own = marked(mask, "mask"), stored_size(picture)
-      if part.shape != own:
-        sizes = (f"{width}×{height}" for height, width in (part.shape, own))
-        raise Refused(f"mask is {' and the picture '.join(sizes)}; give one of its size", field="mask")
-      return self.studio.redraw(picture, part, size)
-
-    return of_seed
+    """What a mask marks is drawn again, with each seed."""
+    return lambda seed: self.studio.redraw(picture, read_mask(mask, picture), size)
 
   def varied(self, picture: bytes, keep: float, size: str) -> Callable[[int], Redraw]:
     """Other tokens for each seed."""

@@ -14,7 +14,6 @@ from omniimage.serving.limits import Limits
 from omniimage.serving.refusals import Refused
 
 FORMATS = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp"}  # that pictures are given in
-WHITE = 127  # what is lighter counts as white in a mask
 SUFFIXES = {b"\x89PNG": ".png", b"\xff\xd8\xff": ".jpg", b"RIFF": ".webp", b"GIF8": ".gif", b"BM": ".bmp"}
 
 
@@ -28,17 +27,6 @@ def check_picture(encoded: bytes, limits: Limits, field: str):
     raise Refused(
       f"{field} has {width}×{height} pixels; at most {limits.picture_pixels:,} are read, make it smaller", 413, field
     )
-
-
-def marked(encoded: bytes, field: str) -> np.ndarray:
-  """What a mask marks, (height, width) bool: what is transparent in it or, where it cannot be, what is white."""
-  try:
-    with Image.open(io.BytesIO(encoded)) as image:
-      has_alpha = "A" in image.getbands() or "transparency" in image.info
-      shown = image.convert("RGBA").getchannel("A") if has_alpha else image.convert("L")
-      return np.asarray(shown) == 0 if has_alpha else np.asarray(shown) > WHITE
-  except (OSError, ValueError, SyntaxError) as error:
-    raise Refused(f"{field} cannot be read: {error}; give another picture", field=field) from None
 
 
 def suffix_of(encoded: bytes) -> str:
