@@ -23,6 +23,7 @@ PAGE = {  # the files of the page, and what they are
   "icon.svg": "image/svg+xml",
   "app.js": "text/javascript; charset=utf-8",
   "api.js": "text/javascript; charset=utf-8",
+  "brush.js": "text/javascript; charset=utf-8",
   "painting.js": "text/javascript; charset=utf-8",
   "sketch.js": "text/javascript; charset=utf-8",
   "talk.js": "text/javascript; charset=utf-8",

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 from omniimage.data.conversation import ImageTurn, TextTurn, Turn
 from omniimage.errors import SettingsError
-from omniimage.ranges import ranges_of
+from omniimage.ranges import Range, ranges_of
 from omniimage.sampling.kept import Redraw
 from omniimage.sampling.pictures import read_mask
 from omniimage.sampling.prompts import ConversationFull, Part
@@ -25,6 +25,7 @@ WHOLE = ("top_k", "diffusion_steps", "chunk_rows")  # of the settings of samplin
 DIGITS = 3  # of the others, behind the point: nobody sees more, and each value is a program to compile
 AT_ONCE = 2  # requests whose pictures are decoded
 AUTO = "auto"
+KEEP, SHARE = 0.5, Range(0, 0.99)  # of the visual tokens that a variation keeps
 
 
 @dataclasses.dataclass(frozen=True)

@@ -20,14 +20,13 @@ from omniimage.ranges import Range
 from omniimage.sampling.events import Chunk, Image
 from omniimage.sampling.kept import Redraw
 from omniimage.sampling.prompts import NO_WORDS, Part
-from omniimage.serving.desk import AUTO, Desk, Order, Picture
+from omniimage.serving.desk import AUTO, KEEP, SHARE, Desk, Order, Picture
 from omniimage.serving.dialect import IGNORED, body_of, tokens_of, told
 from omniimage.serving.fields import Fields, parsed
 from omniimage.serving.pictures import FORMATS, as_base64, as_data_uri, check_picture, encoded
 from omniimage.serving.refusals import Refused
 from omniimage.serving.replies import EventStream, event, heard, json_reply
 
-KEEP, SHARE = 0.5, Range(0, 0.99)  # of the visual tokens that a variation keeps
 MOST_PARTIAL = 3  # canvases that a stream shows of a picture under way
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import dataclasses
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 from starlette.requests import Request
@@ -11,13 +11,14 @@ from starlette.routing import Route
 
 from omniimage.ranges import Range, ranges_of
 from omniimage.sampling.events import Chunk, Image, Text, TextEnd
+from omniimage.sampling.kept import Redraw
 from omniimage.sampling.session import ANSWERS
 from omniimage.serving.asks import Preview
-from omniimage.serving.desk import AUTO, Desk, Order
+from omniimage.serving.desk import AUTO, KEEP, SHARE, Desk, Order
 from omniimage.serving.dialect import body_of, told
 from omniimage.serving.fields import Fields, parsed
 from omniimage.serving.history import History, Message
-from omniimage.serving.pictures import as_base64, check_picture, encoded
+from omniimage.serving.pictures import as_base64, check_picture, encoded, of_data_uri
 from omniimage.serving.refusals import Refused
 from omniimage.serving.replies import EventStream, event, json_reply
 from omniimage.settings import SamplingSettings
@@ -111,14 +112,32 @@ class PageApi:
     answer = fields.one_of("answer", ANSWERS, desk.studio.learnt.answer)
     sampling, seed = desk.sampling(fields, size), desk.seed(fields)
     n = fields.whole("n", 1, Range(1, desk.limits.images))
+    redraw = await self._redraw(name, fields.take("redraw"), size)
     fields.done()
+    if redraw is not None and answer != "image":
+      raise Refused("what is drawn again is answered with a picture, answer='image'", field="answer")
     if len(messages) % 2 == 0:
       raise Refused("messages must end with what the user says", field="messages")
     asked = messages[-1:] if desk.studio.learnt.exchanges == 1 else messages
     async with desk.decoding:
       turns = await asyncio.to_thread(self._history.turns, name, asked, desk.studio.settings(size))
-    order = await desk.order(turns, size, seed, n, answer, sampling, previews=True)
+    order = await desk.order(turns, size, seed, n, answer, sampling, previews=True, redraw=redraw)
     return EventStream(request, order.feed, told(self._events(name, messages, size, order)))
+
+  async def _redraw(self, name: str, given: Any, size: str) -> Callable[[int], Redraw] | None:
+    """What of which picture of the conversation is drawn again with a seed: a part by a mask, or all but a share."""
+    if given is None:
+      return None
+    if not isinstance(given, dict):
+      raise Refused("redraw must be an object with `picture`, and `mask` or `keep`", field="redraw")
+    fields = Fields(given)
+    file, mask = fields.text("picture", ""), fields.text("mask")
+    keep = fields.real("keep", KEEP, SHARE)
+    fields.done()
+    picture, _ = await asyncio.to_thread(self._history.picture, name, file)
+    if mask is None:
+      return self._desk.varied(picture, keep, size)
+    return self._desk.inpainted(picture, of_data_uri(mask, self._desk.limits, "mask"), size)
 
   async def _events(self, name: str, messages: list[Message], size: str, order: Order) -> AsyncIterator[bytes]:
     """What the page shows of the answers, each piece once."""

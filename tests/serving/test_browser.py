@@ -211,6 +211,49 @@ def test_of_several_pictures_another_is_gone_on_with(visit):
   assert (drawn == generator.calls[0][0][1] % 64).all() and page.wrong == []
 
 
+def test_a_part_of_the_last_picture_is_drawn_again_in_its_place(visit):
+  generator = FakeGenerator()
+  page, _ = visit(generator)
+  say(page, "a red star")
+  finished(page)
+  page.click(".acts:visible >> text=Draw a part again")
+  box = page.locator("#marked").bounding_box()
+  page.fill("#words", "a blue star")
+  page.evaluate("document.getElementById('brush').value = 100")
+  page.mouse.move(box["x"] + 5, box["y"] + box["height"] - 5)
+  page.mouse.down()
+  page.mouse.move(box["x"] + box["width"] - 5, box["y"] + box["height"] - 5, steps=8)
+  page.mouse.up()
+  page.click("#redraw")
+  holds(page, "document.querySelector('#log li.user p').textContent === 'a blue star'")
+  finished(page)
+  (redraw,), (words,) = generator.calls[-1][-1]["redraws"], generator.drawn_after[-1][0]
+  assert words.text == "a blue star" and redraw.again[15].all() and not redraw.again[:12].any()
+  shade = 127.5 * (1 + generator.calls[0][0][0] % 64 / 100)
+  assert abs(redraw.picture - shade).max() < 1, "the picture that it had drawn"
+  assert page.locator("#log li").count() == 2 and page.wrong == []
+  page.reload()
+  loaded(page, 1)
+  assert page.locator("#log li.user p").all_inner_texts() == ["a blue star"]
+
+
+def test_another_like_the_last_picture_comes_in_its_place(visit):
+  generator = FakeGenerator()
+  page, _ = visit(generator)
+  for number, words in enumerate(("a red star", "now larger"), 1):
+    say(page, words)
+    finished(page, number)
+  assert page.locator("#log .acts:visible").count() == 1, "of the last answer alone"
+  page.reload()
+  loaded(page, 2)
+  page.click(".acts:visible >> text=Another like it")
+  holds(page, "document.querySelectorAll('#log canvas').length === 1")
+  finished(page, 2)
+  (redraw,) = generator.calls[-1][-1]["redraws"]
+  assert redraw.paints_all and [len(turns) for turns in generator.drawn_after[-1]] == [3]
+  assert page.locator("#log li").count() == 4 and page.wrong == []
+
+
 def test_words_of_an_answer_come_as_text_and_not_as_markup(visit):
   page, _ = visit(FakeGenerator(says=text("a <b>red</b> ", "star")), "text")
   say(page, "<i>what is it?</i>")

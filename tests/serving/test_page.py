@@ -145,6 +145,28 @@ def test_of_several_pictures_another_can_be_gone_on_with(browse):
   assert generator.drawn_after[1][0][1].image.tolist() == [[9, 9], [9, 9]]
 
 
+def test_a_part_of_a_picture_is_drawn_again_in_its_conversation(browse):
+  generator = FakeGenerator()
+  browser = browse(generator)
+  browser.say(STAR, seed=8)
+  (drawn,) = (part["name"] for part in browser.messages[1]["content"])
+  mask = Pillow.new("RGBA", (16, 16), (0, 0, 0, 255))
+  mask.paste((0, 0, 0, 0), (0, 8, 16, 16))
+  file = io.BytesIO()
+  mask.save(file, "PNG")
+  uri = f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
+  browser.messages = []
+  browser.say(STAR, seed=9, redraw={"picture": drawn, "mask": uri})
+  (redraw,) = generator.calls[-1][-1]["redraws"]
+  assert redraw.again[8:].all() and not redraw.again[:7].any() and not redraw.paints_all
+  assert abs(redraw.picture - 127.5 * 1.08).max() < 1
+  assert len(browser.messages) == 2 and browser.messages[1]["content"][0]["name"] != drawn
+  browser.messages = []
+  browser.say(STAR, seed=9, n=2, redraw={"picture": drawn, "keep": 0.25})
+  varied = [redraw for *_, changes in generator.calls[2:] for redraw in changes["redraws"]]
+  assert [redraw.paints_all for redraw in varied] == [True, True]
+
+
 def test_an_exchange_is_taken_back(browse):
   browser = browse()
   browser.say(STAR)
@@ -242,6 +264,11 @@ def part(**fields) -> dict:
   ({**messages(STAR), "guidance": -1}, 400, "guidance=-1"),
   ({**messages(STAR), "seed": "x"}, 400, "seed='x'"),
   ({**messages(STAR), "sede": 1}, 400, "'sede' is no field"),
+  ({**messages(STAR), "redraw": "all"}, 400, "redraw must be an object"),
+  ({**messages(STAR), "redraw": {}}, 404, ""),
+  ({**messages(STAR), "redraw": {"picture": "../../config.json"}}, 404, ""),
+  ({**messages(STAR), "redraw": {"picture": "001.png", "keep": 1}}, 400, "keep=1"),
+  ({**messages(STAR), "redraw": {"picture": "001.png", "part": 1}}, 400, "'part' is no field"),
 ])  # fmt: skip
 def test_what_cannot_be_answered_is_one_clear_error(browse, folder, body, status, said):
   browser = browse()

@@ -1,11 +1,13 @@
 // The page: what is said, the answer as it comes, settings, earlier conversations.
 
 import { ask, events, setToken } from "/page/api.js";
-import { Painting } from "/page/painting.js";
+import { Brush } from "/page/brush.js";
+import { Painting, loaded } from "/page/painting.js";
 import { Sketch } from "/page/sketch.js";
-import { forget, known, remember, said, titleOf, withoutLast, withPicture } from "/page/talk.js";
+import { askedAgain, forget, known, remember, said, titleOf, withoutLast, withPicture, wordsOf } from "/page/talk.js";
 
 const at = (id) => document.getElementById(id);
+const KEEP = 0.5; // of the visual tokens, in variations
 const SMALL = 160; // pixels; a picture that is no larger is shown with its pixels
 const NUMBERS = {
   temperature: "Temperature",
@@ -27,6 +29,11 @@ const sketch = new Sketch({
   undo: at("unstroke"), clear: at("clear"), cancel: at("cancel"), use: at("use"),
 });
 
+const brush = new Brush({
+  dialog: at("marking"), sheet: at("marked"), width: at("brush"),
+  undo: at("unmark"), clear: at("unmark-all"), cancel: at("unmarked"), use: at("redraw"),
+});
+
 // What is said.
 
 async function say(text) {
@@ -40,26 +47,10 @@ async function say(text) {
   showWaiting();
   show(messages.at(-1));
   follow(Infinity);
-  answering = new AbortController();
-  enable();
   const answer = new Answer(text);
-  try {
-    const response = await ask(`/api/conversations/${name}/answer`, {
-      method: "POST", body: { messages, ...settings() }, signal: answering.signal,
-    });
-    for await (const event of events(response)) answer.hear(event);
-    status("Finished.");
-  } catch (error) {
-    if (error.name !== "AbortError") problem(error.message);
-    else status("Stopped.");
-  }
-  answering = null;
-  await answer.settle();
+  await listen(answer, { messages, ...settings() });
   if (answer.parts.length) {
-    messages = [...messages, { role: "assistant", content: answer.parts }];
-    remember(name, titleOf(messages));
-    if (!answer.kept) await keep();
-    answer.offer();
+    await take(answer, messages);
   } else {
     answer.element.remove();
     at("log").lastElementChild?.remove();
@@ -71,6 +62,81 @@ async function say(text) {
   enable();
   showKnown();
   at("text").focus();
+}
+
+/** Hears an answer to its end, or until it is stopped. */
+async function listen(answer, body) {
+  answering = new AbortController();
+  enable();
+  try {
+    const response = await ask(`/api/conversations/${name}/answer`, { method: "POST", body, signal: answering.signal });
+    for await (const event of events(response)) answer.hear(event);
+    status("Finished.");
+  } catch (error) {
+    if (error.name !== "AbortError") problem(error.message);
+    else status("Stopped.");
+  }
+  answering = null;
+  await answer.settle();
+}
+
+/** The conversation goes on with an answer to these messages. */
+async function take(answer, asked) {
+  messages = [...asked, { role: "assistant", content: answer.parts }];
+  remember(name, titleOf(messages));
+  if (!answer.kept) await keep();
+  answer.offer();
+}
+
+/** The last answer's picture drawn again in its place: a part of it under other words, or another like it. */
+async function redraw(element, how, words = wordsOf(messages)) {
+  if (answering || element !== at("log").lastElementChild) return;
+  problem("");
+  const asked = askedAgain(messages, words);
+  const answer = new Answer(words);
+  await listen(answer, { messages: asked, ...settings(), answer: "image", redraw: how });
+  if (answer.parts.length) {
+    element.remove();
+    if (words !== wordsOf(messages)) {
+      answer.element.previousElementSibling?.remove();
+      at("log").append(show(asked.at(-1)), answer.element);
+    }
+    await take(answer, asked);
+  } else {
+    answer.element.remove();
+  }
+  enable();
+  showKnown();
+}
+
+/** What can be done with a picture of the last answer. */
+function acts(element, picture) {
+  const list = made("div", { className: "acts" });
+  const others = list.appendChild(made("button", { type: "button", textContent: "Another like it" }));
+  others.addEventListener("click", () => redraw(element, { picture, keep: KEEP }));
+  const part = list.appendChild(made("button", { type: "button", textContent: "Draw a part again" }));
+  part.addEventListener("click", async () => {
+    if (answering || element !== at("log").lastElementChild) return;
+    try {
+      const blob = await (await ask(`/api/conversations/${name}/pictures/${picture}`)).blob();
+      const image = await loaded(await asAddress(blob));
+      at("words").value = wordsOf(messages);
+      brush.mark(image, async (mask) => redraw(element, { picture, mask: await asAddress(mask) }, at("words").value));
+    } catch (error) {
+      problem(error.message);
+    }
+  });
+  return list;
+}
+
+/** A Blob as a data: address. */
+function asAddress(blob) {
+  return new Promise((resolve, reject) => {
+    const reader = new FileReader();
+    reader.addEventListener("load", () => resolve(reader.result));
+    reader.addEventListener("error", () => reject(reader.error));
+    reader.readAsDataURL(blob);
+  });
 }
 
 /** The assistant's turn while it comes. */
@@ -162,8 +228,9 @@ class Answer {
     for (const { figure } of this.paintings.values()) figure.remove();
   }
 
-  /** Where there are several pictures: which one the conversation goes on with. */
+  /** What can be done with its pictures; where there are several, which one the conversation goes on with. */
   offer() {
+    for (const { name: picture, figure } of this.finished) figure.append(acts(this.element, picture));
     if (this.finished.length < 2) return;
     const first = this.parts.find((part) => part.type === "picture")?.name;
     for (const { name: picture, figure } of this.finished) {
@@ -252,8 +319,10 @@ function show(message) {
     } else {
       const figure = item.appendChild(made("figure", { className: small }));
       figure.append(pictureOf(part.name, message.role === "user" ? "your picture" : "a picture that the model has drawn"));
+      if (message.role === "assistant") figure.append(acts(item, part.name));
     }
   }
+  return item;
 }
 
 async function keep() {
@@ -412,6 +481,9 @@ function enable() {
   at("stop").hidden = !answering;
   for (const id of ["undo", "export", "delete"]) at(id).disabled = Boolean(answering) || !messages.length;
   at("size").disabled = messages.length > 0; // a conversation has pictures of one size
+  for (const list of at("log").querySelectorAll(".acts")) {
+    list.hidden = Boolean(answering) || !list.closest("li").matches(":last-child");
+  }
 }
 
 async function begin() {

@@ -4,8 +4,8 @@ const PAPER = "#ffffff";
 const STEP = 6; // pixels that an arrow key moves the brush
 
 export class Sketch {
-  /** The elements of the dialog. */
-  constructor({ dialog, sheet, color, width, undo, clear, cancel, use }) {
+  /** The elements of the dialog; `color` may be left out. */
+  constructor({ dialog, sheet, color = null, width, undo, clear, cancel, use }) {
     Object.assign(this, { dialog, sheet, color, width });
     this.context = sheet.getContext("2d");
     this.strokes = [];
@@ -46,7 +46,7 @@ export class Sketch {
   }
 
   begin(place) {
-    this.pen = { color: this.color.value, width: Number(this.width.value), places: [place] };
+    this.pen = { color: this.color?.value, width: Number(this.width.value), places: [place] };
     this.strokes.push(this.pen);
     this.draw();
   }
@@ -86,20 +86,27 @@ export class Sketch {
     const context = this.context;
     context.fillStyle = PAPER;
     context.fillRect(0, 0, this.sheet.width, this.sheet.height);
+    this.stroked(context);
+    if (marked) this.placeOfKeys(context);
+  }
+
+  /** All strokes, in their own colors or in one. */
+  stroked(context, one = null) {
     context.lineCap = context.lineJoin = "round";
     for (const { color, width, places } of this.strokes) {
-      context.strokeStyle = color;
+      context.strokeStyle = one ?? color;
       context.lineWidth = width;
       context.beginPath();
       context.moveTo(...places[0]);
       places.forEach((place) => context.lineTo(...place));
       context.stroke();
     }
-    if (marked) {
-      context.strokeStyle = "#2858b8";
-      context.lineWidth = 2;
-      context.strokeRect(this.at[0] - 6, this.at[1] - 6, 12, 12);
-    }
+  }
+
+  placeOfKeys(context) {
+    context.strokeStyle = "#2858b8";
+    context.lineWidth = 2;
+    context.strokeRect(this.at[0] - 6, this.at[1] - 6, 12, 12);
   }
 
   finish() {

@@ -50,3 +50,16 @@ export function withPicture(messages, name) {
   const content = last.content.map((part, i) => (i === index ? { type: "picture", name } : part));
   return [...messages.slice(0, -1), { ...last, content }];
 }
+
+/** What the user has said last, as one text. */
+export function wordsOf(messages) {
+  const last = messages.findLast((message) => message.role === "user");
+  return (last?.content ?? []).filter((part) => part.type === "text").map((part) => part.text).join(" ");
+}
+
+/** Messages up to the user's last, which says these words. */
+export function askedAgain(messages, words) {
+  const last = messages.findLastIndex((message) => message.role === "user");
+  const pictures = messages[last].content.filter((part) => part.type === "picture").map((part) => part.name);
+  return [...messages.slice(0, last), said(words, pictures)];
+}
