@@ -18,7 +18,7 @@ PICTURES = {  # ids of the cells that show some
   "quickstart": ["sheet", "draw", "tokens", "tokens", "chunks"],
   "own_images": ["record", "sheet", "draw"],
   "conversation": [*["data"] * 6, "talk", "edit", "sketch"],
-  "painting": ["tokens", "layouts", "steps", "guidance"],
+  "painting": ["tokens", "layouts", "steps", "guidance", "again"],
   "pod": ["compare"],
 }
 
