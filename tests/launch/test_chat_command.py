@@ -102,5 +102,6 @@ def test_the_examples_of_the_document_run(here, monkeypatch, capsys):
     exec(example, names)
   assert Image.open("larger.png").size == (16, 16) and isinstance(names["told"], str)
   assert names["drawing"].images.shape == (2, 16, 16, 3)
+  assert names["redrawn"].images.shape == names["others"].images.shape == (4, 16, 16, 3)
   assert [type(part).__name__ for part in names["answer"]] == ["ImageTurn"]
   assert "(16, 16, 3)" in capsys.readouterr().out
