@@ -1,7 +1,6 @@
 """All commands as one: `omniimage train --config=scenes …` is `python -m launch.train --config=scenes …`."""
 
 import ast
-import importlib.util
 import runpy
 import sys
 from pathlib import Path
@@ -29,7 +28,7 @@ def main():
 
 def _about(command: str) -> str:
   """The first sentence of what the command says of itself."""
-  path = Path(importlib.util.find_spec(f"{__package__}.{command}").origin)
+  path = Path(__file__).with_name(f"{command}.py")
   return ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))).split("\n\n")[0].replace("\n", " ")
 
 

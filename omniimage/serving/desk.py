@@ -25,6 +25,7 @@ WHOLE = ("top_k", "diffusion_steps", "chunk_rows")  # of the settings of samplin
 DIGITS = 3  # of the others, behind the point: nobody sees more, and each value is a program to compile
 AT_ONCE = 2  # requests whose pictures are decoded
 AUTO = "auto"
+Redraws = Callable[[Sequence[int]], list[Redraw]]  # of each seed; it decodes the picture
 KEEP, SHARE = 0.5, Range(0, 0.99)  # of the visual tokens that a variation keeps
 
 
@@ -76,15 +77,15 @@ class Desk:
     answer: str,
     sampling: SamplingSettings,
     previews: bool = False,
-    redraw: Callable[[int], Redraw] | None = None,
+    redraw: Redraws | None = None,
   ) -> Order:
     """Asks for so many answers to a conversation, the first with the seed and each other with the next one; `redraw`
-    says what of which picture is drawn again with a seed. Refused where it cannot be answered, or not now."""
+    says what of which picture is drawn again with each. Refused where it cannot be answered, or not now."""
     self._check(parts)
     seeds = tuple((seed + i) % 2**64 for i in range(answers))
     async with self.decoding:
       turns = await asyncio.to_thread(self._turns, parts, size)
-      redraws = [await asyncio.to_thread(redraw, own) if redraw else None for own in seeds]
+      redraws = await asyncio.to_thread(redraw, seeds) if redraw else [None] * answers
       wish = Wish(turns, size, seed, answer, sampling, previews, redraws[0])
       try:
         shape, tokens = await asyncio.to_thread(self.studio.shape, wish)
@@ -95,13 +96,13 @@ class Desk:
     self.engine.submit(wishes, shape, feed)
     return Order(feed, seeds, tokens)
 
-  def inpainted(self, picture: bytes, mask: bytes, size: str) -> Callable[[int], Redraw]:
+  def inpainted(self, picture: bytes, mask: bytes, size: str) -> Redraws:
     """What a mask marks is drawn again, with each seed."""
-    return lambda seed: self.studio.redraw(picture, read_mask(mask, picture), size)
+    return lambda seeds: [self.studio.redraw(picture, read_mask(mask, picture), size)] * len(seeds)
 
-  def varied(self, picture: bytes, keep: float, size: str) -> Callable[[int], Redraw]:
+  def varied(self, picture: bytes, keep: float, size: str) -> Redraws:
     """Other tokens for each seed."""
-    return lambda seed: self.studio.variation(picture, keep, size, seed)
+    return lambda seeds: self.studio.variations(picture, keep, size, seeds)
 
   def size(self, typed: str, field: str = "size") -> str:
     """The run's aspect ratio that is meant by one, by pixels of its proportions, or by "auto"."""

@@ -18,9 +18,8 @@ from starlette.routing import Route
 from omniimage.data.text import as_text
 from omniimage.ranges import Range
 from omniimage.sampling.events import Chunk, Image
-from omniimage.sampling.kept import Redraw
 from omniimage.sampling.prompts import NO_WORDS, Part
-from omniimage.serving.desk import AUTO, KEEP, SHARE, Desk, Order, Picture
+from omniimage.serving.desk import AUTO, KEEP, SHARE, Desk, Order, Picture, Redraws
 from omniimage.serving.dialect import IGNORED, body_of, tokens_of, told
 from omniimage.serving.fields import Fields, parsed
 from omniimage.serving.pictures import FORMATS, as_base64, as_data_uri, check_picture, encoded
@@ -82,7 +81,7 @@ class Images:
     fields: Fields,
     parts: Sequence[Part | Picture],
     kind: str,
-    redraw: Callable[[str], Callable[[int], Redraw]] | None = None,
+    redraw: Callable[[str], Redraws] | None = None,
   ) -> Response:
     """What all ways to ask for images have in common; `redraw` says for a size what of which picture is drawn again."""
     desk = self._desk

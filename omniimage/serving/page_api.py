@@ -2,7 +2,7 @@
 
 import asyncio
 import dataclasses
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 from starlette.requests import Request
@@ -11,10 +11,9 @@ from starlette.routing import Route
 
 from omniimage.ranges import Range, ranges_of
 from omniimage.sampling.events import Chunk, Image, Text, TextEnd
-from omniimage.sampling.kept import Redraw
 from omniimage.sampling.session import ANSWERS
 from omniimage.serving.asks import Preview
-from omniimage.serving.desk import AUTO, KEEP, SHARE, Desk, Order
+from omniimage.serving.desk import AUTO, KEEP, SHARE, Desk, Order, Redraws
 from omniimage.serving.dialect import body_of, told
 from omniimage.serving.fields import Fields, parsed
 from omniimage.serving.history import History, Message
@@ -124,8 +123,8 @@ class PageApi:
     order = await desk.order(turns, size, seed, n, answer, sampling, previews=True, redraw=redraw)
     return EventStream(request, order.feed, told(self._events(name, messages, size, order)))
 
-  async def _redraw(self, name: str, given: Any, size: str) -> Callable[[int], Redraw] | None:
-    """What of which picture of the conversation is drawn again with a seed: a part by a mask, or all but a share."""
+  async def _redraw(self, name: str, given: Any, size: str) -> Redraws | None:
+    """What of which picture of the conversation is drawn again with each seed: a part by a mask, or all but a share."""
     if given is None:
       return None
     if not isinstance(given, dict):

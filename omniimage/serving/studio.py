@@ -94,10 +94,11 @@ class Studio:
     settings = self.settings(size)
     return Redraw(read_picture(picture, settings), read_part(part, settings))
 
-  def variation(self, picture: bytes, keep: float, size: str, seed: int) -> Redraw:
-    """`omniimage.sampling.kept.variation` of a picture. UserError as of it."""
-    settings, rng = self.settings(size), streams.generator(Stream.VARIATIONS, seed)
-    return variation(read_picture(picture, settings), settings.buckets[0], keep, rng)
+  def variations(self, picture: bytes, keep: float, size: str, seeds: Sequence[int]) -> list[Redraw]:
+    """`omniimage.sampling.kept.variation` of a picture, by each seed. UserError as of it."""
+    settings = self.settings(size)
+    read, dice = read_picture(picture, settings), (streams.generator(Stream.VARIATIONS, seed) for seed in seeds)
+    return [variation(read, settings.buckets[0], keep, rng) for rng in dice]
 
   def shape(self, wish: Wish) -> tuple[Shape, int]:
     """What it is computed with, and how many tokens are read. UserError where it cannot be granted."""
