@@ -1,13 +1,13 @@
 """Questions about scenes and their answers, of even chances: yes as often as no, and counts as varied as the scene is.
 
-An answer can be told with what it rests on: the picture object by object, and of each whether it is one of those that
-the question is about (Nye et al. 2021, "Show Your Work"). Questions are worded in many ways, answers in one.
+An answer can be told with what it rests on: where in the picture is what the question names, object by object and
+word by word (Nye et al. 2021, "Show Your Work"). Questions are worded in many ways, answers in one.
 
 "above" is in a higher row, whatever the column; "left of" in a column further left, whatever the row.
 """
 
 import dataclasses
-import itertools
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -24,15 +24,13 @@ from omniimage.data.scenes.wording import (
   longest,
   pick,
   place_bound,
-  reference,
+  refer,
   reference_bound,
   template_bound,
 )
 from omniimage.data.scenes.world import COLORS, NOTHING_ELSE, SHAPES, SIZES, HeldOut, Scene, SceneObject
 
 NOTHING = "nothing"
-MARKS = {1: ("yes",), 2: ("first", "second")}  # of the objects that a question is about, by its sides
-OTHERS = "no"
 TRIES = 100  # questions drawn until one names no pair that is held out
 _VALUES = {"size": tuple(SIZES), "color": tuple(COLORS), "shape": tuple(SHAPES)}
 _PLURALS = {shape: "crosses" if shape == "cross" else f"{shape}s" for shape in SHAPES}
@@ -58,27 +56,46 @@ _TEMPLATES = {
 
 
 @dataclass(frozen=True)
+class Meant:
+  """What a phrase of a question means: the objects of these values of some `ATTRIBUTES`, or what is in a cell."""
+
+  values: tuple[tuple[str, str], ...] = ()
+  cell: tuple[int, int] | None = None
+
+  def found(self, scene: Scene) -> str:
+    """ "top left red? red yes; center red? blue no", row by row and up to the first word that an object is not."""
+    if self.cell is not None:
+      there = self.cell in {item.cell for item in scene.objects}
+      return f"{_name_of_place(self.cell, scene.grid)} {_yes(there)}"
+    return "; ".join(self._of(item, scene.grid) for item in _in_order(scene.objects))
+
+  def _of(self, item: SceneObject, grid: int) -> str:
+    words = [_name_of_place(item.cell, grid)]
+    for name, value in self.values:
+      own = getattr(item, name)
+      words.append(f"{_plain_word(name, value)}? {_plain_word(name, own)}")
+      if own != value:
+        return " ".join([*words, "no"])
+    return " ".join([*words, "yes"])
+
+
+@dataclass(frozen=True)
 class Asked:
   """A question and its answer.
 
   Attributes:
-    about: the objects that it is about; where it compares, those of its two sides.
-    compared: what of the two sides decides, "large and small", where it is no number of them.
+    about: what its phrases mean.
+    compared: what of the two decides, "large and small", where it compares two objects.
   """
 
   question: str
   answer: str
-  about: tuple[Sequence[SceneObject], ...]
+  about: tuple[Meant, ...]
   compared: str = ""
 
   def reasoned(self, scene: Scene) -> str:
-    """ "a large red star in the top left, yes; a small blue ring in the center, no: 1", the objects row by row."""
-    told = (f"{_plainly(item)} {_place(item, scene.grid)}, {self._mark(item)}" for item in _in_order(scene.objects))
-    return ": ".join(filter(None, ("; ".join(told), self.compared, self.answer)))
-
-  def _mark(self, item: SceneObject) -> str:
-    marks = MARKS[len(self.about)]
-    return next((mark for mark, side in zip(marks, self.about) if item in side), OTHERS)
+    """ "top left red? red yes; center red? blue no: 1"."""
+    return ": ".join(filter(None, (*(one.found(scene) for one in self.about), self.compared, self.answer)))
 
 
 def draw_question(scene: Scene, rng: np.random.Generator, held_out: HeldOut = NOTHING_ELSE) -> Asked:
@@ -99,15 +116,13 @@ def draw_question(scene: Scene, rng: np.random.Generator, held_out: HeldOut = NO
       return asked
 
 
-def question_bound(grid: int, cost: Cost) -> int:
-  """Of a question and its answer together, without what it rests on."""
-  return max(kind.bound(grid, cost) for kind in QUESTIONS)
-
-
-def reasoning_bound(num_objects: int, grid: int, cost: Cost) -> int:
-  """Of what `Asked.reasoned` tells before the answer."""
-  mark = longest((OTHERS, *itertools.chain(*MARKS.values())), cost)
-  return num_objects * (an_object_bound(cost) + place_bound(grid, cost) + cost(",") + mark + max(cost(";"), cost(":")))
+def phrase_bound(num_objects: int, grid: int, cost: Cost) -> int:
+  """Of a question and its reasoned answer, for each of the phrases that it is about."""
+  values = sum(2 * longest((_plain_word(name, value) for value in own), cost) for name, own in _VALUES.items())
+  place = longest((_name_of_place(cell, grid) for cell in places(grid)), cost)
+  looked_at = place + values + len(_VALUES) * cost("?") + _yes_bound(cost) + cost(";")
+  found = max(num_objects * looked_at, place + _yes_bound(cost)) + cost(":")
+  return found + max(math.ceil(kind.bound(grid, cost) / kind.phrases) for kind in QUESTIONS)
 
 
 # ------------------------------------------------------------------------------------------------------- what there is
@@ -119,8 +134,7 @@ def _in_cell(scene: Scene, rng: np.random.Generator) -> Asked:
   free = [cell for cell in np.ndindex(scene.grid, scene.grid) if cell not in there]
   cell = pick(free if free and rng.random() < 0.5 else list(there), rng)
   question = pick(_TEMPLATES["cell"], rng).format(place=pick(places(scene.grid)[cell], rng))
-  found = [there[cell]] if cell in there else []
-  return Asked(question, _plainly(found[0]) if found else NOTHING, (found,))
+  return Asked(question, _plainly(there[cell]) if cell in there else NOTHING, (Meant(cell=cell),))
 
 
 def _in_cell_bound(grid: int, cost: Cost) -> int:
@@ -138,7 +152,7 @@ def _how_many(scene: Scene, rng: np.random.Generator) -> Asked:
   count = pick(sorted(by_count), rng)
   attribute, value = pick(by_count[count], rng)
   question = pick(_COUNTS, rng).format(some=_plural(attribute, value, rng))
-  return Asked(question, str(count), (_having(scene, attribute, value),))
+  return Asked(question, str(count), (Meant(((attribute, value),)),))
 
 
 def _how_many_bound(grid: int, cost: Cost) -> int:
@@ -154,9 +168,9 @@ def _exists(scene: Scene, rng: np.random.Generator) -> Asked | None:
   if not absent:
     return None
   yes = rng.random() < 0.5
-  thing = described(item if yes else pick(absent, rng), told, rng)
-  found = [other for other in scene.objects if yes and _values(other, told) == _values(item, told)]
-  return Asked(pick(_TEMPLATES["exists"], rng).format(thing=thing), _yes(yes), (found,))
+  asked = item if yes else pick(absent, rng)
+  question = pick(_TEMPLATES["exists"], rng).format(thing=described(asked, told, rng))
+  return Asked(question, _yes(yes), (_meant(asked, told),))
 
 
 def _exists_bound(grid: int, cost: Cost) -> int:
@@ -170,9 +184,9 @@ def _exists_bound(grid: int, cost: Cost) -> int:
 def _attribute(scene: Scene, rng: np.random.Generator) -> Asked:
   """What color is the star?"""
   name, item = pick(ATTRIBUTES, rng), pick(scene.objects, rng)
-  the = reference(item, scene, rng, tuple(other for other in ATTRIBUTES if other != name))
-  question = pick(_TEMPLATES["attribute"], rng).format(attribute=name, the=the)
-  return Asked(question, attribute_words(name, getattr(item, name))[0], ([item],))
+  the = refer(item, scene, rng, tuple(other for other in ATTRIBUTES if other != name))
+  question = pick(_TEMPLATES["attribute"], rng).format(attribute=name, the=the.phrase)
+  return Asked(question, _plain_word(name, getattr(item, name)), (_meant(item, the.told),))
 
 
 def _attribute_bound(grid: int, cost: Cost) -> int:
@@ -187,10 +201,11 @@ def _attribute_bound(grid: int, cost: Cost) -> int:
 def _where(scene: Scene, rng: np.random.Generator) -> Asked | None:
   """Where is the star?"""
   item = pick(scene.objects, rng)
-  the = reference(item, scene, rng, by_place=False)
+  the = refer(item, scene, rng, by_place=False)
   if the is None:
     return None
-  return Asked(pick(_TEMPLATES["where"], rng).format(the=the), _place(item, scene.grid), ([item],))
+  question = pick(_TEMPLATES["where"], rng).format(the=the.phrase)
+  return Asked(question, places(scene.grid)[item.cell][0], (_meant(item, the.told),))
 
 
 def _where_bound(grid: int, cost: Cost) -> int:
@@ -206,7 +221,7 @@ def _beside(scene: Scene, rng: np.random.Generator) -> Asked | None:
   if len(scene.objects) < 2:
     return None
   base, item = (scene.objects[i] for i in rng.permutation(len(scene.objects))[:2])
-  the = reference(base, scene, rng, by_place=False)
+  the = refer(base, scene, rng, by_place=False)
   told = pick((("shape",), ("color", "shape"), ATTRIBUTES), rng)
   alike = [other for other in scene.objects if other is not base and _values(other, told) == _values(item, told)]
   sides = {side: any(holds(other, base) for other in alike) for side, holds in _SIDES.items()}
@@ -214,10 +229,10 @@ def _beside(scene: Scene, rng: np.random.Generator) -> Asked | None:
     return None
   yes = rng.random() < 0.5
   side = pick([side for side, holds in sides.items() if holds == yes], rng)
-  question = pick(_TEMPLATES["side"], rng).format(thing=described(item, told, rng), side=side, the=the)
+  question = pick(_TEMPLATES["side"], rng).format(thing=described(item, told, rng), side=side, the=the.phrase)
   deciding = next(other for other in _in_order(alike) if _SIDES[side](other, base) == yes)
   lines = (_line(one, side in ("above", "below"), scene.grid) for one in (deciding, base))
-  return Asked(question, _yes(yes), (alike, [base]), _both(*lines))
+  return Asked(question, _yes(yes), (_meant(item, told), _meant(base, the.told)), _both(*lines))
 
 
 def _beside_bound(grid: int, cost: Cost) -> int:
@@ -241,8 +256,8 @@ def _more(scene: Scene, rng: np.random.Generator) -> Asked | None:
   yes = rng.random() < 0.5
   asked = pair if yes else pair[::-1]
   some, other = (_plural(name, value, rng) for value in asked)
-  sides = tuple(_having(scene, name, value) for value in asked)
-  return Asked(pick(_TEMPLATES["more"], rng).format(some=some, others=other), _yes(yes), sides)
+  question = pick(_TEMPLATES["more"], rng).format(some=some, others=other)
+  return Asked(question, _yes(yes), tuple(Meant(((name, value),)) for value in asked))
 
 
 def _more_bound(grid: int, cost: Cost) -> int:
@@ -258,9 +273,9 @@ def _larger(scene: Scene, rng: np.random.Generator) -> Asked | None:
   large, small = (pick(items, rng) for items in of_size)
   yes, word = rng.random() < 0.5, pick(("larger", "smaller"), rng)
   one, other = (large, small) if yes == (word == "larger") else (small, large)
-  first, second = (reference(item, scene, rng, ("color", "shape")) for item in (one, other))
-  question = pick(_TEMPLATES[word], rng).format(the=first, other=second)
-  return Asked(question, _yes(yes), ([one], [other]), _both(one.size, other.size))
+  first, second = (refer(item, scene, rng, ("color", "shape")) for item in (one, other))
+  question = pick(_TEMPLATES[word], rng).format(the=first.phrase, other=second.phrase)
+  return Asked(question, _yes(yes), (_meant(one, first.told), _meant(other, second.told)), _both(one.size, other.size))
 
 
 def _larger_bound(grid: int, cost: Cost) -> int:
@@ -272,14 +287,24 @@ def _larger_bound(grid: int, cost: Cost) -> int:
 # --------------------------------------------------------------------------------------------------------------- words
 
 
+def _meant(item: SceneObject, told: Sequence[str]) -> Meant:
+  """By these of its attributes, or by its cell if there are none."""
+  return Meant(tuple((name, getattr(item, name)) for name in told)) if told else Meant(cell=item.cell)
+
+
+def _plain_word(attribute: str, value: str) -> str:
+  """The first of those that mean the same."""
+  return attribute_words(attribute, value)[0]
+
+
 def _plainly(item: SceneObject) -> str:
-  """All that it looks like, in the first of the words that mean the same."""
-  return f"a {' '.join(attribute_words(name, getattr(item, name))[0] for name in ATTRIBUTES)}"
+  """All that it looks like."""
+  return f"a {' '.join(_plain_word(name, getattr(item, name)) for name in ATTRIBUTES)}"
 
 
-def _place(item: SceneObject, grid: int) -> str:
-  """In the first of the words that mean the same."""
-  return places(grid)[item.cell][0]
+def _name_of_place(cell: tuple[int, int], grid: int) -> str:
+  """ "top left", of "in the top left"; "row 2, column 3"."""
+  return places(grid)[cell][0].removeprefix("in ").removeprefix("the ")
 
 
 def _line(item: SceneObject, is_row: bool, grid: int) -> str:
@@ -321,12 +346,8 @@ def _plural_bound(cost: Cost) -> int:
   return max(longest(_PLURALS.values(), cost), longest(words, cost) + cost("shapes"))
 
 
-def _having(scene: Scene, attribute: str, value: str) -> list[SceneObject]:
-  return [item for item in scene.objects if getattr(item, attribute) == value]
-
-
 def _count(scene: Scene, attribute: str, value: str) -> int:
-  return len(_having(scene, attribute, value))
+  return sum(getattr(item, attribute) == value for item in scene.objects)
 
 
 def _values(item: SceneObject, attributes: tuple[str, ...]) -> tuple[str, ...]:
@@ -339,11 +360,13 @@ class Kind:
 
   Attributes:
     ask: of a scene; None where it cannot be asked of it.
-    bound: of question and answer together, on a grid.
+    bound: of question and answer together, without what it rests on, on a grid.
+    phrases: that it is about.
   """
 
   ask: Callable[[Scene, np.random.Generator], Asked | None]
   bound: Callable[[int, Cost], int]
+  phrases: int = 1
 
 
 QUESTIONS = (
@@ -352,7 +375,7 @@ QUESTIONS = (
   Kind(_exists, _exists_bound),
   Kind(_attribute, _attribute_bound),
   Kind(_where, _where_bound),
-  Kind(_beside, _beside_bound),
-  Kind(_more, _more_bound),
-  Kind(_larger, _larger_bound),
+  Kind(_beside, _beside_bound, phrases=2),
+  Kind(_more, _more_bound, phrases=2),
+  Kind(_larger, _larger_bound, phrases=2),
 )

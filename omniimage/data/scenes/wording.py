@@ -8,7 +8,7 @@ import itertools
 import re
 import string
 from collections.abc import Callable, Iterable, Sequence
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
@@ -90,14 +90,21 @@ def subsets(attributes: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
   return tuple(subset for size in sizes for subset in itertools.combinations(attributes, size))
 
 
-def reference(
+class Reference(NamedTuple):
+  """A phrase that means one object of a scene and no other, and by what: some of `ATTRIBUTES`, or its cell if none."""
+
+  phrase: str
+  told: tuple[str, ...]
+
+
+def refer(
   item: SceneObject,
   scene: Scene,
   rng: np.random.Generator,
   attributes: tuple[str, ...] = ATTRIBUTES,
   by_place: bool = True,
-) -> str | None:
-  """A phrase that means this object of a scene and no other: "the star", "the big red one", "the one in the center".
+) -> Reference | None:
+  """ "the star", "the big red one", "the one in the center".
 
   Args:
     attributes: that may be told.
@@ -108,14 +115,21 @@ def reference(
     told for told in subsets(attributes) if not any(all(_same(item, other, name) for name in told) for other in others)
   ]
   if by_place:
-    ways += [None, None]
+    ways += [(), ()]
   if not ways:
     return None
   told = pick(ways, rng)
-  if told is not None:
-    return f"the {described(item, told, rng)}"
+  if told:
+    return Reference(f"the {described(item, told, rng)}", told)
   noun = pick((item.shape, NOUN), rng) if "shape" in attributes else NOUN
-  return f"the {noun} {pick(places(scene.grid)[item.cell], rng)}"
+  return Reference(f"the {noun} {pick(places(scene.grid)[item.cell], rng)}", ())
+
+
+def reference(
+  item: SceneObject, scene: Scene, rng: np.random.Generator, attributes: tuple[str, ...] = ATTRIBUTES
+) -> str:
+  """The phrase of `refer`, its cell being something that may be told."""
+  return refer(item, scene, rng, attributes).phrase
 
 
 def reference_bound(grid: int, cost: Cost, attributes: tuple[str, ...] = ATTRIBUTES, by_place: bool = True) -> int:

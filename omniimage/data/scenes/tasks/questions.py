@@ -11,11 +11,11 @@ import numpy as np
 from omniimage.data import tasks
 from omniimage.data.conversation import ImageTurn, TextTurn, Turn
 from omniimage.data.scenes.captions import SIZE_WORDS, places
-from omniimage.data.scenes.questions import draw_question, question_bound, reasoning_bound
+from omniimage.data.scenes.questions import draw_question, phrase_bound
 from omniimage.data.scenes.wording import Cost
 from omniimage.data.scenes.world import Scene, World, render
 
-EXCHANGES = 3  # of question and answer: the picture is as long as one of them
+EXCHANGES = 3  # of question and answer, or fewer: in all they look for as many phrases
 _ARTICLES = ("a", "an", "one", "the")
 _SAME = {
   **{word: size for size, words in SIZE_WORDS.items() for word in words},
@@ -25,7 +25,8 @@ _SAME = {
 
 
 class Questions(tasks.Writing):
-  """The last question is what is graded, asked by itself: the answers before it would tell of the picture."""
+  """The last question, of any kind, is what is graded, asked by itself: the answers before it would tell of the
+  picture."""
 
   images, exchanges = 1, EXCHANGES
 
@@ -38,14 +39,15 @@ class Questions(tasks.Writing):
 
   def texts(self, record: Scene, rng: np.random.Generator) -> list[str]:
     asked = [draw_question(record, rng, self._world.held_out) for _ in range(EXCHANGES)]
-    return [text for one in asked for text in (one.question, one.reasoned(record))]
+    phrases = itertools.accumulate(len(one.about) for one in asked)
+    fitting = [one for one, number in zip(asked, phrases) if number <= EXCHANGES]
+    return [text for one in reversed(fitting) for text in (one.question, one.reasoned(record))]
 
   def prompt(self, turns: Sequence[Turn]) -> tuple[Turn, ...]:
     return turns[0], turns[-2]
 
   def bound(self, num_objects: int, cost: Cost) -> int:
-    grid = self._world.grid
-    return EXCHANGES * (question_bound(grid, cost) + reasoning_bound(num_objects, grid, cost))
+    return EXCHANGES * phrase_bound(num_objects, self._world.grid, cost)
 
 
 @dataclass(frozen=True)
