@@ -85,17 +85,17 @@ class Asked:
 
   Attributes:
     about: what its phrases mean.
-    compared: what of the two decides, "large and small", where it compares two objects.
+    decides: what of the objects that were found decides, "top and center", if anything does.
   """
 
   question: str
   answer: str
   about: tuple[Meant, ...]
-  compared: str = ""
+  decides: str = ""
 
   def reasoned(self, scene: Scene) -> str:
     """ "top left red? red yes; center red? blue no: 1"."""
-    return ": ".join(filter(None, (*(one.found(scene) for one in self.about), self.compared, self.answer)))
+    return ": ".join(filter(None, (*(one.found(scene) for one in self.about), self.decides, self.answer)))
 
 
 def draw_question(scene: Scene, rng: np.random.Generator, held_out: HeldOut = NOTHING_ELSE) -> Asked:
@@ -186,7 +186,8 @@ def _attribute(scene: Scene, rng: np.random.Generator) -> Asked:
   name, item = pick(ATTRIBUTES, rng), pick(scene.objects, rng)
   the = refer(item, scene, rng, tuple(other for other in ATTRIBUTES if other != name))
   question = pick(_TEMPLATES["attribute"], rng).format(attribute=name, the=the.phrase)
-  return Asked(question, _plain_word(name, getattr(item, name)), (_meant(item, the.told),))
+  where = _name_of_place(item.cell, scene.grid) if the.told else ""
+  return Asked(question, _plain_word(name, getattr(item, name)), (_meant(item, the.told),), where)
 
 
 def _attribute_bound(grid: int, cost: Cost) -> int:
@@ -195,7 +196,7 @@ def _attribute_bound(grid: int, cost: Cost) -> int:
     the = reference_bound(grid, cost, tuple(other for other in ATTRIBUTES if other != name))
     words = (attribute_words(name, value)[0] for value in _VALUES[name])
     bounds.append(template_bound(_TEMPLATES["attribute"], cost, attribute=cost(name), the=the) + longest(words, cost))
-  return max(bounds)
+  return max(bounds) + longest((_name_of_place(cell, grid) for cell in places(grid)), cost) + cost(":")
 
 
 def _where(scene: Scene, rng: np.random.Generator) -> Asked | None:
@@ -275,13 +276,19 @@ def _larger(scene: Scene, rng: np.random.Generator) -> Asked | None:
   one, other = (large, small) if yes == (word == "larger") else (small, large)
   first, second = (refer(item, scene, rng, ("color", "shape")) for item in (one, other))
   question = pick(_TEMPLATES[word], rng).format(the=first.phrase, other=second.phrase)
-  return Asked(question, _yes(yes), (_meant(one, first.told), _meant(other, second.told)), _both(one.size, other.size))
+  return Asked(
+    question,
+    _yes(yes),
+    (_meant(one, first.told), _meant(other, second.told)),
+    _both(*(_sized(item, scene.grid) for item in (one, other))),
+  )
 
 
 def _larger_bound(grid: int, cost: Cost) -> int:
   the = reference_bound(grid, cost, ("color", "shape"))
   templates = _TEMPLATES["larger"] + _TEMPLATES["smaller"]
-  return template_bound(templates, cost, the=the, other=the) + _both_bound(SIZES, cost) + _yes_bound(cost)
+  sized = (_sized(SceneObject("star", "red", size, *cell), grid) for cell in places(grid) for size in SIZES)
+  return template_bound(templates, cost, the=the, other=the) + _both_bound(sized, cost) + _yes_bound(cost)
 
 
 # --------------------------------------------------------------------------------------------------------------- words
@@ -318,6 +325,10 @@ def _line(item: SceneObject, is_row: bool, grid: int) -> str:
 
 def _both(one: str, other: str) -> str:
   return f"{one} and {other}"
+
+
+def _sized(item: SceneObject, grid: int) -> str:
+  return f"{_name_of_place(item.cell, grid)} {_plain_word('size', item.size)}"
 
 
 def _both_bound(words: Iterable[str], cost: Cost) -> int:
