@@ -98,7 +98,8 @@ def test_what_a_mixture_promises_of_its_records_holds(text_tokenizer, grid, task
   encoded = [conversation.encode(opened.record(i, rng), text_tokenizer, vocabulary, Size(5, 5, 8)) for i in drawn]
   tokens, images = [len(one.tokens) for one in encoded], [len(one.images) for one in encoded]
   assert (tokens <= catalogue.tokens[drawn]).all() and (images == catalogue.images[drawn]).all()
-  assert np.sum(tokens) > 0.75 * catalogue.tokens[drawn].sum()
+  # Objects are compared up to the first word that they are not: most answers are shorter than they may become.
+  assert np.sum(tokens) > (0.45 if "questions" in tasks else 0.75) * catalogue.tokens[drawn].sum()
 
 
 def test_a_mixture_is_packed_with_every_task_in_its_first_block(text_tokenizer):

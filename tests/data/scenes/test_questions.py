@@ -1,12 +1,13 @@
 """Questions: answers are true, by a reader of its own; chances are even; what means the same is right."""
 
 import collections
+import itertools
 import re
 
 import numpy as np
 import pytest
 
-from omniimage.data.scenes.captions import SIZE_WORDS, parse, places
+from omniimage.data.scenes.captions import SIZE_WORDS, places
 from omniimage.data.scenes.questions import draw_question
 from omniimage.data.scenes.tasks.questions import QuestionsGrader
 from omniimage.data.scenes.world import GRIDS, SHAPES, Scene, SceneObject, draw_scene, scene_of
@@ -70,8 +71,8 @@ def true_answer(question: str, scene: Scene) -> str:
   return yes(sizes == (("small", "large") if match[2] == "smaller" else ("large", "small")))
 
 
-def true_sides(question: str, scene: Scene) -> list[list[SceneObject]]:
-  """The objects that a question is about, by its sides, by a reader of its own."""
+def phrases_of(question: str) -> list[str]:
+  """What a question is about, by a reader of its own."""
   question = question.removesuffix("?")
   side = r"(?:above|below|(?:to the )?(?:left|right) of)"
   for pattern in (
@@ -82,10 +83,7 @@ def true_sides(question: str, scene: Scene) -> list[list[SceneObject]]:
     r"(?:how many|is there a|what (?:size|color|shape) is|where is|what is) (.+)",
   ):
     if match := re.fullmatch(pattern, question):
-      sides = [
-        described(f"one {phrase}" if phrase[:3] in ("in ", "at ") else phrase, scene) for phrase in match.groups()
-      ]
-      return [[item for item in own if item not in sides[-1]] for own in sides[:-1]] + sides[-1:]
+      return [f"one {phrase}" if phrase[:3] in ("in ", "at ") else phrase for phrase in match.groups()]
   raise AssertionError(question)
 
 
@@ -107,34 +105,64 @@ def test_every_answer_is_true(grid):
       assert grader.grade([answer]) == [true_answer(drawn.question, scene)], (drawn.question, answer)
 
 
+def named_cells(scene: Scene) -> dict[str, tuple[int, int]]:
+  return {phrases[0].removeprefix("in ").removeprefix("the "): cell for cell, phrases in places(scene.grid).items()}
+
+
+def looked_up(told: str, phrase: str, scene: Scene) -> list[SceneObject]:
+  """The objects that a passage finds for a phrase, after each of its claims was seen to be true."""
+  cell_of, items, found = named_cells(scene), {item.cell: item for item in scene.objects}, []
+  name = "|".join(sorted(cell_of, key=len)[::-1])
+  if match := re.fullmatch(rf"({name}) (yes|no)", told):
+    assert (match[2] == "yes") == (cell_of[match[1]] in items)
+    return [items[cell_of[match[1]]]] if match[2] == "yes" else []
+  clauses = [re.fullmatch(rf"({name}) (.+) (yes|no)", clause) for clause in told.split("; ")]
+  assert [cell_of[clause[1]] for clause in clauses] == sorted(items), "each object, row by row"
+  words = [SIZE_OF.get(word, SINGULAR.get(word, word)) for word in phrase.split()]
+  words = [word for word in words if word not in ("the", "a", "one", "shapes")]
+  for clause in clauses:
+    item, checks = items[cell_of[clause[1]]], re.findall(r"(\w+)\? (\w+)", clause[2])
+    assert " ".join(f"{wanted}? {own}" for wanted, own in checks) == clause[2]
+    assert all(own in (item.size, item.color, item.shape) for _, own in checks)
+    same = [wanted == own for wanted, own in checks]
+    assert all(same[:-1]) and same[-1] == (clause[3] == "yes"), "up to the first word that it is not"
+    assert [wanted for wanted, _ in checks] == words[: len(checks)] and (not all(same) or len(checks) == len(words))
+    found += [item] * all(same)
+  return found
+
+
 @pytest.mark.parametrize("grid", GRIDS)
-def test_an_answer_tells_object_by_object_whether_the_question_is_about_it(grid):
-  rng, marked = np.random.default_rng(grid), collections.Counter()
+def test_an_answer_finds_what_each_phrase_of_its_question_means(grid):
+  rng, kinds = np.random.default_rng(grid), collections.Counter()
   for _ in range(1500):
     scene = draw_scene(rng, grid, int(rng.integers(1, grid**2 + 1)))
     drawn = draw_question(scene, rng)
-    told, *compared, answer = drawn.reasoned(scene).split(": ")
-    phrases, marks = zip(*(phrase.rsplit(", ", 1) for phrase in told.split("; ")))
-    in_order = sorted(scene.objects, key=lambda item: item.cell)
-    assert list(parse("; ".join(phrases), grid).objects) == in_order and answer == drawn.answer
-    sides = true_sides(drawn.question, scene)
-    names = ("yes",) if len(sides) == 1 else ("first", "second")
-    expected = [next((name for name, side in zip(names, sides) if item in side), "no") for item in in_order]
-    assert list(marks) == expected, (drawn.question, told)
-    if drawn.question.startswith("is the ") and not drawn.question.startswith("is there"):
-      assert compared == [f"{sides[0][0].size} and {sides[1][0].size}"]
+    phrases, parts = phrases_of(drawn.question), drawn.reasoned(scene).split(": ")
+    told, decides, answer = parts[: len(phrases)], parts[len(phrases) : -1], parts[-1]
+    assert answer == drawn.answer
+    found = [looked_up(one, phrase, scene) for one, phrase in zip(told, phrases, strict=True)]
+    assert [sorted(own, key=lambda item: item.cell) for own in found] == [
+      sorted(described(phrase, scene), key=lambda item: item.cell) for phrase in phrases
+    ], (drawn.question, told)
+    kinds[len(phrases), bool(decides)] += 1
+    if not decides:
+      continue
+    cell_of, (decided,) = named_cells(scene), decides
+    if drawn.question.startswith("what"):
+      assert [cell_of[decided]] == [item.cell for item in found[0]]
     elif side := re.search("above|below|left of|right of", drawn.question):
-      lines = ("row", "column")["of" in side[0]]
-      words = ("top", "center", "bottom") if lines == "row" else ("left", "center", "right")
-      named = [f"{lines} {i + 1}" for i in range(grid)] if grid > 3 else [words[0], *words[1 : grid - 1], words[2]]
-      one, base = (named.index(name) for name in compared[0].split(" and "))
+      line = ("row", "column")["of" in side[0]]
+      words = ("top", "center", "bottom") if line == "row" else ("left", "center", "right")
+      named = [f"{line} {i + 1}" for i in range(grid)] if grid > 3 else [words[0], *words[1 : grid - 1], words[2]]
+      one, base = (named.index(name) for name in decided.split(" and "))
       holds = one < base if side[0] in ("above", "left of") else one > base
-      assert holds == (answer == "yes") and base == getattr(sides[1][0], lines)
-      assert one in {getattr(item, lines) for item in sides[0]}
+      assert holds == (answer == "yes") and base == getattr(found[1][0], line)
+      assert one in {getattr(item, line) for item in found[0]}
     else:
-      assert compared == []
-    marked.update(marks)
-  assert min(marked[mark] for mark in ("yes", "no", "first", "second")) > 100
+      names = {cell: name for name, cell in cell_of.items()}
+      (one,), (other,) = found
+      assert decided == f"{names[one.cell]} {one.size} and {names[other.cell]} {other.size}"
+  assert set(kinds) == set(itertools.product((1, 2), (False, True))), kinds
 
 
 @pytest.mark.parametrize(("grid", "least", "most"), [(2, 1, 4), (3, 1, 9), (5, 10, 25)])
@@ -176,9 +204,9 @@ def test_a_scene_of_one_object_and_a_full_one_can_be_asked_about():
     (3, "a large red star", ["large red star", "one BIG red star", " a  big red star. "]),
     (3, "in the top center", ["at the upper middle", "the top middle", "Upper center."]),
     (4, "in row 2, column 3", ["at row 2, column 3", "in column 3 of row 2", "row 2, column 3"]),
-    (3, "2", ["two", "2.", "a small red star in the top left, yes; a big red ring in the center, yes: 2"]),
-    (3, "yes", ["a large red star in the top left, no: yes", "first: second: Yeah."]),
-    (4, "yes", ["a large red star in row 2, column 3, yes: yes"]),
+    (3, "2", ["two", "2.", "top left red? red yes; center red? red yes: 2"]),
+    (3, "yes", ["top left star? ring no: yes", "top left yes: center no: Yeah."]),
+    (4, "yes", ["row 2, column 3 red? red yes: yes"]),
     (3, "0", ["none", "zero"]),
     (3, "1", ["one"]),
     (3, "small", ["tiny", "little"]),
