@@ -15,8 +15,6 @@ import http.client
 import io
 import json
 import struct
-import subprocess
-import sys
 import threading
 import time
 import zlib
@@ -29,15 +27,13 @@ import numpy as np
 from absl import app, flags
 from PIL import Image
 
+from benchmarks.served import JSON, Server, served, test_split
 from omniimage import streams
 from omniimage.data.scenes.captions import parse
 from omniimage.data.scenes.grader import grade, score
 from omniimage.data.scenes.world import Scene
-from omniimage.data.sources import open_source
 from omniimage.data.tasks import text_of
 from omniimage.streams import Stream
-from omniimage.systems import open_system
-from omniimage.workdir import Workdir
 
 WORKDIR = flags.DEFINE_string("workdir", None, "a run of scenes that draws from words", required=True)
 CLIENTS = flags.DEFINE_integer("clients", 64, "at once", lower_bound=1)
@@ -46,7 +42,6 @@ ALONE = flags.DEFINE_float("alone", 60, "seconds that one client asks for, befor
 MALFORMED = flags.DEFINE_integer("malformed", 200, "requests that cannot be right", lower_bound=0)
 OUT = flags.DEFINE_string("out", None, "write the table here, as Markdown")
 
-JSON = {"content-type": "application/json"}
 Asked = tuple[str, Scene]
 MOMENTS = {"tokens": "first tokens", "chunk": "first chunk", "image": "picture"}  # of an answer, by the event
 
@@ -76,48 +71,6 @@ class PutOff(Exception):
     self.seconds = seconds
 
 
-@dataclass(frozen=True)
-class Server:
-  port: int
-  process: subprocess.Popen
-  log: Path
-
-  def ask(self, method: str, path: str, body: bytes | None = None, headers: dict | None = None):
-    """The response, to be read, and what closes it."""
-    connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=300)
-    connection.request(method, path, body, headers or JSON)
-    return connection.getresponse(), connection
-
-  def whole(self, method: str, path: str, body: bytes | None = None, headers: dict | None = None) -> tuple[int, bytes]:
-    response, connection = self.ask(method, path, body, headers)
-    with contextlib.closing(connection):
-      return response.status, response.read()
-
-  def memory(self) -> float:
-    """Of the process, in MiB."""
-    status = Path(f"/proc/{self.process.pid}/status").read_text()
-    return int(status.split("VmRSS:")[1].split()[0]) / 1024
-
-
-@contextlib.contextmanager
-def served(workdir: str) -> Iterator[Server]:
-  log = Path(workdir) / "serving.log"
-  command = [sys.executable, "-m", "launch.serve", f"--workdir={workdir}", "--port=0"]
-  with log.open("w") as errors:
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True)
-  try:
-    said = process.stdout.readline()
-    if not said.startswith("http://"):
-      raise RuntimeError(f"the server did not start; {log} says why")
-    server = Server(int(said.split(":")[2]), process, log)
-    while not json.loads(server.whole("GET", "/api/model")[1])["ready"]:
-      time.sleep(1)
-    yield server
-  finally:
-    process.terminate()
-    process.wait(60)
-
-
 def main(_):
   captions = held_out(WORKDIR.value)
   with served(WORKDIR.value) as server:
@@ -142,11 +95,7 @@ def main(_):
 
 def held_out(workdir: str) -> Iterator[Asked]:
   """Captions of the test split and what they ask for, again and again."""
-  folder = Workdir(workdir)
-  settings = folder.read_settings()
-  tokenizer = folder.load_vocabulary(settings)
-  vocabulary = open_system(settings, tokenizer.size).vocabulary
-  source = open_source(settings.data, "test", settings.buckets, tokenizer, vocabulary)
+  settings, source = test_split(workdir)
   number = 0
   while True:
     task = source.task(number % len(source))
