@@ -61,6 +61,7 @@ TUNED: dict[str, dict[str, tuple]] = {
   "dalle1": {"guidance": (1.0, 1.25, 1.5, 2.0, 2.5, 4.0)},
   "stable_diffusion": _OF_THE_CANVAS,
   "pixel_diffusion": _OF_THE_CANVAS,
+  "unclip": {"guidance": (1.0, 2.0, 4.0), "diffusion_steps": (20, 50), "text_guidance": (1.0, 1.5, 2.0, 3.0)},
 }
 
 

@@ -118,6 +118,6 @@ def narrow(config: ConfigDict):
     part.width, part.heads, part.mlp_width = 64, 2, 128
   config.prior.kv_heads = config.decoder.kv_heads = 1
   config.prior.depth = config.decoder.depth = 2
-  config.tokenizer.encoder_depth = config.tokenizer.decoder_depth = 1
+  config.tokenizer.update({name: 1 for name in config.tokenizer if name.endswith("_depth")})
   config.sampling.diffusion_steps = 8
   config.run.sample_every = 0

@@ -7,6 +7,7 @@
   dalle1             tokens → transformer → the tokenizer's own decoder
   stable_diffusion   text → latent diffusion over the whole canvas
   pixel_diffusion    text → pixel diffusion over the whole canvas
+  unclip             text → the embedding of an image → pixel diffusion over the whole canvas
 
 All see the same records, have as many parameters within 3 %, and take as many training FLOPs (`System.step_flops`)
 within 3 %. `configs/systems.py:NAME_tiny` is the same pipeline at a size for notebooks and tests.
@@ -93,6 +94,30 @@ def pixel_diffusion(config: ConfigDict):
   )
 
 
+def unclip(config: ConfigDict):
+  config.decoder.depth = 3
+  config.decoder.mlp_width = 576
+  config.prior.depth = 4
+  del config.tokenizer.levels
+  del config.tokenizer.decoder_depth
+  config.tokenizer.encoder_depth = 2
+  config.tokenizer.embedding = 128
+  config.tokenizer.prior_depth = 1
+  whole_canvas(config)
+  config.decoder.time_mean = -0.8
+  config.sampling.guidance = 2.0  # of the prior
+  config.schedule = ("embedder", "diffusion")
+  config.stages = stages(
+    ("embedder", "text_encoder", "embedding_prior", "denoiser"),
+    embedder=dict(weights=dict(contrast=1.0), rates=dict(embedder=1e-3), steps=1500),
+    diffusion=dict(
+      weights=dict(embedding=1.0, diffusion=1.0),
+      rates=dict(text_encoder=1e-3, embedding_prior=1e-3, denoiser=1e-3),
+      steps=4860,
+    ),
+  )
+
+
 def whole_canvas(config: ConfigDict):
   """Painted at once."""
   config.decoder.chunk_rows = (0,)
@@ -127,5 +152,6 @@ SYSTEMS = {
   "dalle1": dalle1,
   "stable_diffusion": stable_diffusion,
   "pixel_diffusion": pixel_diffusion,
+  "unclip": unclip,
 }
 VARIANTS = tuple(SYSTEMS)

@@ -42,6 +42,8 @@ class Stream(enum.IntEnum):
   PAINTED_FROM_SAMPLED = 55
   LATENT_SIGMA = 56
   LATENT_NOISE = 57
+  EMBEDDING_TIMES = 58
+  EMBEDDING_NOISE = 59
 
   # Of a drawing.
   TOKENS = 64  # by place
@@ -49,6 +51,7 @@ class Stream(enum.IntEnum):
   WORDS = 66  # of a text, by place
   ANSWER_PARTS = 67  # of an answer behind its first text and its first image, by number of each
   VARIATIONS = 68  # which tokens of a picture stay
+  EMBEDDINGS = 69
 
   # Of a prepared data set.
   VIEWS = 80  # parts of pictures, by record and variant

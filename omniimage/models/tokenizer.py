@@ -16,7 +16,7 @@ from omniimage.models.attention import Attention, AttentionMask
 from omniimage.models.execution import Execution, apply_layers, layer_stack
 from omniimage.models.layers import GatedMLP, RMSNorm, grid_positions, patchify, rotary, unpatchify
 from omniimage.models.quantizers import Quantizer
-from omniimage.settings.parts import TrunkSettings
+from omniimage.settings.parts import EncoderSettings, TrunkSettings
 
 IMAGE_ROPE_THETA = 100.0  # image grids are tens of places wide, not thousands
 
@@ -24,7 +24,7 @@ IMAGE_ROPE_THETA = 100.0  # image grids are tens of places wide, not thousands
 class TokenizerBlock(nn.Module):
   """Pre-norm transformer layer that sees the whole image."""
 
-  settings: TrunkSettings
+  settings: EncoderSettings
   execution: Execution
 
   @nn.compact
@@ -41,7 +41,7 @@ class TokenizerBlock(nn.Module):
 class Trunk(nn.Module):
   """Input projection → layers → norm → output projection, over a grid of places: the encoder, and the decoder."""
 
-  settings: TrunkSettings
+  settings: EncoderSettings
   depth: int
   names: tuple[str, str]  # of the two projections
   outputs: int

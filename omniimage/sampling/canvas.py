@@ -5,7 +5,7 @@ N patches of the canvas, C numbers of a patch.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +14,7 @@ from jax import Array
 
 from omniimage.data.text import TextTokenizer
 from omniimage.models.canvas import LatentDiffusion, Params, PixelDiffusion
+from omniimage.models.diffusion_decoder import Memory
 from omniimage.models.flow import euler_step
 from omniimage.sampling.drawing import Drawing, Draws, row_keys
 from omniimage.sampling.guidance import guided, repeated
@@ -39,9 +40,9 @@ def text_branches(guidance: float) -> list[tuple[bool, float]]:
   return [branch for branch in ((True, guidance), (False, 1 - guidance)) if branch[1] != 0]
 
 
-def noise_of(keys: Array, *shape: int) -> Array:
+def noise_of(keys: Array, *shape: int, stream: Stream = Stream.CHUNKS) -> Array:
   """(B, *shape), each row from its own key."""
-  return jax.vmap(lambda key: jax.random.normal(fold(key, Stream.CHUNKS, 0), shape, jnp.float32))(keys)
+  return jax.vmap(lambda key: jax.random.normal(fold(key, stream, 0), shape, jnp.float32))(keys)
 
 
 def draw_canvas(
@@ -59,15 +60,28 @@ def draw_canvas(
   keep, coefficients = zip(*passes)
   text, there = repeated(len(passes), model.read(params, tokens_BS, there_BS), there_BS)
   memory = model.remember(params, text, there, jnp.repeat(jnp.asarray(keep), B))
+  return painted(model, params, memory, coefficients, keys, size, sampling.diffusion_steps)
+
+
+def painted(
+  model: PixelDiffusion,
+  params: Params,
+  memory: Memory,
+  coefficients: Sequence[float],
+  keys: Array,
+  size: Size,
+  steps: int,
+) -> Drawing:
+  """The drawing of what is remembered, K·B rows of it, one branch after the other."""
   kept = model.keep(params, memory)
   rows, columns = size.patches(model.settings.decoder.patch_size)
 
   def predict(x_BNC, t):
-    (noisy,) = repeated(len(passes), x_BNC)
+    (noisy,) = repeated(len(coefficients), x_BNC)
     predicted = model.predict(params, noisy, columns, jnp.full((len(noisy),), t), memory, kept)
     return guided(coefficients, predicted)
 
-  patches = denoise(predict, noise_of(keys, rows * columns, model.denoiser.channels), sampling.diffusion_steps)
+  patches = denoise(predict, noise_of(keys, rows * columns, model.denoiser.channels), steps)
   return finished(model, params, model.unpatchify(patches, columns))
 
 
@@ -93,12 +107,14 @@ class CanvasDrawer(Draws):
   """Draws prompts by a diffusion over the whole canvas. Compiles once for each number of prompts and bucket of
   lengths."""
 
+  draw_canvas = staticmethod(draw_canvas)
+
   def __init__(self, model: PixelDiffusion, params: Params, text_tokenizer: TextTokenizer):
     """`params` as stored (stacked); of `model` the layers are not scanned."""
     self.model, self.settings, self.text_tokenizer = model, model.settings, text_tokenizer
     self.vocabulary, self.plans = model.vocabulary, isinstance(model, LatentDiffusion)
     self.load(params)
-    draw = functools.partial(draw_canvas, model, size=self.settings.buckets[0])
+    draw = functools.partial(self.draw_canvas, model, size=self.settings.buckets[0])
     self._draw = compiled(draw, static_argnames="sampling")
     self._encode = compiled(model.encode)
     self._finish = compiled(functools.partial(finished, model))

@@ -13,6 +13,8 @@ from omniimage.settings.parts import (
   INPUT_IMAGES,
   AutoencoderSettings,
   DecoderSettings,
+  EmbedderSettings,
+  EncoderSettings,
   PriorSettings,
   TokenizerSettings,
 )
@@ -23,7 +25,7 @@ from omniimage.settings.whole import REMAT, Settings
 
 __all__ = [
   "AS_TRAINED", "INPUT_IMAGES", "MOST_STEPS", "REMAT", "AutoencoderSettings", "DataSettings", "DecoderSettings",
-  "FaultSettings", "MeshSettings", "OptimizerSettings", "PriorSettings", "RunSettings", "SamplingSettings", "Settings",
-  "SettingsError", "StageSettings", "TokenizerSettings", "divides", "from_config", "from_stored", "require",
-  "require_key",
+  "EmbedderSettings", "EncoderSettings", "FaultSettings", "MeshSettings", "OptimizerSettings", "PriorSettings",
+  "RunSettings", "SamplingSettings", "Settings", "SettingsError", "StageSettings", "TokenizerSettings", "divides",
+  "from_config", "from_stored", "require", "require_key",
 ]  # fmt: skip

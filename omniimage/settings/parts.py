@@ -20,19 +20,25 @@ from omniimage.settings.kinds import (
 
 
 @dataclasses.dataclass(frozen=True)
-class TrunkSettings(Ranged):
-  """An encoder of images and a decoder of what it gives, whatever lies between them."""
+class EncoderSettings(Ranged):
+  """Of an encoder of images."""
 
-  patch_size: Patch  # a code, or a latent, stands for, along one side
+  patch_size: Patch  # a code, a latent, or what is read at a time, stands for, along one side
   width: Width
   encoder_depth: Depth
-  decoder_depth: Depth
   heads: Heads
   mlp_width: WideWidth
 
   def __post_init__(self):
     super().__post_init__()
     divides(2 * self.heads, self.width, "2 × tokenizer.heads", "tokenizer.width")
+
+
+@dataclasses.dataclass(frozen=True)
+class TrunkSettings(EncoderSettings):
+  """Of an encoder and a decoder of what it gives, whatever lies between them."""
+
+  decoder_depth: Depth
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,6 +68,14 @@ class AutoencoderSettings(TrunkSettings):
 
   channels: Annotated[int, Range(2, 2**12)]  # of a latent
   noise: Annotated[float, Range(0, 100)]  # largest σ of the noise on the latents that its decoder learns to read
+
+
+@dataclasses.dataclass(frozen=True)
+class EmbedderSettings(EncoderSettings):
+  """Of two encoders, of images and of texts, into one space; the latter is as wide as the prior."""
+
+  embedding: Annotated[int, Range(2, 2**14)]  # numbers of an embedding
+  prior_depth: Depth  # of the diffusion from text to the embedding of an image, as wide as the decoder
 
 
 INPUT_IMAGES = ("codes", "features", "both")

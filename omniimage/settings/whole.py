@@ -8,7 +8,13 @@ from omniimage.data.sources.mixture import MixtureSettings
 from omniimage.ranges import SEEDS, Ranged
 from omniimage.settings.data import DataSettings
 from omniimage.settings.kinds import MOST_PATCH_ROWS, MOST_STEPS, divides, require
-from omniimage.settings.parts import AutoencoderSettings, DecoderSettings, PriorSettings, TokenizerSettings
+from omniimage.settings.parts import (
+  AutoencoderSettings,
+  DecoderSettings,
+  EmbedderSettings,
+  PriorSettings,
+  TokenizerSettings,
+)
 from omniimage.settings.run import MeshSettings, RunSettings
 from omniimage.settings.sampling import AS_TRAINED, SamplingSettings
 from omniimage.settings.training import FaultSettings, OptimizerSettings, StageSettings
@@ -27,7 +33,7 @@ class Settings(Ranged):
   gather_params: str  # how layers get their parameters over mesh.fsdp: "compiler" or, over rows alone, by "hand"
   remat: str  # what the backward pass finds saved, a name of `models.remat.SAVED`; "none": nothing is recomputed
   data: DataSettings
-  tokenizer: TokenizerSettings | AutoencoderSettings  # by its keys: what has levels makes codes, else latents
+  tokenizer: TokenizerSettings | AutoencoderSettings | EmbedderSettings  # by its keys: codes, latents, or embeddings
   prior: PriorSettings
   decoder: DecoderSettings
   schedule: tuple[str, ...]  # stages, in order

@@ -12,12 +12,14 @@ from omniimage.systems.omni import OmniSystem
 from omniimage.systems.pixel_diffusion import PixelDiffusionSystem
 from omniimage.systems.stable_diffusion import StableDiffusionSystem
 from omniimage.systems.system import Params, System
+from omniimage.systems.unclip import UnClipSystem
 
 SYSTEMS: dict[str, type[System]] = {
   "omni": OmniSystem,
   "dalle1": Dalle1System,
   "stable_diffusion": StableDiffusionSystem,
   "pixel_diffusion": PixelDiffusionSystem,
+  "unclip": UnClipSystem,
 }
 
 

@@ -1,7 +1,7 @@
 """What the systems share that paint the whole canvas by one diffusion, straight from the text.
 
-Axes: B rows, I image slots a row, F = B·I images, S text tokens, h × w the places of the canvas, Z numbers of a place,
-N patches of the canvas, C numbers of a patch.
+Axes: B rows, I image slots a row, F = B·I images, S text tokens, E text width, h × w the places of the canvas, Z
+numbers of a place, N patches of the canvas, C numbers of a patch.
 """
 
 import dataclasses
@@ -19,6 +19,7 @@ from omniimage.data.batches import Batch, empty_batch
 from omniimage.data.text import TextTokenizer
 from omniimage.distributed.sharding import LAYER_RULES, Rules
 from omniimage.models.canvas import Params, PixelDiffusion
+from omniimage.models.diffusion_decoder import Memory
 from omniimage.models.flow import flow_error, interpolate
 from omniimage.models.omni import last_text
 from omniimage.sampling.canvas import CanvasDrawer
@@ -36,79 +37,6 @@ TEXT_ENCODER_RULES: Rules = (
   *LAYER_RULES,
 )
 DENOISER_RULES = DECODER_RULES  # of the same names
-
-
-class CanvasSystem(System):
-  """`config.prior` describes the text encoder, `config.decoder` the denoiser."""
-
-  model_class: ClassVar[type[PixelDiffusion]] = PixelDiffusion
-  parts: ClassVar = {
-    "text_encoder": Part(TEXT_ENCODER_RULES, ("diffusion",)),
-    "denoiser": Part(DENOISER_RULES, ("diffusion",)),
-  }
-  terms = ("diffusion",)
-  identity = ("prior", "decoder", "data.image_size")
-
-  @functools.cached_property
-  def model(self) -> PixelDiffusion:
-    return self.model_class(
-      self.settings, self.text_size, self.settings.scan_layers, self.attention_fn, self.gather_params
-    )
-
-  @property
-  def vocabulary(self) -> Vocabulary:
-    return self.model.vocabulary
-
-  def init(self, key: Array) -> Params:
-    return self.model.init(key)
-
-  def empty_batch(self, rows: int, size: Size, coded: bool) -> Mapping[str, np.ndarray]:
-    return empty_batch(rows, self.settings.data, self.vocabulary, size, coded)
-
-  def sums(self, batch: Batch) -> Totals:
-    return {"diffusion": jnp.sum(batch["image_mask"] & batch["image_is_target"])}
-
-  def losses(
-    self, stage: StageSettings, params: Params, batch: Batch, keys: Array, shared: tuple, totals: Totals
-  ) -> tuple[Array, Metrics]:
-    rows = Rows(self.model, self.model.view(params), batch, keys)
-    values = {name: self.term(name, rows) / totals[name] for name in self.terms if stage.weight(name)}
-    return sum(stage.weight(name) * value for name, value in values.items()), values
-
-  def term(self, name: str, rows: "Rows") -> Array:
-    """A term of the loss, summed over images."""
-    painted = rows.batch["image_mask"] & rows.batch["image_is_target"]
-    return jnp.sum(diffusion_error(rows) * painted)
-
-  def generator(self, params: Params, text_tokenizer: TextTokenizer) -> CanvasDrawer:
-    return CanvasDrawer(self.model_class(self.settings, self.text_size, scan=False), params, text_tokenizer)
-
-  def columns(
-    self, generator: CanvasDrawer, trained: Collection[str], prompts: Sequence[str], images: np.ndarray, seed: int
-  ) -> dict[str, Array]:
-    """What is painted, once all parts are trained."""
-    return {"painted": generator(list(prompts), seed).images} if set(self.parts) <= set(trained) else {}
-
-  def check(self, stage: str):
-    super().check(stage)
-    check_canvas(self.settings, stage)
-
-
-def check_canvas(s: Settings, stage: str):
-  """SettingsError where the settings ask for what no system of a whole canvas does."""
-  require(
-    set(s.decoder.layouts) == {(0, 0)},
-    f"config.decoder.chunk_rows={s.decoder.chunk_rows}: {s.system} paints the whole canvas at once: set it and "
-    "decoder.chunk_offsets to (0,)",
-  )
-  require(
-    not s.prior.init and not s.prior.local_layers,
-    f"config.prior is the text encoder of {s.system}, which begins from nothing and sees the whole text: set "
-    "prior.init to '' and prior.local_layers to ()",
-  )
-  require(s.data.images_per_row > 0, f"config.stages.{stage} needs images: set data.images_per_row=0 to 1 or more")
-  sampled_codes = s.stages[stage].sampled_codes
-  require(not sampled_codes, f"config.stages.{stage}: {s.system} has no codes: set sampled_codes={sampled_codes} to 0")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,9 +73,98 @@ class Rows:
     """Ids of the text that asks for each image, and which of them exist."""
     return image_texts(self.batch, self.model.text_size, self.model.settings.decoder.text_length)
 
+  @functools.cached_property
+  def text_FSE(self) -> Array:
+    """Its states."""
+    return self.model.read(self.params, *self.text_FS)
+
+  @property
+  def keeps_text(self) -> Array:
+    """(F,) bool: whose text is not left out, for guidance."""
+    return self.draw(Stream.DROPPED_TEXT, jax.random.uniform) >= self.model.settings.decoder.drop_text
+
   def draw(self, stream: Stream, sampler, *shape: int) -> Array:
     """(F, *shape), each row from its own key."""
     return of_images(self.keys, self.slots, stream, sampler, *shape)
+
+
+class CanvasSystem(System):
+  """`config.prior` describes the text encoder, `config.decoder` the denoiser."""
+
+  model_class: ClassVar[type[PixelDiffusion]] = PixelDiffusion
+  drawer_class: ClassVar[type[CanvasDrawer]] = CanvasDrawer
+  rows_class: ClassVar[type[Rows]] = Rows
+  parts: ClassVar = {
+    "text_encoder": Part(TEXT_ENCODER_RULES, ("diffusion",)),
+    "denoiser": Part(DENOISER_RULES, ("diffusion",)),
+  }
+  terms = ("diffusion",)
+  identity = ("prior", "decoder", "data.image_size")
+
+  @functools.cached_property
+  def model(self) -> PixelDiffusion:
+    return self.model_class(
+      self.settings, self.text_size, self.settings.scan_layers, self.attention_fn, self.gather_params
+    )
+
+  @property
+  def vocabulary(self) -> Vocabulary:
+    return self.model.vocabulary
+
+  def init(self, key: Array) -> Params:
+    return self.model.init(key)
+
+  def empty_batch(self, rows: int, size: Size, coded: bool) -> Mapping[str, np.ndarray]:
+    return empty_batch(rows, self.settings.data, self.vocabulary, size, coded)
+
+  def sums(self, batch: Batch) -> Totals:
+    return {"diffusion": jnp.sum(batch["image_mask"] & batch["image_is_target"])}
+
+  def losses(
+    self, stage: StageSettings, params: Params, batch: Batch, keys: Array, shared: tuple, totals: Totals
+  ) -> tuple[Array, Metrics]:
+    rows = self.rows_class(self.model, self.model.view(params), batch, keys)
+    values = {name: self.term(name, rows) / totals[name] for name in self.terms if stage.weight(name)}
+    return sum(stage.weight(name) * value for name, value in values.items()), values
+
+  def term(self, name: str, rows: Rows) -> Array:
+    """A term of the loss, summed over images."""
+    painted = rows.batch["image_mask"] & rows.batch["image_is_target"]
+    return jnp.sum(diffusion_error(rows, self.memory(rows)) * painted)
+
+  def memory(self, rows: Rows) -> Memory:
+    """What the denoiser attends to: the text, of some images."""
+    return rows.model.remember(rows.params, rows.text_FSE, rows.text_FS[1], rows.keeps_text)
+
+  def generator(self, params: Params, text_tokenizer: TextTokenizer) -> CanvasDrawer:
+    return self.drawer_class(self.model_class(self.settings, self.text_size, scan=False), params, text_tokenizer)
+
+  def columns(
+    self, generator: CanvasDrawer, trained: Collection[str], prompts: Sequence[str], images: np.ndarray, seed: int
+  ) -> dict[str, Array]:
+    """What is painted, once all parts are trained."""
+    return {"painted": generator(list(prompts), seed).images} if set(self.parts) <= set(trained) else {}
+
+  def check(self, stage: str):
+    super().check(stage)
+    check_canvas(self.settings, stage)
+
+
+def check_canvas(s: Settings, stage: str):
+  """SettingsError where the settings ask for what no system of a whole canvas does."""
+  require(
+    set(s.decoder.layouts) == {(0, 0)},
+    f"config.decoder.chunk_rows={s.decoder.chunk_rows}: {s.system} paints the whole canvas at once: set it and "
+    "decoder.chunk_offsets to (0,)",
+  )
+  require(
+    not s.prior.init and not s.prior.local_layers,
+    f"config.prior is the text encoder of {s.system}, which begins from nothing and sees the whole text: set "
+    "prior.init to '' and prior.local_layers to ()",
+  )
+  require(s.data.images_per_row > 0, f"config.stages.{stage} needs images: set data.images_per_row=0 to 1 or more")
+  sampled_codes = s.stages[stage].sampled_codes
+  require(not sampled_codes, f"config.stages.{stage}: {s.system} has no codes: set sampled_codes={sampled_codes} to 0")
 
 
 def image_texts(batch: Batch, text_size: int, length: int) -> tuple[Array, Array]:
@@ -158,22 +175,22 @@ def image_texts(batch: Batch, text_size: int, length: int) -> tuple[Array, Array
   return tokens.reshape(B * I, S), there.reshape(B * I, S)
 
 
-def noised(rows: Rows, clean: Array) -> tuple[Array, Array]:
+def noised(
+  rows: Rows, clean: Array, streams: tuple[Stream, Stream] = (Stream.TIMES, Stream.NOISE)
+) -> tuple[Array, Array]:
   """Patches (F, N, C) on their way from noise, and the times (F,) at which they are: logit-normal (Esser et al. 2024,
-  arXiv 2403.03206)."""
+  arXiv 2403.03206). `streams` of the times and of the noise."""
   s = rows.model.settings.decoder
-  t = jax.nn.sigmoid(s.time_mean + s.time_std * rows.draw(Stream.TIMES, jax.random.normal))
-  noise = rows.draw(Stream.NOISE, jax.random.normal, *clean.shape[1:])
+  t = jax.nn.sigmoid(s.time_mean + s.time_std * rows.draw(streams[0], jax.random.normal))
+  noise = rows.draw(streams[1], jax.random.normal, *clean.shape[1:])
   return interpolate(clean, noise, t[:, None, None]), t
 
 
-def diffusion_error(rows: Rows) -> Array:
+def diffusion_error(rows: Rows, memory: Memory) -> Array:
   """Flow-matching error (B, I) of the whole canvas. The latents are targets: no gradient reaches what has made them."""
-  model, (tokens, there) = rows.model, rows.text_FS
+  model = rows.model
   clean = model.patchify(jax.lax.stop_gradient(rows.canvas_FhwZ))
   noisy, t = noised(rows, clean)
-  keep_text = rows.draw(Stream.DROPPED_TEXT, jax.random.uniform) >= model.settings.decoder.drop_text
-  memory = model.remember(rows.params, model.read(rows.params, tokens, there), there, keep_text)
   columns = rows.canvas_FhwZ.shape[2] // model.patch
   error = flow_error(model.predict(rows.params, noisy, columns, t, memory), clean, t[:, None, None])
   return jnp.mean(error, axis=(1, 2)).reshape(-1, rows.slots)

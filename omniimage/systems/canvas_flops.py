@@ -1,9 +1,12 @@
 """FLOPs of the systems that paint the whole canvas; what is counted, and how, says `omniimage.systems.omni_flops`."""
 
+import dataclasses
+
 from omniimage.models.diffusion_decoder import TIME_FREQUENCIES
+from omniimage.models.unclip import STATES
 from omniimage.settings import DecoderSettings, PriorSettings, Settings, StageSettings
 from omniimage.size import Size
-from omniimage.systems.omni_flops import FORWARD, LEARNS, THROUGH, prior_token_flops
+from omniimage.systems.omni_flops import FORWARD, LEARNS, THROUGH, prior_token_flops, trunk_flops
 
 
 def denoising_flops(settings: Settings, stage: StageSettings, size: Size, channels: int, side: int = 1) -> int:
@@ -19,6 +22,43 @@ def denoising_flops(settings: Settings, stage: StageSettings, size: Size, channe
   reads, denoises = text_flops(settings.prior, text), denoiser_flops(d, rows * columns, numbers, text, settings.prior)
   reads *= LEARNS if "text_encoder" in stage.moves else FORWARD
   return reads + denoises * (LEARNS if "denoiser" in stage.moves else THROUGH)
+
+
+def unclip_flops(settings: Settings, stage: StageSettings, size: Size) -> int:
+  """An update of unCLIP's prior and decoder on one image: embedded, its text read, embedding and canvas denoised."""
+  s, d, text = settings, settings.decoder, min(settings.decoder.text_length, settings.data.sequence_length)
+  rows, columns = size.patches(d.patch_size)
+  prior = dataclasses.replace(d, depth=s.tokenizer.prior_depth)
+  numbers = 3 * d.patch_size**2
+  flops = 0
+  if stage.weight("embedding"):
+    flops += _text_embedding_flops(s, text) * FORWARD
+    flops += _conditioned_flops(prior, 1, s.tokenizer.embedding, text, s) * LEARNS
+  if stage.weight("diffusion"):
+    flops += _conditioned_flops(d, rows * columns, numbers, text, s) * LEARNS
+  reads = text_flops(s.prior, text) * (LEARNS if "text_encoder" in stage.moves else FORWARD)
+  return flops + _image_embedding_flops(s, size) * FORWARD + reads
+
+
+def embedder_flops(settings: Settings, size: Size) -> int:
+  """An image and its text, embedded."""
+  text = min(settings.decoder.text_length, settings.data.sequence_length)
+  return _image_embedding_flops(settings, size) + _text_embedding_flops(settings, text)
+
+
+def _image_embedding_flops(s: Settings, size: Size) -> int:
+  rows, columns = size.patches(s.tokenizer.patch_size)
+  return trunk_flops(s.tokenizer, s.tokenizer.encoder_depth, rows * columns, s.tokenizer.embedding)
+
+
+def _text_embedding_flops(s: Settings, text: int) -> int:
+  own = dataclasses.replace(s.prior, depth=s.tokenizer.encoder_depth)
+  return text_flops(own, text) + 2 * s.prior.width * s.tokenizer.embedding
+
+
+def _conditioned_flops(d: DecoderSettings, patches: int, numbers: int, text: int, s: Settings) -> int:
+  """A denoiser that is given an embedding, too."""
+  return denoiser_flops(d, patches, numbers, text, s.prior, STATES) + 2 * s.tokenizer.embedding * STATES * d.width
 
 
 def text_flops(p: PriorSettings, text: int) -> int:

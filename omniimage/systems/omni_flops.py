@@ -12,7 +12,7 @@ from omniimage.models.chunks import ChunkLayout, DoubledChunks
 from omniimage.models.diffusion_decoder import TIME_FREQUENCIES
 from omniimage.models.grid_embedding import PAIRS as GRID_PAIRS
 from omniimage.models.prior import padded
-from omniimage.settings import DecoderSettings, PriorSettings, Settings, StageSettings
+from omniimage.settings import DecoderSettings, EncoderSettings, PriorSettings, Settings, StageSettings
 from omniimage.size import Size
 from omniimage.vocabulary import Vocabulary
 
@@ -82,8 +82,12 @@ def adapter_flops(settings: Settings) -> int:
 
 def tokenizer_flops(settings: Settings, depth: int, size: Size) -> int:
   """The tokenizer's encoder or its own decoder, of a depth, on one image."""
-  t, places = settings.tokenizer, size.tokens
-  ends = t.width * (3 * t.patch_size**2 + t.channels)
+  return trunk_flops(settings.tokenizer, depth, size.tokens, settings.tokenizer.channels)
+
+
+def trunk_flops(t: EncoderSettings, depth: int, places: int, channels: int) -> int:
+  """An encoder of a depth, or a decoder, between the pixels of so many places and so many channels of each."""
+  ends = t.width * (3 * t.patch_size**2 + channels)
   layer = 4 * t.width**2 + 3 * t.width * t.mlp_width
   return 2 * places * (ends + depth * layer) + 4 * depth * t.width * places**2
 

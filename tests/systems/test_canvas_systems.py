@@ -1,4 +1,4 @@
-"""The diffusions over the whole canvas: what they count, read, drop and learn; latents and pixels alike."""
+"""The diffusions over the whole canvas: what they count, read, drop and learn; latents, pixels and embeddings alike."""
 
 import dataclasses
 import functools
@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 
 from omniimage.models.canvas import LatentDiffusion
-from omniimage.sampling.canvas import draw_canvas, text_tokens
+from omniimage.sampling.canvas import text_tokens
+from omniimage.sampling.unclip import draw_embeddings
 from omniimage.streams import Stream
-from omniimage.systems.canvas import Rows, image_texts
+from omniimage.systems.canvas import image_texts
+from omniimage.systems.canvas_flops import embedder_flops
 from omniimage.systems.omni_flops import tokenizer_flops
 from omniimage.training.optimizer import make_optimizer
 from omniimage.training.state import enter_stage, fresh_state, leave_stage
@@ -20,9 +22,9 @@ from tests import small
 from tests.systems import compared
 from tests.systems.test_omni_flops import products
 
-NAMES = ("stable_diffusion", "pixel_diffusion")
+NAMES = ("stable_diffusion", "pixel_diffusion", "unclip")
 AT_NOISE = {"decoder.time_mean": -30.0, "decoder.time_std": 0.0, "decoder.drop_text": 0.0}  # t = 0: nothing is seen
-STEPS = {"autoencoder": (150, 5e-3), "diffusion": (150, 1e-2)}  # and learning rate
+STEPS = {"autoencoder": (150, 5e-3), "embedder": (100, 5e-3), "diffusion": (180, 1e-2)}  # and learning rate
 
 
 @functools.cache
@@ -47,9 +49,11 @@ def test_a_step_needs_three_times_the_products_of_the_traced_loss(name):
   for stage in s.stages.values():
     loss = lambda p, stage=stage: system.losses(stage, p, batch, compared.keys(), (), system.totals(batch))  # noqa: E731
     traced = products(jax.make_jaxpr(loss)(jax.eval_shape(system.init, jax.random.key(0))).jaxpr)
-    frozen = 0  # the encoder of latents that are learnt from, which runs forward alone
+    frozen = 0  # the encoders of latents or embeddings that are learnt from, which run forward alone
     if stage.weight("diffusion") and "autoencoder" in system.parts:
       frozen = batch["image_mask"].size * tokenizer_flops(s, s.tokenizer.encoder_depth, s.buckets[0])
+    if stage.weight("diffusion") and "embedder" in system.parts:
+      frozen = batch["image_mask"].size * embedder_flops(s, s.buckets[0])
     assert system.step_flops(stage, s.buckets[0]) == 3 * traced - 2 * frozen
 
 
@@ -123,13 +127,52 @@ def _trained(name: str):
 def test_from_pure_noise_it_learns_what_only_the_text_can_tell(name):
   """Whoever does not read the text can say no better than the mean; the error of that is the variance."""
   system, state, losses, batch = _trained(name)
-  rows = Rows(system.model, system.model.view(state.params), batch, compared.keys())
+  rows = system.rows_class(system.model, system.model.view(state.params), batch, compared.keys())
   canvas = np.asarray(rows.canvas_FhwZ)
   uninformed = np.mean(np.square(canvas - canvas.mean(0)))
   error = np.mean([metrics["diffusion"] for metrics in losses["diffusion"][-10:]])
   assert error < uninformed / 4
   norms = losses["diffusion"][0]
   assert norms["grad_norm/text_encoder"] > 0 and norms["grad_norm/denoiser"] > 0
+  if "embedding_prior" in system.parts:
+    embedding = np.asarray(system.model.embed_images(rows.params, rows.images_FHW3))
+    uninformed = np.mean(np.square(embedding - embedding.mean(0)))
+    assert np.mean([metrics["embedding"] for metrics in losses["diffusion"][-10:]]) < uninformed / 4
+
+
+def test_the_embedder_learns_which_of_eight_texts_is_whose():
+  system, state, losses, batch = _trained("unclip")
+  assert abs(losses["embedder"][0]["contrast"] - np.log(8)) < 1 and losses["embedder"][-1]["contrast"] < 0.3
+  rows = system.rows_class(system.model, system.model.view(state.params), batch, compared.keys())
+  similarities = np.asarray(system.model.similarities(rows.params, rows.images_FHW3, *rows.text_FS))
+  assert (similarities.argmax(0) == np.arange(8)).all() and (similarities.argmax(1) == np.arange(8)).all()
+
+
+def test_slots_without_an_image_have_no_part_in_the_contrast():
+  """Two texts that take turns in the unused slots change nothing."""
+  system = _system("unclip")
+  stage, batch, params = system.settings.stages["embedder"], _batch("unclip"), small.params(system)
+  assert not batch["image_mask"].all()
+  noise = np.random.default_rng(0).integers(0, 256, batch["images"].shape, dtype=np.uint8)
+  other = dict(batch, images=np.where(batch["image_mask"][..., None, None, None], batch["images"], noise))
+  loss = jax.jit(lambda b: system.losses(stage, params, b, compared.keys(), (), system.totals(b))[0])
+  assert float(loss(batch)) == pytest.approx(float(loss(other)), rel=1e-6) and np.isfinite(float(loss(batch)))
+
+
+def test_of_two_embeddings_the_one_nearer_to_the_text_is_painted():
+  system = _system("unclip")
+  model, params = dataclasses.replace(system.model, scan=False), small.params(system)
+  view, keys = model.view(params), jax.random.split(jax.random.key(3), 2)
+  text, there = jnp.zeros((2, 3, 32)), jnp.ones((2, 3), bool)
+  sampling = dataclasses.replace(system.settings.sampling, diffusion_steps=2, guidance=1.0)
+
+  def drawn(wanted):
+    return np.asarray(draw_embeddings(model, view, text, there, wanted, keys, sampling))
+
+  towards = jax.random.normal(keys[0], (2, system.settings.tokenizer.embedding))
+  one, other = drawn(0 * towards), drawn(0 * towards + 1e-6 * towards)
+  products = [np.sum(np.asarray(towards) * own, axis=1) for own in (one, other)]
+  assert (products[1] >= products[0] - 1e-4).all()
 
 
 def test_the_autoencoder_learns_eight_images():
@@ -147,7 +190,9 @@ def test_what_is_drawn_is_what_the_text_asks_for_and_guidance_changes_it(name):
 
   @functools.partial(jax.jit, static_argnames="sampling")
   def draw(params, text, sampling):
-    drawn = functools.partial(draw_canvas, model, model.view(params), size=system.settings.buckets[0])
+    drawn = functools.partial(
+      system.drawer_class.draw_canvas, model, model.view(params), size=system.settings.buckets[0]
+    )
     return drawn(*text, keys, sampling=sampling).images
 
   at = lambda guidance: dataclasses.replace(sampling, text_guidance=guidance)  # noqa: E731
@@ -190,6 +235,6 @@ def test_prompts_stand_where_training_has_them():
 
 def test_only_latents_are_a_plan_and_streams_of_their_noise_are_their_own():
   generators = [_system(name).generator(small.params(_system(name)), small.text_tokenizer()) for name in NAMES]
-  assert [generator.plans for generator in generators] == [True, False]
+  assert [generator.plans for generator in generators] == [True, False, False]
   assert isinstance(generators[0].model, LatentDiffusion) and not isinstance(generators[1].model, LatentDiffusion)
   assert len({Stream.LATENT_NOISE, Stream.LATENT_SIGMA, Stream.NOISE, Stream.TIMES}) == 4

@@ -30,6 +30,7 @@ KINDS = {  # of pictures that are graded, beside the painted ones; ours are test
   "dalle1": {"true_tokens"},
   "stable_diffusion": {"true_tokens"},
   "pixel_diffusion": set(),
+  "unclip": set(),
 }
 
 
@@ -77,6 +78,7 @@ def test_a_run_is_trained_resumed_drawn_with_and_graded(name, tmp_path):
     ("dalle1", "seams"),
     ("stable_diffusion", "reconstruction"),
     ("pixel_diffusion", "reconstruction"),
+    ("unclip", "reconstruction"),
   ],
 )
 def test_a_suite_that_a_system_cannot_answer_is_refused_in_one_line(name, refused, tmp_path):
@@ -128,6 +130,8 @@ def test_steps_on_eight_devices_are_those_of_one(name):
     ("stable_diffusion", {"prior.local_layers": (6, 1e4, 512)}, "begins from nothing and sees the whole text"),
     ("stable_diffusion", {"tokenizer": {}}, "config.tokenizer.patch_size is missing"),
     ("stable_diffusion", {"decoder.pixels_per_token": 16}, "16 pixels for a latent, which stands for tokenizer.patch"),
+    ("unclip", {"stages.embedder.accumulate": 2}, "is between all images of a batch: set accumulate=2 to 1"),
+    ("unclip", {"gather_params": "hand"}, "and gather_params='hand' to 'compiler'"),
     ("stable_diffusion", {"stages.autoencoder.rates.denoiser": 1.0}, "nothing teaches the denoiser: give a weight to"),
   ],
 )
