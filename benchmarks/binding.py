@@ -19,7 +19,7 @@ from pathlib import Path
 
 from absl import app, flags
 
-from benchmarks.binding_cells import WORLD, Cell, Plan
+from benchmarks.binding_cells import TUNED, WORLD, Cell, Plan
 from benchmarks.binding_figures import figures, sizes, tables
 from benchmarks.binding_plot import plot
 from launch import cli
@@ -27,7 +27,7 @@ from omniimage.errors import UserError
 from omniimage.files import write_whole
 
 OUT = flags.DEFINE_string("out", "runs/binding", "folder of the runs")
-SYSTEMS = flags.DEFINE_list("systems", ["omni", "dalle1", "stable_diffusion", "pixel_diffusion"], "systems to compare")
+SYSTEMS = flags.DEFINE_list("systems", list(TUNED), "systems to compare")
 SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2"], "of the runs of each")
 CONFIG = flags.DEFINE_string("config", "configs/systems.py:{}", "config of a system, whose name takes the place of {}")
 JITTER = flags.DEFINE_integer("jitter", 0, "pixels that objects stand beside the centers of their cells", lower_bound=0)
