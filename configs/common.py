@@ -36,7 +36,9 @@ def base() -> ConfigDict:
   sampling.top_p = 1.0  # 1 keeps all
   sampling.min_p = 0.0  # ids less likely than this share of the likeliest are not drawn; 0 keeps all
   sampling.guidance = 1.0  # of the prior against no text; 1 is none
-  sampling.diffusion_steps = 20  # Euler steps a chunk
+  sampling.diffusion_steps = 20  # a chunk
+  sampling.solver = "euler"  # or heun, multistep
+  sampling.time_shift = 1.0  # above 1, more of the steps are near the noise
   sampling.chunk_rows = -1  # patch rows painted at a time; -1: as trained, the first of decoder.chunk_rows
   sampling.token_guidance = 1.0  # of the painter against no visual tokens; 1 is none
   sampling.text_guidance = 1.0  # of the painter against no text; 1 is none

@@ -3,8 +3,10 @@
 import dataclasses
 import sys
 
+from absl import flags
+
 from omniimage.ranges import ranges_of
-from omniimage.settings import SamplingSettings, Settings
+from omniimage.settings import SOLVERS, SamplingSettings, Settings
 
 from . import number_flags
 
@@ -15,6 +17,7 @@ FLAGS = {
   "guidance": "Of the prior, against no text; 1 is none.",
   "token_guidance": "Of the painter, against no visual tokens; 1 is none.",
   "text_guidance": "Of the painter, against no text; 1 is none.",
+  "time_shift": "Above 1, more of the painter's steps are near the noise.",
 }
 HOLDERS = {
   name: number_flags.real(name, None, f"{help_text} Default: the run's own.", ranges_of(SamplingSettings)[name])
@@ -31,6 +34,20 @@ HOLDERS["chunk_rows"] = number_flags.whole(
   None,
   "Patch rows painted at a time; 0 paints the whole canvas at once, -1 as trained. Default: as trained.",
   ranges_of(SamplingSettings)["chunk_rows"],
+)
+
+
+HOLDERS["diffusion_steps"] = number_flags.whole(
+  "diffusion_steps",
+  None,
+  "Of the painter, a chunk. Default: the run's own.",
+  ranges_of(SamplingSettings)["diffusion_steps"],
+)
+HOLDERS["solver"] = flags.DEFINE_enum(
+  "solver",
+  None,
+  SOLVERS,
+  "How the painter's steps are taken; heun asks the network twice each. Default: the run's own.",
 )
 
 

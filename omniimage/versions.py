@@ -88,6 +88,7 @@ CHANGES = (
     | {"stages.*.source_weights": ()}
   ),
   Change(settings={"prior.grid_embedding": False}),
+  Change(settings={"sampling.solver": "euler", "sampling.time_shift": 1.0}),
 )
 FORMAT = len(CHANGES)
 

@@ -19,12 +19,6 @@ def velocity(predicted: Array, noisy: Array, t: Array) -> Array:
   return (predicted - noisy) / jnp.maximum(1 - t, SHORTEST_TIME_LEFT)
 
 
-def euler_step(predicted: Array, noisy: Array, step: Array, steps: int) -> Array:
-  """Where Euler's step number `step` of `steps` from t = 0 leads, from x_t with its x̂; the last returns x̂."""
-  following = noisy + velocity(predicted, noisy, step / steps) / steps
-  return jnp.where(step == steps - 1, predicted, following)
-
-
 def flow_error(predicted: Array, clean: Array, t: Array) -> Array:
   """Squared error of the velocity: (x̂ − x)² / max(1 − t, .05)², the same clip on both sides."""
   return jnp.square((predicted - clean) / jnp.maximum(1 - t, SHORTEST_TIME_LEFT))

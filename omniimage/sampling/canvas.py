@@ -1,4 +1,4 @@
-"""Drawing by one diffusion over the whole canvas: from noise by Euler steps, guided by the text.
+"""Drawing by one diffusion over the whole canvas: from noise step by step, guided by the text.
 
 Axes: B prompts, K guidance branches, S text tokens, H × W pixels, h × w the places of the canvas, Z numbers of a place,
 N patches of the canvas, C numbers of a patch.
@@ -15,24 +15,21 @@ from jax import Array
 from omniimage.data.text import TextTokenizer
 from omniimage.models.canvas import LatentDiffusion, Params, PixelDiffusion
 from omniimage.models.diffusion_decoder import Memory
-from omniimage.models.flow import euler_step
 from omniimage.sampling.drawing import Drawing, Draws, row_keys
 from omniimage.sampling.guidance import guided, repeated
 from omniimage.sampling.kernels import compiled
 from omniimage.sampling.prompts import pad, read_prompt, to_float
+from omniimage.sampling.solvers import walk
 from omniimage.settings import SamplingSettings, Settings
 from omniimage.size import Size
 from omniimage.streams import Stream, fold
 from omniimage.vocabulary import Vocabulary
 
 
-def denoise(predict: Callable[[Array, Array], Array], noise: Array, steps: int) -> Array:
+def denoise(predict: Callable[[Array, Array], Array], noise: Array, sampling: SamplingSettings) -> Array:
   """From noise at t = 0 to the clean end of the path; `predict` gives x̂ of x_t and t, a scalar."""
-
-  def step(x, i):
-    return euler_step(predict(x, i / steps), x, i, steps), None
-
-  return jax.lax.scan(step, noise, jnp.arange(steps))[0]
+  steps, solver, shift = sampling.diffusion_steps, sampling.solver, sampling.time_shift
+  return walk(lambda x, t, carried: (predict(x, t), carried), noise, steps, solver, shift)[0]
 
 
 def text_branches(guidance: float) -> list[tuple[bool, float]]:
@@ -60,7 +57,7 @@ def draw_canvas(
   keep, coefficients = zip(*passes)
   text, there = repeated(len(passes), model.read(params, tokens_BS, there_BS), there_BS)
   memory = model.remember(params, text, there, jnp.repeat(jnp.asarray(keep), B))
-  return painted(model, params, memory, coefficients, keys, size, sampling.diffusion_steps)
+  return painted(model, params, memory, coefficients, keys, size, sampling)
 
 
 def painted(
@@ -70,7 +67,7 @@ def painted(
   coefficients: Sequence[float],
   keys: Array,
   size: Size,
-  steps: int,
+  sampling: SamplingSettings,
 ) -> Drawing:
   """The drawing of what is remembered, K·B rows of it, one branch after the other."""
   kept = model.keep(params, memory)
@@ -81,7 +78,7 @@ def painted(
     predicted = model.predict(params, noisy, columns, jnp.full((len(noisy),), t), memory, kept)
     return guided(coefficients, predicted)
 
-  patches = denoise(predict, noise_of(keys, rows * columns, model.denoiser.channels), steps)
+  patches = denoise(predict, noise_of(keys, rows * columns, model.denoiser.channels), sampling)
   return finished(model, params, model.unpatchify(patches, columns))
 
 

@@ -1,4 +1,4 @@
-"""Painting: each chunk from noise by Euler steps, finished chunks kept as keys and values.
+"""Painting: each chunk from noise, step by step, finished chunks kept as keys and values.
 
 Axes: B images, K guidance branches, N patches of the canvas, T patches of a chunk, P pixels of a patch, h × w visual
 tokens, Z their channels, S text states, L tokens of a prompt, D prior width.
@@ -12,11 +12,11 @@ from jax import Array
 from omniimage.models.attention import AttentionMask, Full
 from omniimage.models.chunks import ChunkLayout
 from omniimage.models.diffusion_decoder import Memory
-from omniimage.models.flow import euler_step
 from omniimage.models.layers import unpatchify
 from omniimage.models.omni import Omni, Params
 from omniimage.sampling.guidance import guided, repeated
 from omniimage.sampling.kept import Kept
+from omniimage.sampling.solvers import walk
 from omniimage.settings import SamplingSettings
 from omniimage.streams import Stream, fold
 
@@ -106,7 +106,7 @@ def paint_chunk(
     params: unstacked.
     chunk: scalar int, its number.
     keys: (B,) random keys, one an image.
-    sampling: `chunk_rows` patch rows are painted at a time, in `diffusion_steps` Euler steps.
+    sampling: `chunk_rows` patch rows are painted at a time, in `diffusion_steps` steps of the `solver`.
     kept: patches that stay as they are.
 
   Returns:
@@ -137,13 +137,8 @@ def paint_chunk(
     """(B, N, …) → (B, T, …), of the chunk."""
     return jax.lax.dynamic_slice_in_dim(of_canvas, chunk * T, T, axis=1)
 
-  def euler(carry, i):
-    x, caches = carry
-    predicted, caches = predict(x, i / sampling.diffusion_steps, caches)
-    return (euler_step(predicted, x, i, sampling.diffusion_steps), caches), None
-
   noise = jax.vmap(lambda key: jax.random.normal(fold(key, Stream.CHUNKS, chunk), (T, P), jnp.float32))(keys)
-  (finished, caches), _ = jax.lax.scan(euler, (noise, canvas.caches), jnp.arange(sampling.diffusion_steps))
+  finished, caches = walk(predict, noise, sampling.diffusion_steps, sampling.solver, sampling.time_shift, canvas.caches)
   _, caches = predict(finished, 1.0, caches)
   return canvas.replace(caches=caches), finished
 

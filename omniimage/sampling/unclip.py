@@ -38,7 +38,7 @@ def draw_embeddings(
     return guided(coefficients, model.predict_embedding(params, noisy, jnp.full((len(noisy),), t), memory))
 
   noise = noise_of(keys, TRIES, E, stream=Stream.EMBEDDINGS)
-  drawn = denoise(predict, jnp.swapaxes(noise, 0, 1).reshape(TRIES * B, E), sampling.diffusion_steps)
+  drawn = denoise(predict, jnp.swapaxes(noise, 0, 1).reshape(TRIES * B, E), sampling)
   drawn = drawn.reshape(TRIES, B, E)
   nearest = jnp.argmax(jnp.einsum("nBE,BE->nB", drawn, text_embedding_BE), axis=0)
   return jnp.take_along_axis(drawn, nearest[None, :, None], axis=0)[0]
@@ -61,7 +61,7 @@ def draw_unclip(
   text, there, embedding = repeated(len(keep), text_BSD, there_BS, embedding_BE)
   kept = jnp.repeat(jnp.asarray(keep), len(keys))
   memory = model.remember_both(params, text, there, kept, embedding, kept)
-  return painted(model, params, memory, coefficients, keys, size, sampling.diffusion_steps)
+  return painted(model, params, memory, coefficients, keys, size, sampling)
 
 
 class UnClipDrawer(CanvasDrawer):

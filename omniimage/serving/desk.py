@@ -19,7 +19,7 @@ from omniimage.serving.fields import Fields
 from omniimage.serving.limits import Limits
 from omniimage.serving.refusals import Refused
 from omniimage.serving.studio import Studio
-from omniimage.settings import SamplingSettings
+from omniimage.settings import SOLVERS, SamplingSettings
 
 WHOLE = ("top_k", "diffusion_steps", "chunk_rows")  # of the settings of sampling
 DIGITS = 3  # of the others, behind the point: nobody sees more, and each value is a program to compile
@@ -135,6 +135,7 @@ class Desk:
       whole = name in WHOLE
       value = fields.whole(name, usual, allowed) if whole else fields.real(name, usual, allowed)
       changes[name] = value if whole or value == usual else round(value, DIGITS)
+    changes["solver"] = fields.one_of("solver", SOLVERS, settings.sampling.solver)
     if changes["diffusion_steps"] > max(self.limits.diffusion_steps, settings.sampling.diffusion_steps):
       raise Refused(f"diffusion_steps may be up to {self.limits.diffusion_steps} here", field="diffusion_steps")
     try:

@@ -19,13 +19,13 @@ from omniimage.settings.parts import (
   TokenizerSettings,
 )
 from omniimage.settings.run import MeshSettings, RunSettings
-from omniimage.settings.sampling import AS_TRAINED, SamplingSettings
+from omniimage.settings.sampling import AS_TRAINED, SOLVERS, SamplingSettings
 from omniimage.settings.training import FaultSettings, OptimizerSettings, StageSettings
 from omniimage.settings.whole import REMAT, Settings
 
 __all__ = [
-  "AS_TRAINED", "INPUT_IMAGES", "MOST_STEPS", "REMAT", "AutoencoderSettings", "DataSettings", "DecoderSettings",
-  "EmbedderSettings", "EncoderSettings", "FaultSettings", "MeshSettings", "OptimizerSettings", "PriorSettings",
-  "RunSettings", "SamplingSettings", "Settings", "SettingsError", "StageSettings", "TokenizerSettings", "divides",
-  "from_config", "from_stored", "require", "require_key",
+  "AS_TRAINED", "INPUT_IMAGES", "MOST_STEPS", "REMAT", "SOLVERS", "AutoencoderSettings", "DataSettings",
+  "DecoderSettings", "EmbedderSettings", "EncoderSettings", "FaultSettings", "MeshSettings", "OptimizerSettings",
+  "PriorSettings", "RunSettings", "SamplingSettings", "Settings", "SettingsError", "StageSettings",
+  "TokenizerSettings", "divides", "from_config", "from_stored", "require", "require_key",
 ]  # fmt: skip

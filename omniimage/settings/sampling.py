@@ -4,8 +4,9 @@ import dataclasses
 from typing import Annotated
 
 from omniimage.ranges import Range, Ranged
-from omniimage.settings.kinds import MOST_CODES, MOST_PATCH_ROWS, Guidance
+from omniimage.settings.kinds import MOST_CODES, MOST_PATCH_ROWS, Guidance, require
 
+SOLVERS = ("euler", "heun", "multistep")  # of omniimage.sampling.solvers
 AS_TRAINED = -1  # sampling.chunk_rows: those of the painter's first trained layout that sampling can paint
 
 
@@ -16,8 +17,14 @@ class SamplingSettings(Ranged):
   top_p: Annotated[float, Range(1e-6, 1)]  # 1: all
   min_p: Annotated[float, Range(0, 1)]  # as a share of the likeliest id's probability; 0: all
   guidance: Guidance  # of the prior, against no text; 1: none
-  diffusion_steps: Annotated[int, Range(1, 10_000)]  # Euler steps a chunk
+  diffusion_steps: Annotated[int, Range(1, 10_000)]  # a chunk
+  solver: str  # of the diffusion: "heun" asks the network twice a step, the others once
+  time_shift: Annotated[float, Range(0.01, 100)]  # of the steps' times: above 1, more of them near the noise
   # Patch rows painted at a time; 0: the whole canvas at once; -1: as trained, until `Settings` has it.
   chunk_rows: Annotated[int, Range(AS_TRAINED, MOST_PATCH_ROWS)]
   token_guidance: Guidance  # of the painter, against no visual tokens; 1: none
   text_guidance: Guidance  # of the painter, against no text; 1: none
+
+  def __post_init__(self):
+    super().__post_init__()
+    require(self.solver in SOLVERS, f"sampling.solver={self.solver!r}: {', '.join(SOLVERS)}")

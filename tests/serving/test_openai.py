@@ -234,6 +234,8 @@ REFUSED = {
   "not a number": ("/v1/images/generations", b'{"prompt": "a", "guidance": NaN}', 400, "guidance="),
   "guidance": (*draw(guidance=1e9), 400, "from 0 to 100"),
   "many steps": (*draw(diffusion_steps=5000), 400, "up to 50"),
+  "an unknown solver": (*draw(solver="rk4"), 400, "solver="),
+  "a shift": (*draw(time_shift=0), 400, "time_shift="),
   "rows that do not divide": (*draw(chunk_rows=3), 400, "must divide"),
   "a negative seed": (*draw(seed=-1), 400, "seed=-1"),
   "a large seed": (*draw(seed=2**64), 400, "seed="),
