@@ -42,6 +42,8 @@ def base() -> ConfigDict:
   sampling.chunk_rows = -1  # patch rows painted at a time; -1: as trained, the first of decoder.chunk_rows
   sampling.token_guidance = 1.0  # of the painter against no visual tokens; 1 is none
   sampling.text_guidance = 1.0  # of the painter against no text; 1 is none
+  sampling.guidance_from = 0.0  # times, 0 noise and 1 clean, between which the painter is guided
+  sampling.guidance_until = 1.0
 
   config.mesh = mesh = ConfigDict()
   mesh.data = -1  # all devices that remain

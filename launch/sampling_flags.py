@@ -17,6 +17,8 @@ FLAGS = {
   "guidance": "Of the prior, against no text; 1 is none.",
   "token_guidance": "Of the painter, against no visual tokens; 1 is none.",
   "text_guidance": "Of the painter, against no text; 1 is none.",
+  "guidance_from": "Time, 0 noise and 1 clean, from which the painter is guided.",
+  "guidance_until": "Time until which it is.",
   "time_shift": "Above 1, more of the painter's steps are near the noise.",
 }
 HOLDERS = {

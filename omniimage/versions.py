@@ -88,7 +88,14 @@ CHANGES = (
     | {"stages.*.source_weights": ()}
   ),
   Change(settings={"prior.grid_embedding": False}),
-  Change(settings={"sampling.solver": "euler", "sampling.time_shift": 1.0}),
+  Change(
+    settings={
+      "sampling.solver": "euler",
+      "sampling.time_shift": 1.0,
+      "sampling.guidance_from": 0.0,
+      "sampling.guidance_until": 1.0,
+    }
+  ),
 )
 FORMAT = len(CHANGES)
 

@@ -255,6 +255,7 @@ def test_a_whole_number_will_do_where_a_fraction_is_asked_for():
     ({"decoder.chunk_offsets": (1,)}, "train a layout with offset 0 whose rows divide the canvas's 4"),
     ({"decoder.chunk_rows": (3,)}, "train a layout with offset 0 whose rows divide the canvas's 4"),
     ({"sampling.top_p": 0.0}, "config.sampling.top_p=0.0 must be from 1e-06 to 1"),
+    ({"sampling.guidance_from": 0.5, "sampling.guidance_until": 0.5}, "guidance_from=0.5 must be below guidance"),
     ({"sampling.diffusion_steps": 0}, "config.sampling.diffusion_steps=0 must be from 1 to 10,000"),
     ({"optimizer.b2": 1.0}, "config.optimizer.b2=1.0 must be from 0 to 0.999999"),
     ({"optimizer.clip_norm": 0.0}, "config.optimizer.clip_norm=0.0 must be from 1e-06 to 1e+12"),

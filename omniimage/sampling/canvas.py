@@ -16,7 +16,7 @@ from omniimage.data.text import TextTokenizer
 from omniimage.models.canvas import LatentDiffusion, Params, PixelDiffusion
 from omniimage.models.diffusion_decoder import Memory
 from omniimage.sampling.drawing import Drawing, Draws, row_keys
-from omniimage.sampling.guidance import guided, repeated
+from omniimage.sampling.guidance import asked_for, coefficients_at, guided, repeated
 from omniimage.sampling.kernels import compiled
 from omniimage.sampling.prompts import pad, read_prompt, to_float
 from omniimage.sampling.solvers import walk
@@ -32,9 +32,9 @@ def denoise(predict: Callable[[Array, Array], Array], noise: Array, sampling: Sa
   return walk(lambda x, t, carried: (predict(x, t), carried), noise, steps, solver, shift)[0]
 
 
-def text_branches(guidance: float) -> list[tuple[bool, float]]:
+def text_branches(guidance: float, sampling: SamplingSettings) -> list[tuple[bool, float]]:
   """(keep text, coefficient) of each forward pass: x̂(∅) + guidance·(x̂(text) − x̂(∅)) (Ho & Salimans 2022)."""
-  return [branch for branch in ((True, guidance), (False, 1 - guidance)) if branch[1] != 0]
+  return asked_for([(True, guidance), (False, 1 - guidance)], sampling)
 
 
 def noise_of(keys: Array, *shape: int, stream: Stream = Stream.CHUNKS) -> Array:
@@ -53,18 +53,18 @@ def draw_canvas(
   sampling: SamplingSettings,
 ) -> Drawing:
   """Texts → drawing, its canvas as the plan if that is not pixels. Pure; `params` unstacked."""
-  B, passes = len(keys), text_branches(sampling.text_guidance)
-  keep, coefficients = zip(*passes)
+  B, passes = len(keys), text_branches(sampling.text_guidance, sampling)
+  keep = [branch[0] for branch in passes]
   text, there = repeated(len(passes), model.read(params, tokens_BS, there_BS), there_BS)
   memory = model.remember(params, text, there, jnp.repeat(jnp.asarray(keep), B))
-  return painted(model, params, memory, coefficients, keys, size, sampling)
+  return painted(model, params, memory, passes, keys, size, sampling)
 
 
 def painted(
   model: PixelDiffusion,
   params: Params,
   memory: Memory,
-  coefficients: Sequence[float],
+  passes: Sequence[tuple[bool, float]],
   keys: Array,
   size: Size,
   sampling: SamplingSettings,
@@ -74,9 +74,9 @@ def painted(
   rows, columns = size.patches(model.settings.decoder.patch_size)
 
   def predict(x_BNC, t):
-    (noisy,) = repeated(len(coefficients), x_BNC)
+    (noisy,) = repeated(len(passes), x_BNC)
     predicted = model.predict(params, noisy, columns, jnp.full((len(noisy),), t), memory, kept)
-    return guided(coefficients, predicted)
+    return guided(coefficients_at(t, passes, sampling), predicted)
 
   patches = denoise(predict, noise_of(keys, rows * columns, model.denoiser.channels), sampling)
   return finished(model, params, model.unpatchify(patches, columns))

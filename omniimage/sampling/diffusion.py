@@ -14,7 +14,7 @@ from omniimage.models.chunks import ChunkLayout
 from omniimage.models.diffusion_decoder import Memory
 from omniimage.models.layers import unpatchify
 from omniimage.models.omni import Omni, Params
-from omniimage.sampling.guidance import guided, repeated
+from omniimage.sampling.guidance import asked_for, coefficients_at, guided, repeated
 from omniimage.sampling.kept import Kept
 from omniimage.sampling.solvers import walk
 from omniimage.settings import SamplingSettings
@@ -26,8 +26,7 @@ def branches(sampling: SamplingSettings) -> list[tuple[bool, bool, float]]:
   2023): x̂ = x̂(∅,∅) + text·(x̂(∅,text) − x̂(∅,∅)) + token·(x̂(tokens,text) − x̂(∅,text)). Without guidance, one
   pass."""
   text, token = sampling.text_guidance, sampling.token_guidance
-  every = [(True, True, token), (False, True, text - token), (False, False, 1 - text)]
-  return [branch for branch in every if branch[2] != 0]
+  return asked_for([(True, True, token), (False, True, text - token), (False, False, 1 - text)], sampling)
 
 
 @flax.struct.dataclass
@@ -130,7 +129,7 @@ def paint_chunk(
       {"params": params["decoder"]}, noisy, ((chunk * rows, rows),), jnp.full((K * B, rows), t),
       canvas.memory, mask, layout.columns, caches, chunk * T,
     )  # fmt: skip
-    predicted = guided([branch[2] for branch in passes], predicted)
+    predicted = guided(coefficients_at(t, passes, sampling), predicted)
     return predicted if kept is None else jnp.where(own(kept.stays)[..., None], own(kept.patches), predicted), caches
 
   def own(of_canvas):

@@ -5,6 +5,26 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 from jax import Array
 
+from omniimage.settings import SamplingSettings
+
+Branch = tuple  # (what is kept, …, coefficient), the first with all of it
+
+
+def asked_for(branches: Sequence[Branch], sampling: SamplingSettings) -> list[Branch]:
+  """Those that need a pass: of a coefficient, or the first, where guidance does not last all the time."""
+  rest = [branch for branch in branches[1:] if branch[-1] != 0]
+  return [branch for branch in branches[:1] if branch[-1] != 0 or not sampling.guides_always] + rest
+
+
+def coefficients_at(t: Array, branches: Sequence[Branch], sampling: SamplingSettings) -> list[Array] | list[float]:
+  """Of each branch at a time: outside of guidance's interval (Kynkäänniemi et al. 2024, arXiv 2404.07724) the first is
+  all there is."""
+  always = [branch[-1] for branch in branches]
+  if sampling.guides_always:
+    return always
+  inside = (sampling.guidance_from <= t) & (t <= sampling.guidance_until)
+  return [jnp.where(inside, coefficient, float(i == 0)) for i, coefficient in enumerate(always)]
+
 
 def repeated(times: int, *arrays: Array) -> list[Array]:
   """Each (B, …) so many times one after the other."""

@@ -10,7 +10,7 @@ from omniimage.models.canvas import Params
 from omniimage.models.unclip import UnClip
 from omniimage.sampling.canvas import CanvasDrawer, denoise, noise_of, painted, text_branches
 from omniimage.sampling.drawing import Drawing
-from omniimage.sampling.guidance import guided, repeated
+from omniimage.sampling.guidance import coefficients_at, guided, repeated
 from omniimage.settings import SamplingSettings
 from omniimage.size import Size
 from omniimage.streams import Stream
@@ -28,14 +28,15 @@ def draw_embeddings(
   sampling: SamplingSettings,
 ) -> Array:
   """(B, E), drawn by the prior with `sampling.guidance`."""
-  passes, (B, E) = text_branches(sampling.guidance), text_embedding_BE.shape
-  keep, coefficients = zip(*passes)
+  passes, (B, E) = text_branches(sampling.guidance, sampling), text_embedding_BE.shape
+  keep = [branch[0] for branch in passes]
   given = repeated(TRIES * len(passes), text_BSD, there_BS, text_embedding_BE)
   memory = model.expect(params, given[0], given[1], jnp.repeat(jnp.asarray(keep), TRIES * B), given[2])
 
   def predict(x, t):
     (noisy,) = repeated(len(passes), x)
-    return guided(coefficients, model.predict_embedding(params, noisy, jnp.full((len(noisy),), t), memory))
+    predicted = model.predict_embedding(params, noisy, jnp.full((len(noisy),), t), memory)
+    return guided(coefficients_at(t, passes, sampling), predicted)
 
   noise = noise_of(keys, TRIES, E, stream=Stream.EMBEDDINGS)
   drawn = denoise(predict, jnp.swapaxes(noise, 0, 1).reshape(TRIES * B, E), sampling)
@@ -57,11 +58,12 @@ def draw_unclip(
   """Texts → drawing. Pure; `params` unstacked. `sampling.text_guidance` guides the painting by text and embedding."""
   text_BSD, text_embedding_BE = model.read(params, tokens_BS, there_BS), model.embed_texts(params, tokens_BS, there_BS)
   embedding_BE = draw_embeddings(model, params, text_BSD, there_BS, text_embedding_BE, keys, sampling)
-  keep, coefficients = zip(*text_branches(sampling.text_guidance))
+  passes = text_branches(sampling.text_guidance, sampling)
+  keep = [branch[0] for branch in passes]
   text, there, embedding = repeated(len(keep), text_BSD, there_BS, embedding_BE)
   kept = jnp.repeat(jnp.asarray(keep), len(keys))
   memory = model.remember_both(params, text, there, kept, embedding, kept)
-  return painted(model, params, memory, coefficients, keys, size, sampling)
+  return painted(model, params, memory, passes, keys, size, sampling)
 
 
 class UnClipDrawer(CanvasDrawer):

@@ -24,7 +24,18 @@ class SamplingSettings(Ranged):
   chunk_rows: Annotated[int, Range(AS_TRAINED, MOST_PATCH_ROWS)]
   token_guidance: Guidance  # of the painter, against no visual tokens; 1: none
   text_guidance: Guidance  # of the painter, against no text; 1: none
+  guidance_from: Annotated[float, Range(0, 1)]  # times, 0 noise and 1 clean, between which the painter is guided
+  guidance_until: Annotated[float, Range(0, 1)]
 
   def __post_init__(self):
     super().__post_init__()
     require(self.solver in SOLVERS, f"sampling.solver={self.solver!r}: {', '.join(SOLVERS)}")
+    require(
+      self.guidance_from < self.guidance_until,
+      f"sampling.guidance_from={self.guidance_from} must be below guidance_until={self.guidance_until}",
+    )
+
+  @property
+  def guides_always(self) -> bool:
+    """Whether the painter's guidance is that of all times."""
+    return (self.guidance_from, self.guidance_until) == (0, 1)

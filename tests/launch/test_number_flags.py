@@ -20,8 +20,8 @@ TINY = "--config=configs/scenes.py:tiny"
 RUN = Run(small.settings(), {}, small.text_tokenizer(), step=1)
 KEYS = [".".join(path) for path, _ in numbers_to_try.leaves(scenes.get_config("tiny").to_dict())]
 DRAWS = (
-  "temperature", "top_k", "top_p", "min_p", "guidance", "token_guidance", "text_guidance", "time_shift",
-  "diffusion_steps", "seed",
+  "temperature", "top_k", "top_p", "min_p", "guidance", "token_guidance", "text_guidance", "guidance_from",
+  "guidance_until", "time_shift", "diffusion_steps", "seed",
 )  # fmt: skip
 FLAGS = {
   "sample": (*DRAWS, "num_images", "scale"),

@@ -125,3 +125,22 @@ def test_every_condition_changes_the_picture():
   # A state that the mask leaves out does not matter.
   np.testing.assert_allclose(apply(features, states.at[1, 0].add(9.0), mask), image, atol=1e-5)
   assert patchify(image, s.decoder.patch_size).shape == (B, 4 * 4, 48)
+
+
+def test_guidance_lasts_from_one_time_until_another():
+  s = small.settings()
+  model = small.omni(s, scan=False)
+  params, keys, conditions = model.view(small.params(model)), jax.random.split(jax.random.key(1), B), _conditions(s)
+
+  def painted(**changes):
+    sampling = dataclasses.replace(s.sampling, diffusion_steps=4, **changes)
+    return np.asarray(jax.jit(lambda *args: paint(model, params, *args, keys, sampling))(*conditions))
+
+  both = {"token_guidance": 2.0, "text_guidance": 3.0}
+  plain, guided = painted(), painted(**both)
+  assert np.abs(guided - plain).max() > 1e-2
+  np.testing.assert_allclose(painted(**both, guidance_from=0.8), plain, atol=1e-5, err_msg="no step is as late")
+  np.testing.assert_allclose(painted(**both, guidance_until=0.99), guided, atol=1e-5, err_msg="every step is before")
+  part = painted(**both, guidance_from=0.3, guidance_until=0.6)
+  assert min(np.abs(part - other).max() for other in (plain, guided)) > 1e-3
+  assert np.isfinite(painted(token_guidance=0.0, guidance_from=0.5)).all(), "what no guidance needs, its interval does"
