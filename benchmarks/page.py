@@ -38,7 +38,7 @@ REPORT = flags.DEFINE_string("report", None, "write what was seen here, as Markd
 
 TURNS = 3
 MINUTE = 60_000  # milliseconds
-DESK, TELEPHONE = {"width": 900, "height": 1000}, {"width": 390, "height": 760}
+DESK, TELEPHONE = {"width": 760, "height": 1200}, {"width": 390, "height": 760}
 # Keeps what a canvas shows after each strip that is drawn onto it.
 WATCH = """
 window.seen = [];
@@ -179,6 +179,7 @@ def picture_of(page: Page, name: str):
     page.evaluate("window.scrollTo(0, document.body.scrollHeight)")
     Path(OUT.value).mkdir(parents=True, exist_ok=True)
     page.screenshot(path=str(Path(OUT.value) / name))
+    page.evaluate("document.getElementById('settings').open = true")
 
 
 # ------------------------------------------------------------------------------------------------------- what is tried

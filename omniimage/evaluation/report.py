@@ -119,7 +119,9 @@ def _conditions(figures: Mapping) -> str:
   """What a suite's figures are of; reports of before did not say."""
   said = [f"step {figures['step']:,}", f"seed {figures.get('seed', 'not recorded')}"]
   if "sampling" in figures:
-    said += [f"{name} {value:g}" for name, value in figures["sampling"].items()]
+    said += [
+      f"{name} {value if isinstance(value, str) else f'{value:g}'}" for name, value in figures["sampling"].items()
+    ]
   return f'<p class="conditions">{escape(", ".join(said))}</p>'
 
 
