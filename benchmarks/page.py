@@ -150,7 +150,7 @@ def talk(page: Page, words: str, seed: int) -> int:
   """Says something and waits for the picture. How often its canvas came to show something else."""
   before = page.evaluate("window.seen.length")
   say(page, words, seed)
-  page.wait_for_selector("#stop", state="hidden")
+  drawn(page, before)
   seen = page.evaluate("window.seen")[before:]
   return sum(one != other for one, other in zip(seen, [None, *seen]))
 
@@ -159,7 +159,14 @@ def say(page: Page, words: str, seed: int):
   page.fill("#seed", str(seed))
   page.fill("#text", words)
   page.press("#text", "Enter")
-  page.wait_for_selector("#stop", state="visible")
+
+
+def drawn(page: Page, before: int):
+  """Waits until more strips than before were drawn, and nothing more is. The page's policy compiles no strings, as
+  Playwright's own waiting would."""
+  while page.evaluate("window.seen.length") <= before:
+    page.wait_for_timeout(5)
+  page.wait_for_selector("#stop", state="hidden")
 
 
 def pictures(page: Page, number: int) -> np.ndarray:
@@ -189,6 +196,7 @@ def sketched(page: Page, grader: ConversationGrader) -> list[Score]:
   """A large square in the center, by mouse, as the outlines of the data have it."""
   scene = Scene(grader.grid, (SceneObject("square", "green", "large", grader.grid // 2, grader.grid // 2),))
   page.click("#sketch")
+  page.wait_for_selector("#sheet", state="visible")
   page.evaluate("(color) => { document.getElementById('color').value = color; }", f"#{bytes(STROKE).hex()}")
   box = page.locator("#sheet").bounding_box()
   cell = box["width"] / grader.grid
@@ -215,6 +223,7 @@ def drawn_again(page: Page, grader: ConversationGrader) -> list[Score]:
   words = "draw a large {} star in the top left and a large blue ring in the bottom right"
   talk(page, words.format("red"), seed=0)
   page.click("#log .acts:visible >> text=Draw a part again")
+  page.wait_for_selector("#marked", state="visible")
   box = page.locator("#marked").bounding_box()
   page.fill("#words", words.format("yellow"))
   page.evaluate("document.getElementById('brush').value = 100")
@@ -224,9 +233,9 @@ def drawn_again(page: Page, grader: ConversationGrader) -> list[Score]:
     page.mouse.move(box["x"] + box["width"] / 2, box["y"] + row * box["height"], steps=8)
     page.mouse.up()
   picture_of(page, "page_brush.png")
+  before = page.evaluate("window.seen.length")
   page.click("#redraw")
-  page.wait_for_selector("#stop", state="visible")
-  page.wait_for_selector("#stop", state="hidden")
+  drawn(page, before)
   last = grader.grid - 1
   objects = SceneObject("star", "yellow", "large", 0, 0), SceneObject("ring", "blue", "large", last, last)
   return list(grader.score([Scene(grader.grid, objects)], grader.grade(pictures(page, 1))))
@@ -234,12 +243,14 @@ def drawn_again(page: Page, grader: ConversationGrader) -> list[Score]:
 
 def stopped(page: Page) -> str:
   """After the first strip: is the drawing over, and can another be drawn?"""
+  page.fill("#n", "8")  # one would be finished before it can be stopped
   say(page, "draw a large red star in the top left", 0)
   while not page.evaluate("window.seen.length"):
     page.wait_for_timeout(5)
-  page.click("#stop")
+  page.keyboard.press("Escape")
   page.wait_for_selector("#stop", state="hidden")
   status, strips = page.inner_text("#status"), page.evaluate("window.seen.length")
+  page.fill("#n", "1")
   talk(page, "draw a large red star in the top left", seed=0)
   return f"{status!r} after {strips} strips; then {page.inner_text('#status')!r}"
 
