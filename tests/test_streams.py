@@ -6,8 +6,8 @@ import pytest
 
 from omniimage.sampling.autoregressive import sample_ids
 from omniimage.sampling.generate import row_keys
-from omniimage.settings import SamplingSettings
 from omniimage.streams import Stream, fold, generator
+from tests import small
 
 
 def test_no_two_streams_share_a_number():
@@ -40,7 +40,7 @@ def test_numbers_of_data_differ_by_stream_seed_and_every_index():
 @pytest.mark.parametrize("place", [0, 1])
 def test_the_noise_of_a_chunk_does_not_lean_on_the_code_of_the_same_number(place):
   """Both from the same key, as they were, the noise had a mean of .2 where the first of two equal codes was drawn."""
-  keys, sampling = row_keys(0, 2048), SamplingSettings(1.0, 0, 1.0, 0.0, 1.0, 1, 0, 1.0, 1.0)
+  keys, sampling = row_keys(0, 2048), small.settings(**{"sampling.temperature": 1.0}).sampling
   codes = sample_ids(
     np.zeros((2048, 2), np.float32), jax.vmap(lambda key: fold(key, Stream.TOKENS, place))(keys), sampling
   )

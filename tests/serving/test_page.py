@@ -81,7 +81,7 @@ def strip(data: dict) -> tuple:
 def test_it_is_told_what_the_model_is(browse):
   status, _, model = browse().served.ask("/api/model")
   assert status == 200 and model["ready"] and model["sizes"] == [{"name": "1:1", "width": 16, "height": 16}]
-  assert set(model["sampling"]) == set(model["ranges"]) and model["ranges"]["top_p"] == [1e-6, 1]
+  assert set(model["sampling"]) == {*model["ranges"], "solver"} and model["ranges"]["top_p"] == [1e-6, 1]
   assert model["answer"] == "image" and "picture" in model["told"] and model["images"] == Limits().images
 
 
