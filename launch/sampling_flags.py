@@ -21,30 +21,19 @@ FLAGS = {
   "guidance_until": "Time until which it is.",
   "time_shift": "Above 1, more of the painter's steps are near the noise.",
 }
-HOLDERS = {
-  name: number_flags.real(name, None, f"{help_text} Default: the run's own.", ranges_of(SamplingSettings)[name])
-  for name, help_text in FLAGS.items()
+WHOLE = {
+  "top_k": "Draws from so many of the likeliest; 0 is all. Default: the run's own.",
+  "chunk_rows": "Patch rows painted at a time; 0 paints the whole canvas at once, -1 as trained. Default: as trained.",
+  "diffusion_steps": "Of the painter, a chunk. Default: the run's own.",
 }
-HOLDERS["top_k"] = number_flags.whole(
-  "top_k",
-  None,
-  "Draws from so many of the likeliest; 0 is all. Default: the run's own.",
-  ranges_of(SamplingSettings)["top_k"],
-)
-HOLDERS["chunk_rows"] = number_flags.whole(
-  "chunk_rows",
-  None,
-  "Patch rows painted at a time; 0 paints the whole canvas at once, -1 as trained. Default: as trained.",
-  ranges_of(SamplingSettings)["chunk_rows"],
-)
-
-
-HOLDERS["diffusion_steps"] = number_flags.whole(
-  "diffusion_steps",
-  None,
-  "Of the painter, a chunk. Default: the run's own.",
-  ranges_of(SamplingSettings)["diffusion_steps"],
-)
+RANGES = ranges_of(SamplingSettings)
+HOLDERS = {
+  **{
+    name: number_flags.real(name, None, f"{help_text} Default: the run's own.", RANGES[name])
+    for name, help_text in FLAGS.items()
+  },
+  **{name: number_flags.whole(name, None, help_text, RANGES[name]) for name, help_text in WHOLE.items()},
+}
 HOLDERS["solver"] = flags.DEFINE_enum(
   "solver",
   None,

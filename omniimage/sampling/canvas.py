@@ -16,7 +16,7 @@ from omniimage.data.text import TextTokenizer
 from omniimage.models.canvas import LatentDiffusion, Params, PixelDiffusion
 from omniimage.models.diffusion_decoder import Memory
 from omniimage.sampling.drawing import Drawing, Draws, row_keys
-from omniimage.sampling.guidance import asked_for, coefficients_at, guided, repeated
+from omniimage.sampling.guidance import asked_for, coefficients_at, guided, kept_by, repeated
 from omniimage.sampling.kernels import compiled
 from omniimage.sampling.prompts import pad, read_prompt, to_float
 from omniimage.sampling.solvers import walk
@@ -54,9 +54,8 @@ def draw_canvas(
 ) -> Drawing:
   """Texts → drawing, its canvas as the plan if that is not pixels. Pure; `params` unstacked."""
   B, passes = len(keys), text_branches(sampling.text_guidance, sampling)
-  keep = [branch[0] for branch in passes]
   text, there = repeated(len(passes), model.read(params, tokens_BS, there_BS), there_BS)
-  memory = model.remember(params, text, there, jnp.repeat(jnp.asarray(keep), B))
+  memory = model.remember(params, text, there, kept_by(passes, B))
   return painted(model, params, memory, passes, keys, size, sampling)
 
 

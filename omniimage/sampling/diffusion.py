@@ -14,7 +14,7 @@ from omniimage.models.chunks import ChunkLayout
 from omniimage.models.diffusion_decoder import Memory
 from omniimage.models.layers import unpatchify
 from omniimage.models.omni import Omni, Params
-from omniimage.sampling.guidance import asked_for, coefficients_at, guided, repeated
+from omniimage.sampling.guidance import asked_for, coefficients_at, guided, kept_by, repeated
 from omniimage.sampling.kept import Kept
 from omniimage.sampling.solvers import walk
 from omniimage.settings import SamplingSettings
@@ -83,7 +83,7 @@ def blank(
   """
   B, passes = features.shape[0], branches(sampling)
   variables = {"params": params["decoder"]}
-  keep_tokens, keep_text = (jnp.repeat(jnp.asarray([branch[i] for branch in passes]), B) for i in (0, 1))
+  keep_tokens, keep_text = (kept_by(passes, B, condition) for condition in (0, 1))
   conditions = repeated(len(passes), features, text_states, text_mask)
   memory = omni.decoder.apply(variables, *conditions, keep_tokens, keep_text, method="remember")
   layout = omni.layout(*features.shape[1:3], sampling.chunk_rows)

@@ -16,6 +16,11 @@ def asked_for(branches: Sequence[Branch], sampling: SamplingSettings) -> list[Br
   return [branch for branch in branches[:1] if branch[-1] != 0 or not sampling.guides_always] + rest
 
 
+def kept_by(branches: Sequence[Branch], rows: int, condition: int = 0) -> Array:
+  """(K·B,) bool, whether each of so many rows of each branch keeps a condition, one branch after the other."""
+  return jnp.repeat(jnp.asarray([branch[condition] for branch in branches]), rows)
+
+
 def coefficients_at(t: Array, branches: Sequence[Branch], sampling: SamplingSettings) -> list[Array] | list[float]:
   """Of each branch at a time: outside of guidance's interval (Kynkäänniemi et al. 2024, arXiv 2404.07724) the first is
   all there is."""

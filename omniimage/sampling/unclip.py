@@ -10,7 +10,7 @@ from omniimage.models.canvas import Params
 from omniimage.models.unclip import UnClip
 from omniimage.sampling.canvas import CanvasDrawer, denoise, noise_of, painted, text_branches
 from omniimage.sampling.drawing import Drawing
-from omniimage.sampling.guidance import coefficients_at, guided, repeated
+from omniimage.sampling.guidance import coefficients_at, guided, kept_by, repeated
 from omniimage.settings import SamplingSettings
 from omniimage.size import Size
 from omniimage.streams import Stream
@@ -29,9 +29,8 @@ def draw_embeddings(
 ) -> Array:
   """(B, E), drawn by the prior with `sampling.guidance`."""
   passes, (B, E) = text_branches(sampling.guidance, sampling), text_embedding_BE.shape
-  keep = [branch[0] for branch in passes]
   given = repeated(TRIES * len(passes), text_BSD, there_BS, text_embedding_BE)
-  memory = model.expect(params, given[0], given[1], jnp.repeat(jnp.asarray(keep), TRIES * B), given[2])
+  memory = model.expect(params, given[0], given[1], kept_by(passes, TRIES * B), given[2])
 
   def predict(x, t):
     (noisy,) = repeated(len(passes), x)
@@ -59,9 +58,8 @@ def draw_unclip(
   text_BSD, text_embedding_BE = model.read(params, tokens_BS, there_BS), model.embed_texts(params, tokens_BS, there_BS)
   embedding_BE = draw_embeddings(model, params, text_BSD, there_BS, text_embedding_BE, keys, sampling)
   passes = text_branches(sampling.text_guidance, sampling)
-  keep = [branch[0] for branch in passes]
-  text, there, embedding = repeated(len(keep), text_BSD, there_BS, embedding_BE)
-  kept = jnp.repeat(jnp.asarray(keep), len(keys))
+  text, there, embedding = repeated(len(passes), text_BSD, there_BS, embedding_BE)
+  kept = kept_by(passes, len(keys))
   memory = model.remember_both(params, text, there, kept, embedding, kept)
   return painted(model, params, memory, passes, keys, size, sampling)
 

@@ -58,6 +58,11 @@ class Rows:
     """I."""
     return self.batch["image_mask"].shape[1]
 
+  @property
+  def painted_BI(self) -> Array:
+    """bool: the slots whose image is a target."""
+    return self.batch["image_mask"] & self.batch["image_is_target"]
+
   @functools.cached_property
   def images_FHW3(self) -> Array:
     """In [-1, 1]."""
@@ -129,8 +134,7 @@ class CanvasSystem(System):
 
   def term(self, name: str, rows: Rows) -> Array:
     """A term of the loss, summed over images."""
-    painted = rows.batch["image_mask"] & rows.batch["image_is_target"]
-    return jnp.sum(diffusion_error(rows, self.memory(rows)) * painted)
+    return jnp.sum(diffusion_error(rows, self.memory(rows)) * rows.painted_BI)
 
   def memory(self, rows: Rows) -> Memory:
     """What the denoiser attends to: the text, of some images."""

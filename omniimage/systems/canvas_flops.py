@@ -16,7 +16,7 @@ def denoising_flops(settings: Settings, stage: StageSettings, size: Size, channe
     channels: Z, numbers of a place of the canvas.
     side: pixels that a place stands for, along one side.
   """
-  d, text = settings.decoder, min(settings.decoder.text_length, settings.data.sequence_length)
+  d, text = settings.decoder, text_tokens(settings)
   rows, columns = size.patches(d.patch_size)
   numbers = channels * (d.patch_size // side) ** 2
   reads, denoises = text_flops(settings.prior, text), denoiser_flops(d, rows * columns, numbers, text, settings.prior)
@@ -26,7 +26,7 @@ def denoising_flops(settings: Settings, stage: StageSettings, size: Size, channe
 
 def unclip_flops(settings: Settings, stage: StageSettings, size: Size) -> int:
   """An update of unCLIP's prior and decoder on one image: embedded, its text read, embedding and canvas denoised."""
-  s, d, text = settings, settings.decoder, min(settings.decoder.text_length, settings.data.sequence_length)
+  s, d, text = settings, settings.decoder, text_tokens(settings)
   rows, columns = size.patches(d.patch_size)
   prior = dataclasses.replace(d, depth=s.tokenizer.prior_depth)
   numbers = 3 * d.patch_size**2
@@ -42,8 +42,7 @@ def unclip_flops(settings: Settings, stage: StageSettings, size: Size) -> int:
 
 def embedder_flops(settings: Settings, size: Size) -> int:
   """An image and its text, embedded."""
-  text = min(settings.decoder.text_length, settings.data.sequence_length)
-  return _image_embedding_flops(settings, size) + _text_embedding_flops(settings, text)
+  return _image_embedding_flops(settings, size) + _text_embedding_flops(settings, text_tokens(settings))
 
 
 def _image_embedding_flops(s: Settings, size: Size) -> int:
@@ -59,6 +58,11 @@ def _text_embedding_flops(s: Settings, text: int) -> int:
 def _conditioned_flops(d: DecoderSettings, patches: int, numbers: int, text: int, s: Settings) -> int:
   """A denoiser that is given an embedding, too."""
   return denoiser_flops(d, patches, numbers, text, s.prior, STATES) + 2 * s.tokenizer.embedding * STATES * d.width
+
+
+def text_tokens(settings: Settings) -> int:
+  """That are read before an image: no more than a row has."""
+  return min(settings.decoder.text_length, settings.data.sequence_length)
 
 
 def text_flops(p: PriorSettings, text: int) -> int:

@@ -65,8 +65,8 @@ class UnClipSystem(CanvasSystem):
   def term(self, name: str, rows: EmbeddedRows) -> Array:
     if name == "diffusion":
       return super().term(name, rows)
-    painted_F = (rows.batch["image_mask"] & rows.batch["image_is_target"]).reshape(-1)
-    return jnp.sum((contrast(rows, painted_F) if name == "contrast" else embedding_error(rows)) * painted_F)
+    error_F = contrast(rows) if name == "contrast" else embedding_error(rows)
+    return jnp.sum(error_F * rows.painted_BI.reshape(-1))
 
   def memory(self, rows: EmbeddedRows) -> Memory:
     keep = rows.draw(Stream.DROPPED_TOKENS, jax.random.uniform) >= self.settings.decoder.drop_tokens
@@ -98,8 +98,9 @@ class UnClipSystem(CanvasSystem):
     )
 
 
-def contrast(rows: Rows, painted_F: Array) -> Array:
+def contrast(rows: Rows) -> Array:
   """CLIP's loss (F,): each image's cross-entropy over the texts of the batch, and each text's over its images."""
+  painted_F = rows.painted_BI.reshape(-1)
   logits_FF = rows.model.similarities(rows.params, rows.images_FHW3, *rows.text_FS)
   logits_FF = jnp.where(painted_F[:, None] & painted_F[None], logits_FF, -jnp.inf)
   logits_FF = jnp.where(jnp.eye(len(painted_F), dtype=bool) & ~painted_F, 0, logits_FF)  # unused slots see themselves

@@ -149,7 +149,7 @@ def test_the_embedder_learns_which_of_eight_texts_is_whose():
 
 
 def test_slots_without_an_image_have_no_part_in_the_contrast():
-  """Two texts that take turns in the unused slots change nothing."""
+  """Whatever pixels stand there."""
   system = _system("unclip")
   stage, batch, params = system.settings.stages["embedder"], _batch("unclip"), small.params(system)
   assert not batch["image_mask"].all()
