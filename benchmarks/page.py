@@ -11,7 +11,6 @@ that is drawn again. Every picture is graded as it stands on the page.
 import base64
 import contextlib
 import io
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from absl import app, flags
 from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from benchmarks.browser import ARGUMENTS, CHROMIUM, opened
 from benchmarks.served import served, test_split
 from omniimage import streams
 from omniimage.data.conversation import TextTurn, Turn
@@ -37,17 +37,7 @@ OUT = flags.DEFINE_string("out", None, "folder for page*.png")
 REPORT = flags.DEFINE_string("report", None, "write what was seen here, as Markdown")
 
 TURNS = 3
-MINUTE = 60_000  # milliseconds
 DESK, TELEPHONE = {"width": 760, "height": 1200}, {"width": 390, "height": 760}
-# Keeps what a canvas shows after each strip that is drawn onto it.
-WATCH = """
-window.seen = [];
-const drawn = CanvasRenderingContext2D.prototype.drawImage;
-CanvasRenderingContext2D.prototype.drawImage = function (...given) {
-  drawn.apply(this, given);
-  if (document.getElementById("log").contains(this.canvas)) window.seen.push(this.canvas.toDataURL());
-};
-"""
 SHOWN = """
 () => [...document.querySelectorAll("#log li.assistant img, #log li.assistant canvas")].map((one) => {
   const sheet = document.createElement("canvas");
@@ -107,15 +97,14 @@ def held_out(workdir: str) -> tuple[Settings, Iterator[list[Turn]]]:
 
 @contextlib.contextmanager
 def browser() -> Iterator[Browser]:
-  found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-  if found is None:
+  if CHROMIUM is None:
     raise SystemExit("there is no chromium, chromium-browser or google-chrome here")
   with sync_playwright() as playwright:
-    opened = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
+    found = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
     try:
-      yield opened
+      yield found
     finally:
-      opened.close()
+      found.close()
 
 
 class Visits:
@@ -130,20 +119,13 @@ class Visits:
 
   @contextlib.contextmanager
   def visit(self, viewport=DESK, **context) -> Iterator[Page]:
-    own = self._chromium.new_context(viewport=viewport, **context)
+    page = opened(self._chromium, self._url, viewport=viewport, **context)
     try:
-      page = own.new_page()
-      page.set_default_timeout(MINUTE)
-      page.add_init_script(WATCH)
-      page.on("console", lambda message: message.type == "error" and self.wrong.append(message.text))
-      page.on("pageerror", lambda error: self.wrong.append(str(error)))
-      page.on("request", lambda one: one.url.startswith((self._url, "data:", "blob:")) or self.wrong.append(one.url))
-      page.goto(self._url)
-      page.wait_for_selector("#size option", state="attached")
       page.click("#settings summary")
       yield page
     finally:
-      own.close()
+      self.wrong += page.wrong
+      page.context.close()
 
 
 def talk(page: Page, words: str, seed: int) -> int:

@@ -1,12 +1,12 @@
 """The page in a real browser: Chromium, driven by Playwright (pip install -e '.[browser]'); skipped without."""
 
 import contextlib
-import shutil
 import threading
 
 import numpy as np
 import pytest
 
+from benchmarks.browser import ARGUMENTS, CHROMIUM, opened
 from omniimage.sampling.drawing import Draws
 from omniimage.serving.studio import Studio
 from omniimage.systems import load_run
@@ -16,19 +16,7 @@ from tests.launch.random_run import random_run
 from tests.serving.served import FakeGenerator, fake_studio, left, serving, until
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
-
-WAIT = 60_000  # milliseconds; of a busy machine
-# Keeps what a canvas shows after each strip that is drawn onto it.
-WATCH = """
-window.seen = [];
-const drawn = CanvasRenderingContext2D.prototype.drawImage;
-CanvasRenderingContext2D.prototype.drawImage = function (...given) {
-  drawn.apply(this, given);
-  window.seen.push(this.canvas.toDataURL());
-};
-"""
 
 
 class Stepped(FakeGenerator):
@@ -49,7 +37,7 @@ class Stepped(FakeGenerator):
 @pytest.fixture(scope="module")
 def chromium():
   with sync_api.sync_playwright() as playwright:
-    browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+    browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
     yield browser
     browser.close()
 
@@ -62,17 +50,8 @@ def visit(chromium, tmp_path):
     def open_page(generator: Draws | Studio, answer="image", exchanges=None, **context):
       studio = generator if isinstance(generator, Studio) else fake_studio(generator, answer, exchanges=exchanges)
       served = stack.enter_context(serving(studio, tmp_path / "kept"))
-      own = chromium.new_context(viewport={"width": 1000, "height": 900}, **context)
-      stack.callback(own.close)
-      page = own.new_page()
-      page.set_default_timeout(WAIT)
-      page.add_init_script(WATCH)
-      page.wrong = []
-      page.on("console", lambda message: message.type == "error" and page.wrong.append(message.text))
-      page.on("pageerror", lambda error: page.wrong.append(str(error)))
-      page.on("request", lambda one: one.url.startswith((served.url, "data:", "blob:")) or page.wrong.append(one.url))
-      page.goto(served.url)
-      holds(page, "document.getElementById('size').childElementCount > 0")
+      page = opened(chromium, served.url, viewport={"width": 1000, "height": 900}, **context)
+      stack.callback(page.context.close)
       return page, served
 
     yield open_page

@@ -119,7 +119,7 @@ def draw_question(scene: Scene, rng: np.random.Generator, held_out: HeldOut = NO
 def phrase_bound(num_objects: int, grid: int, cost: Cost) -> int:
   """Of a question and its reasoned answer, for each of the phrases that it is about."""
   values = sum(2 * longest((_plain_word(name, value) for value in own), cost) for name, own in _VALUES.items())
-  place = longest((_name_of_place(cell, grid) for cell in places(grid)), cost)
+  place = _name_bound(grid, cost)
   looked_at = place + values + len(_VALUES) * cost("?") + _yes_bound(cost) + cost(";")
   found = max(num_objects * looked_at, place + _yes_bound(cost)) + cost(":")
   return found + max(math.ceil(kind.bound(grid, cost) / kind.phrases) for kind in QUESTIONS)
@@ -196,7 +196,7 @@ def _attribute_bound(grid: int, cost: Cost) -> int:
     the = reference_bound(grid, cost, tuple(other for other in ATTRIBUTES if other != name))
     words = (attribute_words(name, value)[0] for value in _VALUES[name])
     bounds.append(template_bound(_TEMPLATES["attribute"], cost, attribute=cost(name), the=the) + longest(words, cost))
-  return max(bounds) + longest((_name_of_place(cell, grid) for cell in places(grid)), cost) + cost(":")
+  return max(bounds) + _name_bound(grid, cost) + cost(":")
 
 
 def _where(scene: Scene, rng: np.random.Generator) -> Asked | None:
@@ -312,6 +312,10 @@ def _plainly(item: SceneObject) -> str:
 def _name_of_place(cell: tuple[int, int], grid: int) -> str:
   """ "top left", of "in the top left"; "row 2, column 3"."""
   return places(grid)[cell][0].removeprefix("in ").removeprefix("the ")
+
+
+def _name_bound(grid: int, cost: Cost) -> int:
+  return longest((_name_of_place(cell, grid) for cell in places(grid)), cost)
 
 
 def _line(item: SceneObject, is_row: bool, grid: int) -> str:
