@@ -32,6 +32,7 @@ from jax import Array
 from configs import scenes
 from omniimage.models.attention import AttentionMask, Causal
 from omniimage.models.cross_entropy import cross_entropy
+from omniimage.models.kernels import Kernels, merged_rows
 from omniimage.models.omni import Omni, Params
 from omniimage.sampling.autoregressive import Written, prefill, sample_tokens
 from omniimage.sampling.generate import row_keys
@@ -52,6 +53,7 @@ OUT = flags.DEFINE_string("out", None, "write the table here, as Markdown")
 
 WIDTH, DEPTH, HEADS, MLP_WIDTH, LEVELS = 768, 12, 12, 2048, (8, 8, 8, 8, 4)
 GUIDANCE, PROMPT, STEPS = 2.0, 8, 16  # tokens of a prompt; timed tokens at a context
+TRAINS_BY = Kernels(dot_general=merged_rows)  # as `kernels_for` has it on a CPU
 TEXT_SIZE = 512
 
 
@@ -244,7 +246,7 @@ def optimizer() -> optax.GradientTransformation:
 
 def train_step(omni: Omni, state: tuple, tokens_BL: Array) -> tuple:
   """The prior alone, on tokens whose last are codes; positions are one-dimensional, which costs the same."""
-  params, opt_state = state
+  omni, (params, opt_state) = dataclasses.replace(omni, kernels=TRAINS_BY), state
   v, read_BL = omni.vocabulary, tokens_BL[:, :-1]
   positions_BL3 = jnp.broadcast_to(jnp.arange(read_BL.shape[1])[None, :, None], (*read_BL.shape, 3))
 

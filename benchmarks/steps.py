@@ -21,9 +21,10 @@ from pathlib import Path
 from statistics import mean, median
 
 from absl import app, flags
-from ml_collections import config_flags
 
-CONFIG = config_flags.DEFINE_config_file("config")
+from launch import config_file
+
+CONFIG = config_file.define("the run whose stages are measured")
 BEFORE = flags.DEFINE_string("before", None, "another checkout of the project, measured in alternation")
 STAGES = flags.DEFINE_list("stages", None, "stages to measure; all of the schedule by default")
 STEPS = flags.DEFINE_integer("steps", 40, "timed steps a stage and round", lower_bound=5)

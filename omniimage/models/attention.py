@@ -4,6 +4,7 @@ Axes: B batch, T queries, S keys, D width, H heads, G key/value heads, R query h
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -14,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from omniimage.models.layers import RMSNorm, rotate, small_init
+from omniimage.models.layers import DotGeneral, RMSNorm, rotate, small_init
 from omniimage.models.remat import ATTENTION, tag
 
 MASKED = -1e30  # finite, so that a query that sees nothing gets a mean instead of NaN
@@ -129,13 +130,16 @@ class Attention(nn.Module):
   norm: tuple[float, float] = (1e-6, 0.0)  # of RMSNorm, for QK-norm: epsilon, offset
   dtype: Any = jnp.float32
   attention_fn: AttentionFn = dot_product_attention
+  dot_general: DotGeneral = jax.lax.dot_general
 
   def setup(self):
+    dense = functools.partial(nn.DenseGeneral, dtype=self.dtype, dot_general=self.dot_general)
+
     def project(heads):
-      return nn.DenseGeneral((heads, self.head_width), use_bias=self.qkv_bias, dtype=self.dtype)
+      return dense((heads, self.head_width), use_bias=self.qkv_bias)
 
     self.query, self.key, self.value = project(self.heads), project(self.kv_heads), project(self.kv_heads)
-    self.out = nn.DenseGeneral(self.width, axis=(-2, -1), use_bias=False, dtype=self.dtype, kernel_init=small_init)
+    self.out = dense(self.width, axis=(-2, -1), use_bias=False, kernel_init=small_init)
     if self.qk_norm:
       self.query_norm, self.key_norm = RMSNorm(*self.norm), RMSNorm(*self.norm)
 

@@ -11,10 +11,10 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from omniimage.models.attention import AttentionFn, dot_product_attention
 from omniimage.models.denoiser import Denoiser
 from omniimage.models.diffusion_decoder import Memory
 from omniimage.models.execution import Execution, GatherParams, execution_of, stack_layers, view
+from omniimage.models.kernels import PLAIN, Kernels
 from omniimage.models.layers import patchify, unpatchify
 from omniimage.models.quantizers import quantizer_for
 from omniimage.models.text_encoder import TextEncoder
@@ -33,7 +33,7 @@ class PixelDiffusion:
   settings: Settings
   text_size: int
   scan: bool = True
-  attention_fn: AttentionFn = dot_product_attention
+  kernels: Kernels = PLAIN
   gather_params: GatherParams | None = None
 
   @functools.cached_property
@@ -60,12 +60,12 @@ class PixelDiffusion:
     return 3
 
   def _execution(self, part: str) -> Execution:
-    return execution_of(self.settings, part, self.scan, self.attention_fn, self.gather_params)
+    return execution_of(self.settings, part, self.scan, self.kernels, self.gather_params)
 
   def init(self, rng: Array) -> Params:
     """Fresh parameters by part, stacked."""
-    if self.gather_params is not None or self.attention_fn is not dot_product_attention:  # neither makes parameters
-      return dataclasses.replace(self, gather_params=None, attention_fn=dot_product_attention).init(rng)
+    if self.gather_params is not None or self.kernels != PLAIN:  # neither makes parameters
+      return dataclasses.replace(self, gather_params=None, kernels=PLAIN).init(rng)
     return {part: stack_layers(variables["params"]) for part, variables in self._init(rng).items()}
 
   def _init(self, rng: Array) -> dict:

@@ -85,11 +85,11 @@ class DiffusionBlock(nn.Module):
     s, run = self.settings, self.execution
     shared = dict(
       width=s.width, heads=s.heads, kv_heads=s.kv_heads, head_width=s.width // s.heads,
-      dtype=run.dtype, attention_fn=run.attention_fn,
+      dtype=run.dtype, attention_fn=run.kernels.attention, dot_general=run.kernels.dot_general,
     )  # fmt: skip
     self.attention, self.cross_attention = Attention(**shared), Attention(**shared)
     self.cross_norm = RMSNorm()
-    self.mlp = GatedMLP(s.width, s.mlp_width, run.dtype)
+    self.mlp = GatedMLP(s.width, s.mlp_width, run.dtype, run.kernels.dot_general)
     self.modulation = self.param("modulation", nn.initializers.zeros, (6, s.width), jnp.float32)
 
   def memory_keys_values(self, states: Array, memory_cos_sin):

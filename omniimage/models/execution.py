@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from omniimage.models.attention import AttentionFn, dot_product_attention
+from omniimage.models.kernels import PLAIN, Kernels
 from omniimage.models.remat import remat_policy
 from omniimage.settings import Settings
 
@@ -33,23 +33,23 @@ class Execution:
     scan: one compiled layer looped over stacked parameters, or all layers unrolled.
     remat: what the backward pass finds saved, of `models.remat.SAVED`, or "offload"; "none": nothing is recomputed.
     dtype: of activations; parameters are float32.
-    attention_fn: the product of queries, keys and values.
+    kernels: what its products are computed by.
     gather_params: maps the parameters of one layer just before it runs (hand-written FSDP enters here).
   """
 
   scan: bool = True
   remat: str = "none"
   dtype: Any = jnp.float32
-  attention_fn: AttentionFn = dot_product_attention
+  kernels: Kernels = PLAIN
   gather_params: Callable[[dict], dict] | None = None
 
 
 def execution_of(
-  settings: Settings, part: str, scan: bool, attention_fn: AttentionFn, gather_params: GatherParams | None
+  settings: Settings, part: str, scan: bool, kernels: Kernels, gather_params: GatherParams | None
 ) -> Execution:
   """How a part of a model is run under these settings; `gather_params` as of `view`."""
   gather = gather_params and functools.partial(gather_params.layer, part)
-  return Execution(scan, settings.remat, jnp.dtype(settings.compute_dtype), attention_fn, gather)
+  return Execution(scan, settings.remat, jnp.dtype(settings.compute_dtype), kernels, gather)
 
 
 def view(params: dict, scan: bool, gather_params: GatherParams | None) -> dict:

@@ -3,6 +3,7 @@
 Axes: B batch, L positions, D width, H heads, K head width, A position axes, N patches, P pixels of a patch.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,6 +17,9 @@ from omniimage.models.remat import tag
 
 # Residual branches start small, so that a deep stack starts near the identity at any width.
 small_init = nn.initializers.variance_scaling(1 / 16, "fan_in", "normal")
+
+
+DotGeneral = Callable[..., Array]  # of activations and a matrix, as `jax.lax.dot_general`
 
 
 class RMSNorm(nn.Module):
@@ -42,13 +46,15 @@ class GatedMLP(nn.Module):
   width: int
   hidden: int
   dtype: Any = jnp.float32
+  dot_general: DotGeneral = jax.lax.dot_general
   activation: Callable[[Array], Array] = nn.silu
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
-    gate = tag(nn.Dense(self.hidden, use_bias=False, dtype=self.dtype, name="gate")(x), "gate")
-    up = tag(nn.Dense(self.hidden, use_bias=False, dtype=self.dtype, name="up")(x), "up")
-    down = nn.Dense(self.width, use_bias=False, dtype=self.dtype, kernel_init=small_init, name="down")
+    dense = functools.partial(nn.Dense, use_bias=False, dtype=self.dtype, dot_general=self.dot_general)
+    gate = tag(dense(self.hidden, name="gate")(x), "gate")
+    up = tag(dense(self.hidden, name="up")(x), "up")
+    down = dense(self.width, kernel_init=small_init, name="down")
     return down(self.activation(gate) * up)
 
 

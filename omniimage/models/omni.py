@@ -12,10 +12,11 @@ import jax.numpy as jnp
 from jax import Array
 
 from omniimage.models.adapter import READ, InputFeatures
-from omniimage.models.attention import AttentionFn, AttentionMask, Causal, dot_product_attention
+from omniimage.models.attention import AttentionMask, Causal
 from omniimage.models.chunks import ChunkLayout
 from omniimage.models.diffusion_decoder import DiffusionDecoder
 from omniimage.models.execution import Execution, GatherParams, execution_of, stack_layers, view
+from omniimage.models.kernels import PLAIN, Kernels
 from omniimage.models.prior import Prior
 from omniimage.models.quantizers import quantizer_for
 from omniimage.models.tokenizer import EncodedImages, ImageTokenizer
@@ -37,7 +38,7 @@ class Omni:
   settings: Settings
   text_size: int
   scan: bool = True
-  attention_fn: AttentionFn = dot_product_attention
+  kernels: Kernels = PLAIN
   gather_params: GatherParams | None = None
   unwritten: tuple[int, ...] = ()  # text ids that are not to be sampled, of `Vocabulary`
 
@@ -59,12 +60,12 @@ class Omni:
     return DiffusionDecoder(self.settings.decoder, self._execution("decoder"))
 
   def _execution(self, part: str) -> Execution:
-    return execution_of(self.settings, part, self.scan, self.attention_fn, self.gather_params)
+    return execution_of(self.settings, part, self.scan, self.kernels, self.gather_params)
 
   def init(self, rng: Array) -> Params:
     """Fresh parameters {tokenizer, prior, decoder}, stacked."""
-    if self.gather_params is not None or self.attention_fn is not dot_product_attention:  # neither makes parameters
-      return dataclasses.replace(self, gather_params=None, attention_fn=dot_product_attention).init(rng)
+    if self.gather_params is not None or self.kernels != PLAIN:  # neither makes parameters
+      return dataclasses.replace(self, gather_params=None, kernels=PLAIN).init(rng)
     s, (first, second, third) = self.settings, jax.random.split(rng, 3)
     # One visual token: parameters are the same whatever the size of images.
     image = jnp.zeros((1, s.tokenizer.patch_size, s.tokenizer.patch_size, 3))

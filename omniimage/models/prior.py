@@ -63,7 +63,8 @@ class PriorBlock(nn.Module):
       s.qkv_bias,
       s.norm,
       run.dtype,
-      run.attention_fn,
+      run.kernels.attention,
+      run.kernels.dot_general,
       name="attention",
     )
     if s.local_layers:
@@ -74,7 +75,8 @@ class PriorBlock(nn.Module):
     )
     attended_BLD = norm(name="attention_out_norm")(attended_BLD) if s.gemma else attended_BLD
     x_BLD = tag(x_BLD + attended_BLD, "residual")
-    mlp = GatedMLP(s.width, s.mlp_width, run.dtype, nn.gelu if s.gemma else nn.silu, name="mlp")
+    activation = nn.gelu if s.gemma else nn.silu
+    mlp = GatedMLP(s.width, s.mlp_width, run.dtype, run.kernels.dot_general, activation, name="mlp")
     y_BLD = mlp(norm(name="mlp_norm")(x_BLD))
     y_BLD = norm(name="mlp_out_norm")(y_BLD) if s.gemma else y_BLD
     return (x_BLD + y_BLD, number + 1), cache

@@ -32,10 +32,11 @@ class TokenizerBlock(nn.Module):
     s, run = self.settings, self.execution
     attention = Attention(
       s.width, s.heads, s.heads, s.width // s.heads,
-      dtype=run.dtype, attention_fn=run.attention_fn, name="attention",
+      dtype=run.dtype, attention_fn=run.kernels.attention, dot_general=run.kernels.dot_general, name="attention",
     )  # fmt: skip
     x_BND = x_BND + attention(RMSNorm(name="attention_norm")(x_BND), cos_sin, AttentionMask())[0]
-    return x_BND + GatedMLP(s.width, s.mlp_width, run.dtype, name="mlp")(RMSNorm(name="mlp_norm")(x_BND)), None
+    mlp = GatedMLP(s.width, s.mlp_width, run.dtype, run.kernels.dot_general, name="mlp")
+    return x_BND + mlp(RMSNorm(name="mlp_norm")(x_BND)), None
 
 
 class Trunk(nn.Module):

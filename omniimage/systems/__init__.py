@@ -32,7 +32,7 @@ def system_named(name: str) -> type[System]:
 def open_system(settings: Settings, text_size: int, **execution) -> System:
   """The system that `config.system` names, with a text vocabulary of a size.
 
-  `execution` is how a mesh runs it: `attention_fn` and `gather_params`. SettingsError, before anything is compiled, if
+  `execution` is how a mesh runs it: `kernels` and `gather_params`. SettingsError, before anything is compiled, if
   there is none of that name or a stage of the schedule cannot be trained.
   """
   system = system_named(settings.system)(settings, text_size, **execution)

@@ -108,9 +108,7 @@ class CanvasSystem(System):
 
   @functools.cached_property
   def model(self) -> PixelDiffusion:
-    return self.model_class(
-      self.settings, self.text_size, self.settings.scan_layers, self.attention_fn, self.gather_params
-    )
+    return self.model_class(self.settings, self.text_size, self.settings.scan_layers, self.kernels, self.gather_params)
 
   @property
   def vocabulary(self) -> Vocabulary:

@@ -78,7 +78,7 @@ class OmniSystem(System):
 
   @functools.cached_property
   def omni(self) -> Omni:
-    return Omni(self.settings, self.text_size, self.settings.scan_layers, self.attention_fn, self.gather_params)
+    return Omni(self.settings, self.text_size, self.settings.scan_layers, self.kernels, self.gather_params)
 
   @property
   def vocabulary(self) -> Vocabulary:

@@ -20,8 +20,8 @@ from jax.sharding import Mesh
 from omniimage.data.batches import Batch
 from omniimage.data.text import TextTokenizer
 from omniimage.distributed.sharding import Rules
-from omniimage.models.attention import AttentionFn, dot_product_attention
 from omniimage.models.execution import GatherParams
+from omniimage.models.kernels import PLAIN, Kernels
 from omniimage.sampling.drawing import Draws
 from omniimage.settings import Settings, StageSettings, require, require_key
 from omniimage.size import Size
@@ -101,12 +101,12 @@ class System(ABC):
     self,
     settings: Settings,
     text_size: int,
-    attention_fn: AttentionFn = dot_product_attention,
+    kernels: Kernels = PLAIN,
     gather_params: GathersByHand | None = None,
   ):
     """With a text vocabulary of `text_size` ids; the rest is how a mesh runs it."""
     self.settings, self.text_size = settings, text_size
-    self.attention_fn, self.gather_params = attention_fn, gather_params
+    self.kernels, self.gather_params = kernels, gather_params
 
   @property
   @abstractmethod

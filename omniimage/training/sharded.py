@@ -5,8 +5,8 @@ import dataclasses
 import jax
 from jax.sharding import Mesh
 
-from omniimage.distributed.attention import attention_for
 from omniimage.distributed.fsdp import HandGathered, scatter_at_once, scatter_by_halves
+from omniimage.distributed.kernels import kernels_for
 from omniimage.distributed.mesh import batch_sharding
 from omniimage.distributed.sharding import Rules, state_shardings
 from omniimage.distributed.xla_flags import compiler_options
@@ -22,13 +22,12 @@ SLOW_SCATTER = ("TPU v5 lite",)  # no sparse cores: a reduce-scatter holds up th
 
 
 def system_for(settings: Settings, text_size: int, mesh: Mesh) -> System:
-  """The system with the attention that suits the mesh's devices and, if the settings say so, gathered by hand."""
+  """The system with the kernels that suit the mesh's devices and, if the settings say so, gathered by hand."""
   by_hand = None
   if settings.gather_params == "hand":
     scatter = scatter_by_halves if mesh.devices.flat[0].device_kind in SLOW_SCATTER else scatter_at_once
     by_hand = HandGathered(mesh, rules_of(system_named(settings.system)), settings.compute_dtype, scatter)
-  attention_fn = attention_for(mesh, own_rows=by_hand is not None)
-  return open_system(settings, text_size, attention_fn=attention_fn, gather_params=by_hand)
+  return open_system(settings, text_size, kernels=kernels_for(mesh, by_hand is not None), gather_params=by_hand)
 
 
 def rules_of(system: System | type[System]) -> dict[str, Rules]:

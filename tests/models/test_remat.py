@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from omniimage.models.attention import dot_product_attention
+from omniimage.models.kernels import Kernels
 from omniimage.models.remat import NAMES, OFFLOADED, SAVED, tag
 from omniimage.models.splash import splash_attention
 from omniimage.settings import REMAT
@@ -52,7 +53,7 @@ def saved(part: str, remat: str, kernel: str) -> Counter:
   widths = {f"{name}.{key}": value for name in ("tokenizer", "prior", "decoder")
             for key, value in dict(width=D, mlp_width=F, heads=H).items()}  # fmt: skip
   s = small.settings(**small.SHALLOW, **widths, **{"prior.head_width": K, "remat": remat})
-  omni = small.omni(s, attention_fn=KERNELS[kernel])
+  omni = small.omni(s, kernels=Kernels(KERNELS[kernel]))
   forward = {
     "tokenizer": lambda p: omni.encode(p, jnp.zeros((1, 16, 16, 3))).features,
     "prior": lambda p: omni.hidden(p, *(jnp.zeros(x, jnp.int32) for x in ((1, L), (1, L, 3), (1, L)))),
