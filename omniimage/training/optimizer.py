@@ -6,12 +6,17 @@ square of an element's update is a fixed share of the learning rate (as in Liu e
 """
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
-from optax.contrib import MuonDimensionNumbers, scale_by_muon
+from optax.contrib import MuonDimensionNumbers
 
+from omniimage.distributed.sharding import Rules
 from omniimage.settings import OptimizerSettings, StageSettings
+from omniimage.training.muon import Laid, scale_by_muon_on_mesh
 
 UNDECAYED = ("scale", "bias", "modulation", "null_tokens", "null_text")
 # Dimensions of one layer's kernels that are summed over, and that come out. A stack of layers has one in front.
@@ -26,13 +31,20 @@ KERNELS = {
 }
 
 
-def make_optimizer(settings: OptimizerSettings, stage: StageSettings) -> optax.GradientTransformation:
+def make_optimizer(
+  settings: OptimizerSettings, stage: StageSettings, rules: Mapping[str, Rules] | None = None, dtype: Any = jnp.float32
+) -> optax.GradientTransformation:
   """Updates {part: gradients} of the parts that move in a stage; its state is {part: state}.
 
   `update` takes, beside the usual, `stage_step`: the updates that the stage has made, skipped ones included. The rate
   follows it and no count of the optimizer's own, so that the rate, its log and the stage's end cannot part.
+
+  Args:
+    rules: how the parts lie on the mesh that is set when it updates; None: on one device.
+    dtype: in which Muon's matrices are exchanged and orthogonalized on a mesh.
   """
-  optimizers = {part: _optimizer(settings) for part in stage.moves}
+  laid = {part: rules and Laid(rules[part], part, dtype) for part in stage.moves}
+  optimizers = {part: _optimizer(settings, laid[part]) for part in stage.moves}
   rates = {part: learning_rate(settings, stage, stage.rates[part]) for part in stage.moves}
 
   def init(params):
@@ -59,11 +71,11 @@ def learning_rate(settings: OptimizerSettings, stage: StageSettings, peak: float
   )
 
 
-def _optimizer(settings: OptimizerSettings) -> optax.GradientTransformation:
+def _optimizer(settings: OptimizerSettings, laid: Laid | None) -> optax.GradientTransformation:
   """Of one part, in learning rates, uphill."""
   scaled = optax.scale_by_adam(settings.b1, settings.b2)
   if settings.muon_rms:
-    scaled = optax.partition({"adam": scaled, "muon": _muon(settings.muon_rms)}, _labels)
+    scaled = optax.partition({"adam": scaled, "muon": _muon(settings.muon_rms, laid)}, _labels)
   return optax.chain(
     optax.clip_by_global_norm(settings.clip_norm),
     scaled,
@@ -71,7 +83,7 @@ def _optimizer(settings: OptimizerSettings) -> optax.GradientTransformation:
   )
 
 
-def _muon(rms: float) -> optax.GradientTransformation:
+def _muon(rms: float, laid: Laid | None) -> optax.GradientTransformation:
   """Orthogonalized momentum, scaled to a root mean square of `rms`."""
 
   def scale(updates, params):
@@ -82,7 +94,7 @@ def _muon(rms: float) -> optax.GradientTransformation:
       _dimension_numbers(updates),
     )
 
-  return optax.chain(scale_by_muon(weight_dimension_numbers=_dimension_numbers), optax.stateless(scale))
+  return optax.chain(scale_by_muon_on_mesh(_dimension_numbers, laid), optax.stateless(scale))
 
 
 def _dimension_numbers(params):

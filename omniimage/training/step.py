@@ -24,7 +24,8 @@ def make_train_step(system: System, stage: StageSettings, stage_start: int) -> S
   Pure: the same state and batch give the same state, on any mesh. An update that `health.judge` finds bad changes
   nothing but the counters.
   """
-  settings, optimizer = system.settings, make_optimizer(system.settings.optimizer, stage)
+  settings, rules = system.settings, {name: part.rules for name, part in system.parts.items()}
+  optimizer = make_optimizer(settings.optimizer, stage, rules, jnp.dtype(settings.compute_dtype))
 
   def loss_fn(moving, frozen, rows, shared):
     return system.losses(stage, {**frozen, **moving}, *rows, *shared)
