@@ -79,6 +79,7 @@ def _peer(topology: str, tokens: int, rows: int, slices: int = 1, **changes) -> 
 
 
 BY_COMPILER = {"gather_params": "compiler"}
+MUON = {"optimizer.muon_rms": 0.2}
 TABLE = (
   *(Planned("1b", stage, "v5e:16x16") for stage in STAGES),
   *(Planned("300m", stage, "v5e:2x4") for stage in STAGES),
@@ -97,6 +98,8 @@ TABLE = (
   _prior("gathered by the compiler over sequence", **BY_COMPILER, **{"mesh.sequence": 2}),
   _prior("remat full", remat="full"),
   _prior("remat offload", remat="offload"),
+  _prior("Muon", **MUON),
+  Planned("7b", "prior", "v5p:8x8x8", note="Muon", changes=MUON),
   Planned("1b", "sample", "v5e:2x4", changes={**BY_COMPILER, "mesh.data": 1, "mesh.fsdp": 1, "mesh.tensor": 8}),
 )
 
