@@ -5,6 +5,7 @@ python -m launch.sample --workdir=runs/emoji --split=test --num_images=16 --out=
 python -m launch.sample --workdir=runs/images --prompt="a lighthouse" --aspect_ratio=4:3 --out=lighthouse.png
 python -m launch.sample --workdir=runs/images --image=cat.png --mask=mask.png --prompt="a cat in a hat" --out=hat.png
 python -m launch.sample --workdir=runs/images --image=cat.png --keep=0.5 --num_images=4 --out=cats.png
+python -m launch.sample --workdir=runs/images --image=cat.png --remix=hat.png --keep=0.8 --out=both.png
 """
 
 import dataclasses
@@ -25,6 +26,7 @@ SPLIT = flags.DEFINE_enum("split", None, ["train", "test"], "Instead of a prompt
 OUT = cli.path_flag("out", "PNG file to write.")
 IMAGE = cli.path_flag("image", "A picture of which --mask is drawn again, or a share but for --keep.")
 MASK = cli.path_flag("mask", "Of --image and of its size: what is transparent, or else white, is drawn again.")
+REMIX = cli.path_flag("remix", "A second picture, of which half of what stays of --image is; with --keep.")
 KEEP = number_flags.real("keep", None, "Share of the visual tokens of --image that stay.", Range(0, 0.99))
 NUM_IMAGES = number_flags.whole("num_images", 1, "How many.", Range(1, 4096))
 ASPECT_RATIO = flags.DEFINE_string(
@@ -48,6 +50,8 @@ def main(argv: list[str]):
   changed = [flag for flag in (MASK, KEEP) if flag.value is not None]
   if len(changed) != (IMAGE.value is not None):
     raise UserError("--image is given with --mask or with --keep, and these with --image")
+  if REMIX.value is not None and KEEP.value is None:
+    raise UserError("--remix is given with --image and --keep, the share of the visual tokens of both that stays")
   check_out(OUT.value)
 
   import numpy as np  # after the flags: a wrong one should not wait for jax
@@ -96,6 +100,8 @@ def _redrawn(generator):
   if not isinstance(generator, Generator):
     raise UserError(f"a run of config.system={generator.settings.system!r} draws no parts of pictures again")
   asked = dict(prompt=PROMPT.value or "", n=NUM_IMAGES.value, seed=SEED.value)
+  if REMIX.value is not None:
+    return generator.remix(IMAGE.value, REMIX.value, keep=KEEP.value, **asked)
   if MASK.value is None:
     return generator.vary(IMAGE.value, keep=KEEP.value, **asked)
   mask, picture = (_content(flag) for flag in (MASK, IMAGE))

@@ -22,7 +22,7 @@ from omniimage.sampling.context import Context, encode_images, place_codes, show
 from omniimage.sampling.diffusion import paint, text_conditions
 from omniimage.sampling.drawing import Drawing, keys_of, row_keys
 from omniimage.sampling.events import Chunk, Codes, Image, TextEnd, turns_of
-from omniimage.sampling.kept import Kept, Redraw, kept, variation
+from omniimage.sampling.kept import Kept, Redraw, kept, remix, variation
 from omniimage.sampling.kernels import arranged, compiled
 from omniimage.sampling.pictures import Picture, read_part, read_picture
 from omniimage.sampling.pieces import Pieces
@@ -151,6 +151,21 @@ class Generator(TokenDrawer):
     rng = streams.generator(Stream.VARIATIONS, seed)
     return self._redrawn([variation(picture, size, keep, rng) for _ in range(n)], prompt, seed, changes)
 
+  def remix(
+    self,
+    first: Picture | str,
+    second: Picture | str,
+    prompt: str = "",
+    n: int = 1,
+    seed: int = 0,
+    keep: float = 0.5,
+    **changes,
+  ) -> Drawing:
+    """`n` pictures out of two; a str is a path. As `vary`, but what stays is of the one or the other, half of each."""
+    pictures, size = [read_picture(_picture(one), self.settings) for one in (first, second)], self.settings.buckets[0]
+    rng = streams.generator(Stream.VARIATIONS, seed)
+    return self._redrawn([remix(*pictures, size, keep, rng) for _ in range(n)], prompt, seed, changes)
+
   def _redrawn(self, redraws: Sequence[Redraw], prompt: str, seed: int, changes: dict) -> Drawing:
     sampling, n = self.sampling(changes), len(redraws)
     rows, _ = self._read([[prompt or NO_WORDS]], image_next=True)
@@ -159,6 +174,11 @@ class Generator(TokenDrawer):
 
   def _kept(self, redraws: Sequence[Redraw]) -> Kept:
     codes = self.encode(np.stack([redraw.picture for redraw in redraws]))
+    seconds = {i: redraw.second for i, redraw in enumerate(redraws) if redraw.second is not None}
+    if seconds:
+      pictures, of_second = (np.stack(each) for each in zip(*seconds.values()))
+      rows = np.array(list(seconds))
+      codes = codes.at[rows].set(jnp.where(of_second, self.encode(pictures), codes[rows]))
     return kept(redraws, codes, self.settings)
 
   def draw_after(self, conversations: Sequence[Sequence[Part]], seeds: Sequence[int], **changes) -> Drawing:

@@ -1,4 +1,4 @@
-"""What of a picture stays while the rest is drawn again: variations, inpainting.
+"""What of a picture stays while the rest is drawn again: variations, remixes, inpainting.
 
 The prior writes all codes in raster order, and where one is kept it is written instead of being drawn: what is drawn
 sees the kept codes before it. The painter starts every patch from noise, and what it predicts for a kept one is
@@ -29,11 +29,13 @@ class Redraw:
     picture: (H, W, 3) uint8, of the size that is drawn.
     again: (H, W) bool. A visual token, and a patch of the painter, is drawn again if any of its pixels is.
     paints_all: whether all pixels are painted anew, from the tokens that stay and those that are drawn.
+    second: another picture, and (h, w) bool: the visual tokens that are its, of those that stay.
   """
 
   picture: np.ndarray
   again: np.ndarray
   paints_all: bool = False
+  second: tuple[np.ndarray, np.ndarray] | None = None
 
   def __post_init__(self):
     if not self.again.any():
@@ -49,6 +51,12 @@ def variation(picture: np.ndarray, size: Size, keep: float, rng: np.random.Gener
   again[np.unravel_index(rng.integers(size.tokens), again.shape)] |= not again.any()
   scale = picture.shape[0] // size.rows
   return Redraw(picture, again.repeat(scale, axis=0).repeat(scale, axis=1), paints_all=True)
+
+
+def remix(first: np.ndarray, second: np.ndarray, size: Size, keep: float, rng: np.random.Generator) -> Redraw:
+  """As a `variation` of the first picture, but each of the visual tokens that stay is of either picture, by a coin."""
+  of_second = rng.random((size.rows, size.columns)) < 0.5
+  return dataclasses.replace(variation(first, size, keep, rng), second=(second, of_second))
 
 
 @flax.struct.dataclass

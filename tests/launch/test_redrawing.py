@@ -52,6 +52,12 @@ def test_variations_need_no_words(files, capsys):
   assert "3 drawn at step 1" in out and Image.open(files / "out.png").size == (3 * SIDE, SIDE)
 
 
+def test_two_pictures_are_remixed(files, capsys):
+  given = [f"--image={files / 'cat.png'}", f"--remix={files / 'lower half.png'}", "--keep=0.75"]
+  out, _ = sample(files, capsys, *given, "--num_images=2")
+  assert "2 drawn at step 1" in out
+
+
 @pytest.mark.parametrize(
   ("args", "said"),
   [
@@ -65,6 +71,11 @@ def test_variations_need_no_words(files, capsys):
     (["--image={}/cat.png", "--mask={}/small.png"], "small.png is 32×16 and the picture 32×32; give one of its size"),
     (["--image={}/cat.png", "--mask={}/words.txt"], "words.txt cannot be read"),
     (["--image={}/words.txt", "--keep=0.5"], "words.txt cannot be read"),
+    (
+      ["--image={}/cat.png", "--mask={}/lower half.png", "--remix={}/cat.png"],
+      "--remix is given with --image and --keep",
+    ),
+    (["--image={}/cat.png", "--remix={}/words.txt", "--keep=0.5"], "words.txt cannot be read"),
     (["--image={}/words.txt", "--mask={}/small.png"], "the picture cannot be read"),
   ],
 )

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from omniimage.errors import UserError
-from omniimage.sampling.kept import Redraw
+from omniimage.sampling.kept import Redraw, remix
 from omniimage.sampling.pictures import read_part
 from tests import small
 
@@ -78,6 +78,25 @@ def test_variations_keep_a_share_of_the_codes_and_are_painted_anew(generator, pi
   assert (np.abs(np.asarray(varied.images) - given).reshape(8, 4, 4, 4, 4, 3).max(axis=(2, 4, 5)) > 1e-3).all()
   np.testing.assert_array_equal(generator.vary(picture, PROMPT, n=8, seed=2, keep=0.75).images, varied.images)
   assert (np.asarray(generator.vary(picture, PROMPT, n=8, seed=3, keep=0.75).codes) != varied.codes).any()
+
+
+def test_a_remix_keeps_codes_of_both_pictures(generator, picture):
+  pictures = np.stack([picture, 255 - picture])
+  first, second = np.asarray(generator.encode(pictures))
+  assert (first != second).any()
+  mixed = np.asarray(generator.remix(*pictures, PROMPT, n=8, seed=2, keep=0.75).codes)
+  of_first, of_second = mixed == first, mixed == second
+  assert ((of_first | of_second).reshape(8, 4).sum(axis=1) >= 3).all(), "three of four tokens stay"
+  assert (of_first & ~of_second).any()
+  assert (of_second & ~of_first).any()
+
+
+def test_one_drawing_may_remix_and_another_not(generator, picture):
+  """As the server's batches: each picture is what it would be alone."""
+  size, dice = generator.settings.buckets[0], np.random.default_rng(0)
+  mixed = remix(picture, 255 - picture, size, 0.75, dice)
+  both, alone = generator._kept([Redraw(picture, part((0, 0))), mixed]), generator._kept([mixed])
+  np.testing.assert_array_equal(both.codes[1], alone.codes[0])
 
 
 def test_without_words_it_goes_by_the_picture_alone(generator, picture):
