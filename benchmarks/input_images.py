@@ -22,6 +22,7 @@ from omniimage.settings import INPUT_IMAGES
 OUT = flags.DEFINE_string("out", "runs/input_images", "folder of the runs")
 CONFIG = flags.DEFINE_string("config", "configs/conversation.py", "config whose source has the tasks")
 READ = flags.DEFINE_list("read", list(INPUT_IMAGES), "values of prior.input_images to compare")
+STEPS = flags.DEFINE_integer("steps", None, "of the prior; those of the config where it is not given", lower_bound=1)
 PROMPTS = flags.DEFINE_integer("prompts", 256, "held-out examples of each task", lower_bound=1)
 SMALL = flags.DEFINE_boolean(
   "small", False, "a tiny model, a few steps and a few examples, of captions and edits alone"
@@ -64,7 +65,8 @@ def main(_):
 
 def train(workdir: Path, changes: Mapping[str, object]):
   config = SMALL_CONFIG if SMALL.value else CONFIG.value
-  changes = {**CHANGES, **(SMALL_CHANGES if SMALL.value else {}), **changes}
+  steps = {"stages.prior.steps": STEPS.value} if STEPS.value else {}
+  changes = {**CHANGES, **steps, **(SMALL_CHANGES if SMALL.value else {}), **changes}
   values = [f"--config.{key}={value}" for key, value in changes.items()]
   run("launch.train", f"--config={config}", f"--workdir={workdir}", *values)
 
