@@ -58,9 +58,10 @@ def main(_):
   model = LanguageModel(str(folder))
   shape = {f"prior.{key}": value for key, value in model.settings().items()}
   runs = {"language": {"prior.init": f"hf:{folder}"}, "nothing": {**shape, "data.vocabulary": str(model.tokenizer)}}
-  rows, columns = {}, {}
-  for name, changes in runs.items():
+  for name, changes in runs.items():  # both before either is held in memory here
     train(out / name, changes)
+  rows, columns = {}, {}
+  for name in runs:
     generator = Generator.from_workdir(out / name)
     examples = held_out(generator, EXAMPLES.value, SEED)
     rows[name] = {**likelihoods(generator, examples), **logged(out / name)}
