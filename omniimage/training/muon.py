@@ -11,6 +11,7 @@ import dataclasses
 import functools
 import math
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -51,15 +52,17 @@ def scale_by_muon_on_mesh(numbers, laid: Laid | None) -> optax.GradientTransform
 def orthogonalized(updates: Any, numbers: Any, laid: Laid | None) -> Any:
   """A tree of matrices of norm one → each about the orthogonal factor of its polar decomposition."""
   leaves, tree = jax.tree.flatten(updates)
-  numbers, mesh = tree.flatten_up_to(numbers), jax.sharding.get_abstract_mesh()
-  if laid is None or mesh.empty or mesh.size == 1:
+  numbers, sizes = tree.flatten_up_to(numbers), jax.sharding.get_abstract_mesh().shape
+  sizes = {axis: size for axis, size in sizes.items() if size > 1}
+  if laid is None or not sizes:
     stacks = [Stack.of(leaf.shape, own, P()) for leaf, own in zip(leaves, numbers, strict=True)]
-    return tree.unflatten(_by_shape(leaves, stacks, newton_schulz, jnp.float32 if laid is None else laid.dtype))
+    dtype = jnp.float32 if laid is None else laid.dtype
+    return tree.unflatten(_by_shape(leaves, stacks, lambda x_Mmn, _: newton_schulz(x_Mmn), dtype))
   specs = tree.flatten_up_to(param_specs(laid.rules, laid.part, updates))
   stacks = [Stack.of(leaf.shape, own, spec) for leaf, own, spec in zip(leaves, numbers, specs, strict=True)]
-  sizes = {axis: size for axis, size in mesh.shape.items() if size > 1}
+  deal_out = functools.partial(_dealt_out, sizes)
   local = jax.shard_map(
-    lambda *leaves: _by_shape(leaves, stacks, lambda *given: _dealt_out(sizes, *given), laid.dtype),
+    lambda *leaves: _by_shape(leaves, stacks, deal_out, laid.dtype),
     in_specs=tuple(specs),
     out_specs=tuple(specs),
     check_vma=False,  # copies are the same again once they are gathered
@@ -67,7 +70,7 @@ def orthogonalized(updates: Any, numbers: Any, laid: Laid | None) -> Any:
   return tree.unflatten(local(*leaves))
 
 
-def newton_schulz(x_Mmn: Array, stack: "Stack | None" = None) -> Array:
+def newton_schulz(x_Mmn: Array) -> Array:
   """Five quintic iterations, which leave singular values between about .7 and 1.2."""
   a, b, c = COEFFICIENTS
   for _ in range(ITERATIONS):
@@ -82,6 +85,7 @@ class Stack:
 
   Attributes:
     order: its axes, first those that count matrices, then those of m, then those of n.
+    sides: its axes that make m, and n.
     shape: m and n, whole.
     sliced: the mesh axis over which m is sliced, and n; None: it is whole.
   """
@@ -93,13 +97,18 @@ class Stack:
 
   @classmethod
   def of(cls, shape: tuple[int, ...], numbers: MuonDimensionNumbers, spec: P) -> "Stack":
+    """ValueError where a side of the matrices is not sliced in one piece a device: exchanged they would be mixed up."""
+
     def size(axes):
       return math.prod(shape[axis] for axis in axes)
 
     sides = tuple(sorted((numbers.reduction_axis, numbers.output_axis), key=size))
     counted = tuple(axis for axis in range(len(shape)) if axis not in (*sides[0], *sides[1]))
     names = (*spec, *(None,) * (len(shape) - len(spec)))
-    sliced = tuple(next((names[axis] for axis in side if names[axis]), None) for side in sides)
+    sliced = tuple(names[side[0]] for side in sides)
+    others = [names[axis] for axis in (*counted, *sides[0][1:], *sides[1][1:])]
+    if any(others) or not all(axis is None or isinstance(axis, str) for axis in sliced):
+      raise ValueError(f"an array {shape} of matrices lies as {spec}; Muon takes one mesh axis a side, over its first")
     return cls((*counted, *sides[0], *sides[1]), sides, tuple(map(size, sides)), sliced)
 
   def matrices(self, leaf: Array) -> Array:
@@ -111,7 +120,7 @@ class Stack:
     return jnp.transpose(ordered, [self.order.index(axis) for axis in range(len(shape))])
 
 
-def _by_shape(leaves, stacks: list[Stack], orthogonalize, dtype) -> tuple[Array, ...]:
+def _by_shape(leaves: Sequence[Array], stacks: Sequence[Stack], orthogonalize, dtype: Any) -> tuple[Array, ...]:
   """Each array of matrices, orthogonalized with all others that have matrices of its shape and lie like it."""
   groups, done = defaultdict(list), list(leaves)
   for place, stack in enumerate(stacks):
@@ -119,15 +128,15 @@ def _by_shape(leaves, stacks: list[Stack], orthogonalize, dtype) -> tuple[Array,
   for places in groups.values():
     parts = [stacks[place].matrices(leaves[place].astype(dtype)) for place in places]
     ends = [sum(len(part) for part in parts[: i + 1]) for i in range(len(parts) - 1)]
-    x_Mmn = orthogonalize(jnp.concatenate(parts), stacks[places[0]])
+    x_Mmn = orthogonalize(jnp.concatenate(parts), stacks[places[0]].sliced)
     for place, own in zip(places, jnp.split(x_Mmn, ends)):
       done[place] = stacks[place].leaf(own, leaves[place].shape).astype(leaves[place].dtype)
   return tuple(done)
 
 
-def _dealt_out(sizes: dict[str, int], x_Mmn: Array, stack: Stack) -> Array:
+def _dealt_out(sizes: Mapping[str, int], x_Mmn: Array, sliced: tuple[str | None, str | None]) -> Array:
   """Under `shard_map`: this device's slices of matrices → the same slices, orthogonalized."""
-  slicing = [(axis, 1 + side) for side, axis in enumerate(stack.sliced) if axis in sizes]
+  slicing = [(axis, 1 + side) for side, axis in enumerate(sliced) if axis in sizes]
   count, ways = len(x_Mmn), math.prod(sizes[axis] for axis, _ in slicing)
   # Without a barrier XLA's CPU backend takes the stack apart again, in layouts that it then cannot exchange.
   x_Mmn = lax.optimization_barrier(_padded(x_Mmn, ways))
@@ -135,7 +144,7 @@ def _dealt_out(sizes: dict[str, int], x_Mmn: Array, stack: Stack) -> Array:
     x_Mmn = lax.all_to_all(x_Mmn, axis, split_axis=0, concat_axis=side, tiled=True)
   orthogonalize = newton_schulz
   for axis in sizes:
-    if axis not in stack.sliced:
+    if axis not in sliced:
       orthogonalize = functools.partial(_shared, orthogonalize, axis, sizes[axis])
   x_Mmn = orthogonalize(x_Mmn)
   for axis, side in reversed(slicing):

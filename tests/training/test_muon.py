@@ -12,7 +12,7 @@ from optax.contrib import MuonDimensionNumbers, scale_by_muon
 from omniimage.distributed.mesh import make_mesh
 from omniimage.distributed.sharding import LAYER_RULES, param_specs
 from omniimage.settings import MeshSettings
-from omniimage.training.muon import Laid, newton_schulz, scale_by_muon_on_mesh
+from omniimage.training.muon import Laid, Stack, newton_schulz, scale_by_muon_on_mesh
 
 LAYERS, D, H, K, F = 3, 16, 8, 4, 48
 KERNELS = {  # of layers: shape, summed over, come out
@@ -103,6 +103,12 @@ def test_a_device_that_slices_nothing_gets_its_share_too():
     text = jax.jit(optimizer.update).lower(own, optimizer.init(own)).compile().as_text()
   assert "all-gather" in text
   assert "f32[6,4,4]" not in text, "no device squares all six"
+
+
+@pytest.mark.parametrize("spec", [P("fsdp"), P(None, ("data", "fsdp")), P(None, None, None, "tensor")], ids=str)
+def test_matrices_that_lie_in_other_ways_are_refused(spec):
+  with pytest.raises(ValueError, match="one mesh axis a side"):
+    Stack.of((3, 16, 8, 4), MuonDimensionNumbers((1,), (2, 3)), spec)
 
 
 def test_singular_values_are_about_one():
