@@ -71,8 +71,8 @@ def measure_stage(trainer, params, name: str, trace: Path) -> dict:
 
   from omniimage.distributed.mesh import batch_sharding, global_batch
   from omniimage.distributed.sharding import state_shardings
+  from omniimage.systems.system import rules_of
   from omniimage.training.optimizer import make_optimizer
-  from omniimage.training.sharded import rules_of
   from omniimage.training.state import enter_stage, fresh_state
   from omniimage.training.step import make_train_step
 

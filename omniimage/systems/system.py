@@ -213,3 +213,8 @@ class System(ABC):
         f"{place}: rates.{name}={row.rates[name]}, but nothing teaches the {name}: give a weight to "
         f"{' or '.join(teachers)}",
       )
+
+
+def rules_of(system: System | type[System]) -> dict[str, Rules]:
+  """How each of its parts lies on a mesh."""
+  return {name: part.rules for name, part in system.parts.items()}

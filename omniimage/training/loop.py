@@ -29,7 +29,7 @@ from omniimage.interop.start import complete
 from omniimage.settings import Settings, StageSettings, from_config
 from omniimage.step_folders import check_path
 from omniimage.streams import Stream, fold
-from omniimage.systems.system import System
+from omniimage.systems.system import System, rules_of
 from omniimage.training.accounts import Accounts, Rate
 from omniimage.training.coded import Coded
 from omniimage.training.continuing import check_config, check_schedule, log_changes, restore, untrained_parts
@@ -38,7 +38,7 @@ from omniimage.training.metrics import MetricsWriter, Progress, last_wall_second
 from omniimage.training.optimizer import learning_rate, make_optimizer
 from omniimage.training.resuming import find_step, leave_later, set_old_run_aside, step_to_go_back_to
 from omniimage.training.samples import SampleSheets
-from omniimage.training.sharded import jitted_step, rules_of, system_for
+from omniimage.training.sharded import jitted_step, system_for
 from omniimage.training.state import TrainState, begin_with, enter_stage, fresh_state, leave_stage, stage_at
 from omniimage.training.step import StepFn
 from omniimage.workdir import Workdir, check_vocabulary

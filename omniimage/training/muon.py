@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import Array, lax
 from jax.sharding import PartitionSpec as P
@@ -127,7 +128,7 @@ def _by_shape(leaves: Sequence[Array], stacks: Sequence[Stack], orthogonalize, d
     groups[stack.shape, stack.sliced].append(place)
   for places in groups.values():
     parts = [stacks[place].matrices(leaves[place].astype(dtype)) for place in places]
-    ends = [sum(len(part) for part in parts[: i + 1]) for i in range(len(parts) - 1)]
+    ends = np.cumsum([len(part) for part in parts])[:-1]
     x_Mmn = orthogonalize(jnp.concatenate(parts), stacks[places[0]].sliced)
     for place, own in zip(places, jnp.split(x_Mmn, ends)):
       done[place] = stacks[place].leaf(own, leaves[place].shape).astype(leaves[place].dtype)

@@ -41,10 +41,9 @@ def make_optimizer(
 
   Args:
     rules: how the parts lie on the mesh that is set when it updates; None: on one device.
-    dtype: in which Muon's matrices are exchanged and orthogonalized on a mesh.
+    dtype: in which Muon's matrices are exchanged and orthogonalized where there are rules.
   """
-  laid = {part: rules and Laid(rules[part], part, dtype) for part in stage.moves}
-  optimizers = {part: _optimizer(settings, laid[part]) for part in stage.moves}
+  optimizers = {part: _optimizer(settings, rules and Laid(rules[part], part, dtype)) for part in stage.moves}
   rates = {part: learning_rate(settings, stage, stage.rates[part]) for part in stage.moves}
 
   def init(params):

@@ -8,11 +8,11 @@ from jax.sharding import Mesh
 from omniimage.distributed.fsdp import HandGathered, scatter_at_once, scatter_by_halves
 from omniimage.distributed.kernels import kernels_for
 from omniimage.distributed.mesh import batch_sharding
-from omniimage.distributed.sharding import Rules, state_shardings
+from omniimage.distributed.sharding import state_shardings
 from omniimage.distributed.xla_flags import compiler_options
 from omniimage.settings import Settings, require
 from omniimage.systems import open_system, system_named
-from omniimage.systems.system import System
+from omniimage.systems.system import System, rules_of
 from omniimage.training.optimizer import make_optimizer
 from omniimage.training.state import TrainState, enter_stage, fresh_state
 from omniimage.training.step import make_train_step
@@ -28,10 +28,6 @@ def system_for(settings: Settings, text_size: int, mesh: Mesh) -> System:
     scatter = scatter_by_halves if mesh.devices.flat[0].device_kind in SLOW_SCATTER else scatter_at_once
     by_hand = HandGathered(mesh, rules_of(system_named(settings.system)), settings.compute_dtype, scatter)
   return open_system(settings, text_size, kernels=kernels_for(mesh, by_hand is not None), gather_params=by_hand)
-
-
-def rules_of(system: System | type[System]) -> dict[str, Rules]:
-  return {name: part.rules for name, part in system.parts.items()}
 
 
 def jitted_step(system: System, stage: str, start: int, mesh: Mesh, state: TrainState):

@@ -10,7 +10,7 @@ from omniimage import seeds
 from omniimage.data.batches import Batch
 from omniimage.settings import Settings, StageSettings
 from omniimage.streams import Stream, fold
-from omniimage.systems.system import Metrics, Params, System
+from omniimage.systems.system import Metrics, Params, System, rules_of
 from omniimage.training.health import judge
 from omniimage.training.optimizer import make_optimizer
 from omniimage.training.state import TrainState
@@ -24,8 +24,8 @@ def make_train_step(system: System, stage: StageSettings, stage_start: int) -> S
   Pure: the same state and batch give the same state, on any mesh. An update that `health.judge` finds bad changes
   nothing but the counters.
   """
-  settings, rules = system.settings, {name: part.rules for name, part in system.parts.items()}
-  optimizer = make_optimizer(settings.optimizer, stage, rules, jnp.dtype(settings.compute_dtype))
+  settings = system.settings
+  optimizer = make_optimizer(settings.optimizer, stage, rules_of(system), jnp.dtype(settings.compute_dtype))
 
   def loss_fn(moving, frozen, rows, shared):
     return system.losses(stage, {**frozen, **moving}, *rows, *shared)

@@ -17,9 +17,10 @@ from omniimage.distributed.sharding import state_shardings
 from omniimage.settings import MeshSettings
 from omniimage.streams import Stream, fold
 from omniimage.systems.omni import OmniSystem
+from omniimage.systems.system import rules_of
 from omniimage.training.loop import Trainer
 from omniimage.training.optimizer import make_optimizer
-from omniimage.training.sharded import jitted_step, rules_of, system_for
+from omniimage.training.sharded import jitted_step, system_for
 from omniimage.training.state import enter_stage, fresh_state, stage_at
 from omniimage.training.step import make_train_step
 from omniimage.workdir import Workdir

@@ -16,9 +16,10 @@ from omniimage.evaluation.evaluate import evaluate
 from omniimage.evaluation.suites import suite
 from omniimage.settings import MeshSettings, SettingsError, from_config
 from omniimage.systems import SYSTEMS, load_run
+from omniimage.systems.system import rules_of
 from omniimage.training.loop import train
 from omniimage.training.optimizer import make_optimizer
-from omniimage.training.sharded import jitted_step, rules_of, system_for
+from omniimage.training.sharded import jitted_step, system_for
 from omniimage.training.state import enter_stage, fresh_state
 from omniimage.training.step import make_train_step
 from omniimage.workdir import Run

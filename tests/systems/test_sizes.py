@@ -12,8 +12,9 @@ from omniimage.distributed.mesh import batch_sharding, global_batch, make_mesh
 from omniimage.distributed.sharding import state_shardings
 from omniimage.size import Size
 from omniimage.systems.omni import OmniSystem
+from omniimage.systems.system import rules_of
 from omniimage.training.optimizer import make_optimizer
-from omniimage.training.sharded import jitted_step, rules_of
+from omniimage.training.sharded import jitted_step
 from omniimage.training.state import enter_stage, fresh_state
 from tests import small
 
