@@ -47,6 +47,7 @@ def get_config(variant: str = "omni") -> ConfigDict:
 
 
 def omni(config: ConfigDict):
+  config.prior.grid_embedding = True
   config.stages.tokenizer.update(dict(steps=1200, rows=8))
   config.stages.prior.update(dict(steps=5000, rows=8))
   config.stages.decoder.update(dict(steps=1000, rows=8))
@@ -55,6 +56,7 @@ def omni(config: ConfigDict):
 
 def dalle1(config: ConfigDict):
   """What the others spend on painting goes into the transformer."""
+  config.prior.grid_embedding = True
   config.prior.width = 288
   config.prior.depth = 8
   config.prior.heads = 9
