@@ -11,6 +11,7 @@ that is drawn again. Every picture is graded as it stands on the page.
 import base64
 import contextlib
 import io
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -52,7 +53,8 @@ SHOWN = """
 def main(_):
   settings, asked = held_out(WORKDIR.value)
   grader = ConversationGrader(settings.data.source.grid)
-  strips = settings.buckets[0].rows + settings.canvas_rows // (settings.sampling.chunk_rows or settings.canvas_rows)
+  chunk = settings.sampling.chunk_rows, settings.sampling.chunk_columns
+  strips = settings.buckets[0].rows + math.prod(count // (size or count) for count, size in zip(settings.canvas, chunk))
   lines = []
   with served(WORKDIR.value) as server, browser() as chromium:
     pages = Visits(chromium, f"http://127.0.0.1:{server.port}")

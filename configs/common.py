@@ -40,6 +40,7 @@ def base() -> ConfigDict:
   sampling.solver = "euler"  # or heun, multistep
   sampling.time_shift = 1.0  # above 1, more of the steps are near the noise
   sampling.chunk_rows = -1  # patch rows painted at a time; -1: as trained, the first of decoder.chunk_rows
+  sampling.chunk_columns = -1  # patch columns painted at a time; 0: the whole width; -1: as trained
   sampling.token_guidance = 1.0  # of the painter against no visual tokens; 1 is none
   sampling.text_guidance = 1.0  # of the painter against no text; 1 is none
   sampling.guidance_from = 0.0  # times, 0 noise and 1 clean, between which the painter is guided
@@ -73,6 +74,7 @@ def stage(**changes) -> ConfigDict:
   row.warmup_steps = 0
   row.rates = ConfigDict(dict(tokenizer=0.0, prior=0.0, decoder=0.0))  # at their peak; 0: the part does not move
   row.sampled_codes = 0.0  # share of images painted from codes drawn from the prior's own logits
+  row.few_steps = 0.0  # share of images that teach the painter long steps; needs decoder.reads_gap
   row.source_weights = ()  # how often each source of a mixture is drawn in this stage; (): as data.source says
   row.update(changes)
   return row

@@ -2,10 +2,12 @@
 
 python -m launch.sample --workdir=runs/scenes --prompt="a large red star in the top left" --out=star.png
 python -m launch.sample --workdir=runs/emoji --split=test --num_images=16 --out=unseen.png
-python -m launch.sample --workdir=runs/images --prompt="a lighthouse" --aspect_ratio=4:3 --out=lighthouse.png
+python -m launch.sample --workdir=runs/images --prompt="a lighthouse" --size=4:3 --out=lighthouse.png
 python -m launch.sample --workdir=runs/images --image=cat.png --mask=mask.png --prompt="a cat in a hat" --out=hat.png
 python -m launch.sample --workdir=runs/images --image=cat.png --keep=0.5 --num_images=4 --out=cats.png
 python -m launch.sample --workdir=runs/images --image=cat.png --remix=hat.png --keep=0.8 --out=both.png
+python -m launch.sample --workdir=runs/images --image=cat.png --outpaint=0,32,0,32 --prompt="two cats" --out=wide.png
+python -m launch.sample --workdir=runs/fine --image=cat.png --upscale --out=large.png
 """
 
 import dataclasses
@@ -24,14 +26,26 @@ WORKDIR = cli.path_flag("workdir", "The run to draw with.")
 PROMPT = flags.DEFINE_string("prompt", None, "What to draw.")
 SPLIT = flags.DEFINE_enum("split", None, ["train", "test"], "Instead of a prompt: captions from all over this split.")
 OUT = cli.path_flag("out", "PNG file to write.")
-IMAGE = cli.path_flag("image", "A picture of which --mask is drawn again, or a share but for --keep.")
+IMAGE = cli.path_flag(
+  "image", "A picture of which --mask is drawn again, or a share but for --keep; or for --outpaint, or --upscale."
+)
 MASK = cli.path_flag("mask", "Of --image and of its size: what is transparent, or else white, is drawn again.")
 REMIX = cli.path_flag("remix", "A second picture, of which half of what stays of --image is; with --keep.")
 KEEP = number_flags.real("keep", None, "Share of the visual tokens of --image that stay.", Range(0, 0.99))
-NUM_IMAGES = number_flags.whole("num_images", 1, "How many.", Range(1, 4096))
-ASPECT_RATIO = flags.DEFINE_string(
-  "aspect_ratio", None, "Width:height of what is drawn, one of the run's data.aspect_ratios. Default: the first."
+OUTPAINT = flags.DEFINE_list(
+  "outpaint",
+  None,
+  "Pixels by which the frame of --image is moved outwards at the top, right, bottom and left; below zero inwards.",
 )
+UPSCALE = flags.DEFINE_boolean("upscale", False, "Paints --image anew, as finely as the run has learnt.")
+NUM_IMAGES = number_flags.whole("num_images", 1, "How many.", Range(1, 4096))
+SIZE = flags.DEFINE_string(
+  "size",
+  None,
+  "Of what is drawn: width:height, one of the run's data.aspect_ratios, or pixels, as 128x64, whether the run has "
+  "learnt them or not. Default: the run's first.",
+)
+flags.DEFINE_alias("aspect_ratio", "size")
 SEED = number_flags.whole("seed", 0, "Another seed draws another picture.", SEEDS)
 SCALE = number_flags.whole("scale", 4, "Enlarges the pixels of small images.", Range(1, 1024))
 
@@ -47,9 +61,10 @@ def main(argv: list[str]):
       "give --workdir=runs/scenes --prompt='a large red star in the top left' --out=star.png, or --split=test "
       "instead of --prompt"
     )
-  changed = [flag for flag in (MASK, KEEP) if flag.value is not None]
+  changed = [flag for flag in (MASK, KEEP, OUTPAINT, UPSCALE) if flag.value not in (None, False)]
   if len(changed) != (IMAGE.value is not None):
-    raise UserError("--image is given with --mask or with --keep, and these with --image")
+    raise UserError("--image is given with --mask, --keep, --outpaint or --upscale, and these with --image")
+  sides = _sides(OUTPAINT.value)
   if REMIX.value is not None and KEEP.value is None:
     raise UserError("--remix is given with --image and --keep, the share of the visual tokens of both that stays")
   check_out(OUT.value)
@@ -66,8 +81,11 @@ def main(argv: list[str]):
   if PROMPT.value is not None:
     check_text(PROMPT.value)
   run = load_run(WORKDIR.value)
-  if ASPECT_RATIO.value is not None:
-    run = dataclasses.replace(run, settings=run.settings.drawing(ASPECT_RATIO.value))
+  if SIZE.value is not None:
+    learnt = run.settings.buckets
+    run = dataclasses.replace(run, settings=run.settings.drawing(SIZE.value))
+    if run.settings.buckets[0] not in learnt:
+      logging.warning("the run has not learnt pictures of %s pixels; they may be worse", SIZE.value)
   height, width = run.settings.buckets[0].pixels
   scale = max(1, DISPLAYED // max(height, width)) if SPLIT.value else SCALE.value
   check_pixels(NUM_IMAGES.value, (height * scale, width * scale))
@@ -77,7 +95,9 @@ def main(argv: list[str]):
   system = open_system(sampling_flags.overridden(run.settings), run.text_tokenizer.size)
   generator = open_generator(system, run.params, run.text_tokenizer)
   if SPLIT.value is None:
-    drawing = _redrawn(generator) if IMAGE.value else generator([PROMPT.value] * NUM_IMAGES.value, seed=SEED.value)
+    drawing = (
+      _redrawn(generator, sides) if IMAGE.value else generator([PROMPT.value] * NUM_IMAGES.value, seed=SEED.value)
+    )
     picture = Image.fromarray(np.concatenate(list(to_uint8(drawing.images)), axis=1))
     size = (picture.width * SCALE.value, picture.height * SCALE.value)
     picture = picture.resize(size, Image.Resampling.NEAREST)
@@ -93,7 +113,20 @@ def main(argv: list[str]):
   print(f"{OUT.value}: {len(drawing.images)} drawn at step {run.step} of the run")
 
 
-def _redrawn(generator):
+def _sides(given: list[str] | None) -> dict[str, int]:
+  """--outpaint by names. UserError where it is not four whole numbers."""
+  if given is None:
+    return {}
+  try:
+    top, right, bottom, left = map(int, given)
+  except ValueError:
+    raise UserError(
+      f"--outpaint={','.join(given)}: give pixels at the top, right, bottom and left, as in --outpaint=0,32,0,32"
+    ) from None
+  return {"top": top, "right": right, "bottom": bottom, "left": left}
+
+
+def _redrawn(generator, sides: dict[str, int]):
   from omniimage.sampling.generate import Generator
   from omniimage.sampling.pictures import read_mask
 
@@ -102,6 +135,10 @@ def _redrawn(generator):
   asked = dict(prompt=PROMPT.value or "", n=NUM_IMAGES.value, seed=SEED.value)
   if REMIX.value is not None:
     return generator.remix(IMAGE.value, REMIX.value, keep=KEEP.value, **asked)
+  if sides:
+    return generator.outpaint(IMAGE.value, **sides, **asked)
+  if UPSCALE.value:
+    return generator.upscale(IMAGE.value, **asked)
   if MASK.value is None:
     return generator.vary(IMAGE.value, keep=KEEP.value, **asked)
   mask, picture = (_content(flag) for flag in (MASK, IMAGE))

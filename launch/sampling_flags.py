@@ -24,6 +24,7 @@ FLAGS = {
 WHOLE = {
   "top_k": "Draws from so many of the likeliest; 0 is all. Default: the run's own.",
   "chunk_rows": "Patch rows painted at a time; 0 paints the whole canvas at once, -1 as trained. Default: as trained.",
+  "chunk_columns": "Patch columns painted at a time; 0 is the whole width, -1 as trained. Default: as trained.",
   "diffusion_steps": "Of the painter, a chunk. Default: the run's own.",
 }
 RANGES = ranges_of(SamplingSettings)
@@ -48,10 +49,12 @@ def overridden(settings: Settings) -> Settings:
   given = {name: holder.value for name, holder in HOLDERS.items() if holder.value is not None}
   settings = dataclasses.replace(settings, sampling=dataclasses.replace(settings.sampling, **given))
   if not settings.paints_as_trained:
+    sampling = settings.sampling
+    across = f" --chunk_columns={sampling.chunk_columns}" if sampling.chunk_columns else ""
     print(
-      f"warning: --chunk_rows={settings.sampling.chunk_rows} was never trained, and the pictures will be worse; the "
+      f"warning: --chunk_rows={sampling.chunk_rows}{across} was never trained, and the pictures will be worse; the "
       f"painter was trained on chunks of {settings.decoder.chunk_rows} patch rows; this canvas has "
-      f"{settings.canvas_rows}",
+      f"{settings.canvas[0]}",
       file=sys.stderr,
     )
   return settings

@@ -42,15 +42,28 @@ class Size:
     return height // patch_size, width // patch_size
 
 
+def in_pixels(named: str) -> tuple[int, int] | None:
+  """Width and height of a size that is named by its pixels, as "128x64"; None if it is not."""
+  found = re.fullmatch(r"(\d{1,5})x(\d{1,5})", named)
+  return (int(found[1]), int(found[2])) if found else None
+
+
 @functools.lru_cache(maxsize=1024)
-def size_of(aspect_ratio: str, side: int, pixels_per_token: int) -> Size:
-  """The size of images of a width:height, as "4:3", of about as many pixels as a square of that side, in whole visual
-  tokens. SettingsError where it is no such ratio."""
-  found = re.fullmatch(r"(\d{1,6}(?:\.\d{1,6})?):(\d{1,6}(?:\.\d{1,6})?)", aspect_ratio)
+def size_of(named: str, side: int, pixels_per_token: int) -> Size:
+  """The size of images of so many pixels, as "128x64" (width, height), or of a width:height, as "4:3", of about as many
+  pixels as a square of that side, in whole visual tokens. SettingsError where it is neither."""
+  if exact := in_pixels(named):
+    width, height = exact
+    require(
+      min(exact) > 0 and width % pixels_per_token == height % pixels_per_token == 0,
+      f"{named!r}: width and height must be multiples of the {pixels_per_token} pixels of a visual token",
+    )
+    return Size(height // pixels_per_token, width // pixels_per_token, pixels_per_token)
+  found = re.fullmatch(r"(\d{1,6}(?:\.\d{1,6})?):(\d{1,6}(?:\.\d{1,6})?)", named)
   width, height = map(float, found.groups()) if found else (0.0, 0.0)
   require(
     min(width, height) > 0 and max(width, height) <= LONGEST * min(width, height),
-    f"{aspect_ratio!r} is no aspect ratio; give width:height, as 4:3 or 9:16, up to {LONGEST}:1",
+    f"{named!r} is no aspect ratio; give width:height, as 4:3 or 9:16, up to {LONGEST}:1, or pixels, as 128x64",
   )
   rows, columns = (
     max(1, round(side * math.sqrt(ratio) / pixels_per_token)) for ratio in (height / width, width / height)

@@ -44,6 +44,8 @@ class Stream(enum.IntEnum):
   LATENT_NOISE = 57
   EMBEDDING_TIMES = 58
   EMBEDDING_NOISE = 59
+  INTERVALS = 60  # of mean velocities
+  FEW_STEPS = 61  # which images learn them
 
   # Of a drawing.
   TOKENS = 64  # by place

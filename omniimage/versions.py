@@ -96,6 +96,14 @@ CHANGES = (
       "sampling.guidance_until": 1.0,
     }
   ),
+  Change(
+    settings={
+      "decoder.chunk_columns": (),
+      "decoder.reads_gap": False,
+      "sampling.chunk_columns": -1,
+      "stages.*.few_steps": 0.0,
+    }
+  ),
 )
 FORMAT = len(CHANGES)
 

@@ -245,6 +245,10 @@ def test_a_whole_number_will_do_where_a_fraction_is_asked_for():
     ({"decoder.patch_size": 3}, "decoder.pixels_per_token=8 must be a multiple of decoder.patch_size=3"),
     ({"decoder.chunk_rows": (9,)}, "chunk_rows=9: the canvas has 4 patch rows"),
     ({"decoder.chunk_rows": (2, 1)}, "decoder.chunk_offsets=(0,) need one entry a layout"),
+    ({"decoder.chunk_columns": (1, 2)}, "decoder.chunk_columns=(1, 2) needs one entry a layout"),
+    ({"decoder.chunk_columns": (9,)}, "chunk_columns=9: the canvas has 4 patch columns"),
+    ({"sampling.chunk_columns": 3}, "sampling.chunk_columns=3 must divide the canvas's 4 patch columns"),
+    ({"sampling.chunk_columns": 2}, "is never trained: decoder.chunk_rows=(2,)"),
     ({"decoder.context_rows": -1}, "config.decoder.context_rows=-1 must be from 0 to 256"),
     ({"decoder.finished_noise": 1.0}, "config.decoder.finished_noise=1.0 must be from 0 to 0.999"),
     ({"sampling.chunk_rows": 3}, "sampling.chunk_rows=3 must divide the canvas's 4 patch rows"),
@@ -252,8 +256,8 @@ def test_a_whole_number_will_do_where_a_fraction_is_asked_for():
     ({"sampling.chunk_rows": 1}, "sampling.chunk_rows=1 is never trained: decoder.chunk_rows=(2,)"),
     ({"sampling.chunk_rows": 0}, "set it to -1, as trained"),
     ({"sampling.chunk_rows": 2, "decoder.chunk_offsets": (1,)}, "sampling.chunk_rows=2 is never trained"),
-    ({"decoder.chunk_offsets": (1,)}, "train a layout with offset 0 whose rows divide the canvas's 4"),
-    ({"decoder.chunk_rows": (3,)}, "train a layout with offset 0 whose rows divide the canvas's 4"),
+    ({"decoder.chunk_offsets": (1,)}, "train a layout with offset 0 whose rows and columns divide the canvas's 4×4"),
+    ({"decoder.chunk_rows": (3,)}, "train a layout with offset 0 whose rows and columns divide the canvas's 4×4"),
     ({"sampling.top_p": 0.0}, "config.sampling.top_p=0.0 must be from 1e-06 to 1"),
     ({"sampling.guidance_from": 0.5, "sampling.guidance_until": 0.5}, "guidance_from=0.5 must be below guidance"),
     ({"sampling.diffusion_steps": 0}, "config.sampling.diffusion_steps=0 must be from 1 to 10,000"),
@@ -307,7 +311,28 @@ def test_a_config_that_is_no_group_is_refused(config):
 )
 def test_sampling_follows_the_trained_layouts_unless_asked(layouts, asked, sampled):
   changes = {f"decoder.{key}": value for key, value in layouts.items()}
-  assert small.settings(**changes, **{"sampling.chunk_rows": asked}).sampling.chunk_rows == sampled
+  sampling = small.settings(**changes, **{"sampling.chunk_rows": asked}).sampling
+  assert (sampling.chunk_rows, sampling.chunk_columns) == (sampled, 0)
+
+
+@pytest.mark.parametrize(
+  "layouts, asked, sampled",
+  [
+    ({"chunk_rows": (2,), "chunk_columns": (2,)}, (-1, -1), (2, 2)),
+    ({"chunk_rows": (2, 4, 0), "chunk_columns": (0, 2, 0)}, (-1, -1), (2, 0)),
+    ({"chunk_rows": (2, 4, 0), "chunk_columns": (0, 2, 0)}, (4, -1), (4, 2)),
+    ({"chunk_rows": (2, 4, 0), "chunk_columns": (0, 2, 0)}, (-1, 2), (4, 2)),
+    ({"chunk_rows": (2, 1), "chunk_columns": (0, 2)}, (2, 4), (2, 4)),  # the whole width is all four
+    ({"chunk_rows": (2, 2), "chunk_columns": (3, 2), "chunk_offsets": (0, 0)}, (-1, -1), (2, 2)),
+    ({"chunk_rows": (2, 2), "chunk_columns": (2, 2), "chunk_offsets": (1, 0)}, (-1, -1), (2, 2)),
+  ],
+)
+def test_blocks_are_sampled_as_trained_unless_asked(layouts, asked, sampled):
+  layouts = {"chunk_offsets": (0,) * len(layouts["chunk_rows"]), **layouts}
+  changes = {f"decoder.{key}": value for key, value in layouts.items()}
+  changes |= dict(zip(("sampling.chunk_rows", "sampling.chunk_columns"), asked))
+  sampling = small.settings(**changes).sampling
+  assert (sampling.chunk_rows, sampling.chunk_columns) == sampled
 
 
 @pytest.mark.parametrize(

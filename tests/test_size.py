@@ -33,7 +33,13 @@ def test_a_ratio_is_width_to_height_of_about_as_many_pixels(ratio, side, rows, c
     assert math.prod(size.pixels) == pytest.approx(side**2, rel=0.02)
 
 
-@pytest.mark.parametrize("ratio", ["", "4", ":3", "4/3", "4x3", "0:3", "-4:3", "4:3:2", "a:b", "1e3:1", "99:1", "4: 3"])
+def test_a_size_may_be_given_in_pixels_width_first():
+  assert size_of("128x64", 256, 8) == Size(8, 16, 8)
+  with pytest.raises(SettingsError, match="multiples of the 8 pixels of a visual token"):
+    size_of("4x3", 64, 8)
+
+
+@pytest.mark.parametrize("ratio", ["", "4", ":3", "4/3", "4x", "0:3", "-4:3", "4:3:2", "a:b", "1e3:1", "99:1", "4: 3"])
 def test_what_is_no_ratio_is_one_line(ratio):
   with pytest.raises(SettingsError, match="is no aspect ratio; give width:height, as 4:3 or 9:16, up to 32:1"):
     size_of(ratio, 64, 8)

@@ -6,9 +6,10 @@ It predicts the clean patches x̂ from noisy ones (JiT, Li & He 2025), condition
 same place is added to each patch; cross-attention reads all visual tokens, the rows below included; and the text
 states. Times enter through one shared modulation with a table a layer (adaLN-single, Chen et al. 2023).
 
-Patches at hand come in whole rows of the canvas, as spans (first row, number of rows): time is one per row, and
-selecting rows is slicing. Axes: B images, N patches of the canvas, R patch rows at hand, T their patches, P pixels of a
-patch, D width, h × w visual tokens, Z their channels, S text states, M memory (visual tokens, text states, one null).
+Patches stand in the painting order of their layout. Those of this step come in whole groups of it, as spans (first
+group, number of groups): time is one per group, and selecting groups is slicing. Axes: B images, N patches of the
+canvas, R groups of this step, T their patches, P pixels of a patch, D width, h × w visual tokens, Z their channels, S
+text states, M memory (visual tokens, text states, one null).
 """
 
 import math
@@ -21,6 +22,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from omniimage.models.attention import Attention, AttentionMask, Full, as_cache, blank_cache
+from omniimage.models.chunks import ChunkLayout
 from omniimage.models.execution import Execution, apply_layers, layer_stack
 from omniimage.models.layers import GatedMLP, RMSNorm, grid_positions, rms_normalize, rotary, small_init
 from omniimage.models.tokenizer import IMAGE_ROPE_THETA
@@ -34,7 +36,7 @@ class Memory:
   """What an image is painted from.
 
   Attributes:
-    aligned: (B, N, D), the visual token of each patch's place, to be added to it.
+    aligned: (B, N, D), the visual token of each patch's place, to be added to it; in painting order.
     states: (B, M, D), to be attended to.
     segments: (B, M) int32, 1 where a state is seen and 0 where it is not.
   """
@@ -52,27 +54,28 @@ def time_features(t: Array) -> Array:
 
 
 def modulate(x_BTD: Array, scale_BRD: Array, shift_BRD: Array | None = None) -> Array:
-  """(1 + scale) · x + shift, with one scale and shift for each patch row."""
+  """(1 + scale) · x + shift, with one scale and shift for each group of patches."""
   B, R, D = scale_BRD.shape
   x = x_BTD.reshape(B, R, -1, D) * (1 + scale_BRD[:, :, None])
   return (x if shift_BRD is None else x + shift_BRD[:, :, None]).reshape(x_BTD.shape)
 
 
-def take_rows(x: Array, spans, columns: int) -> Array:
-  """Patches (B, T, …) of the spans of rows, from (B, N, …)."""
+def take_groups(x: Array, spans, group: int) -> Array:
+  """Patches (B, T, …) of the spans of groups, from (B, N, …)."""
   return jnp.concatenate(
-    [jax.lax.dynamic_slice_in_dim(x, first * columns, count * columns, axis=1) for first, count in spans], axis=1
+    [jax.lax.dynamic_slice_in_dim(x, first * group, count * group, axis=1) for first, count in spans], axis=1
   )
 
 
 class TimeEmbedding(nn.Module):
   width: int
   dtype: Any = jnp.float32
+  out_init: nn.initializers.Initializer = nn.linear.default_kernel_init
 
   @nn.compact
   def __call__(self, t: Array) -> Array:
     hidden = nn.silu(nn.Dense(self.width, dtype=self.dtype, name="hidden")(time_features(t)))
-    return nn.silu(nn.Dense(self.width, dtype=self.dtype, name="out")(hidden))
+    return nn.silu(nn.Dense(self.width, dtype=self.dtype, kernel_init=self.out_init, name="out")(hidden))
 
 
 class DiffusionBlock(nn.Module):
@@ -130,13 +133,23 @@ class DiffusionDecoder(nn.Module):
     self.null_tokens = self.param("null_tokens", vector, (s.width,), jnp.float32)
     self.null_text = self.param("null_text", vector, (s.width,), jnp.float32)
     self.time = TimeEmbedding(s.width, dtype)
+    if s.reads_gap:
+      self.gap = TimeEmbedding(s.width, dtype, nn.initializers.zeros)  # as if it were not there, until it is taught
     self.modulation = nn.Dense(6 * s.width, kernel_init=nn.initializers.zeros)
     self.layers = layer_stack(DiffusionBlock, s.depth, self.execution, settings=s)
     self.norm = RMSNorm()
     self.final_modulation = nn.Dense(2 * s.width, kernel_init=nn.initializers.zeros)
     self.pixels = nn.Dense(3 * s.patch_size**2, kernel_init=small_init)
 
-  def remember(self, features: Array, text_states: Array, text_mask: Array, keep_tokens: Array, keep_text: Array):
+  def remember(
+    self,
+    features: Array,
+    text_states: Array,
+    text_mask: Array,
+    keep_tokens: Array,
+    keep_text: Array,
+    layout: ChunkLayout,
+  ) -> Memory:
     """Builds the memory.
 
     Args:
@@ -144,6 +157,7 @@ class DiffusionDecoder(nn.Module):
       text_states: (B, S, prior width).
       text_mask: (B, S) bool, which of them exist.
       keep_tokens, keep_text: (B,) bool; False leaves the condition out, for guidance.
+      layout: of the patches that will be painted from it.
     """
     B, h, w, Z = features.shape
     scale = self.settings.pixels_per_token // self.settings.patch_size
@@ -159,15 +173,16 @@ class DiffusionDecoder(nn.Module):
       jnp.ones((B, 1), bool),
     ]
     states = jnp.concatenate([tokens, text, null], axis=1)
-    return Memory(aligned, states, jnp.concatenate(segments, axis=1).astype(jnp.int32))
+    return Memory(layout.ordered(aligned), states, jnp.concatenate(segments, axis=1).astype(jnp.int32))
 
-  def rotations(self, spans, memory: Memory, columns: int):
-    """Rotary tables of the patches at hand and of the memory; both in units of visual tokens, text at the origin."""
+  def rotations(self, spans, memory: Memory, layout: ChunkLayout):
+    """Rotary tables of the patches of this step and of the memory; both in units of visual tokens, text at the
+    origin."""
     s = self.settings
     scale = s.patch_size / s.pixels_per_token
-    rows = memory.aligned.shape[1] // columns
-    places = take_rows(grid_positions(rows, columns, scale)[None], spans, columns)[0]
-    tokens = grid_positions(int(rows * scale), int(columns * scale))
+    places = layout.ordered(grid_positions(layout.rows, layout.columns, scale)[None])
+    places = take_groups(places, spans, layout.group)[0]
+    tokens = grid_positions(int(layout.rows * scale), int(layout.columns * scale))
     origin = jnp.zeros((memory.states.shape[1] - tokens.shape[0], 2), jnp.float32)
     head_width = s.width // s.heads
     return tuple(
@@ -181,47 +196,49 @@ class DiffusionDecoder(nn.Module):
     t: Array,
     memory: Memory,
     mask: AttentionMask,
-    columns: int,
+    layout: ChunkLayout,
     caches=None,
     cache_index=0,
+    gap: Array | None = None,
   ):
     """Clean patches from noisy ones.
 
     Args:
       patches: (B, T, P), noisy or finished.
-      spans: (first row, number of rows) of each run of patch rows they are; a first row may be traced.
-      t: (B, R) time of each row, 0 noise and 1 clean.
-      memory: of `remember`.
-      mask: who sees whom, over (T, T) or, with caches, (T, canvas).
-      columns: patch columns of the canvas.
+      spans: (first group, number of groups) of each run of groups they are; a first one may be traced.
+      t: (B, R) time of each group, 0 noise and 1 clean.
+      memory: of `remember`, for this layout.
+      mask: who sees whom, over (T, T) or, with caches, (T, places of the caches).
+      layout: whose painting order the patches of the canvas have.
       caches: of `init_caches`; these T patches are written at `cache_index`.
+      gap: (B, R) how far from t the time is to which x̂ is to lead at once, if the decoder reads it; None: no way.
 
     Returns:
       x̂ (B, T, P) float32 and the caches.
     """
     time = self.time(t)
+    if self.settings.reads_gap:
+      time += self.gap(jnp.zeros_like(t) if gap is None else gap)
     modulation = self.modulation(time).reshape(*t.shape, 6, self.settings.width)
-    x = self.patches(patches) + take_rows(memory.aligned, spans, columns)
-    rotations = self.rotations(spans, memory, columns)
+    x = self.patches(patches) + take_groups(memory.aligned, spans, layout.group)
+    rotations = self.rotations(spans, memory, layout)
     x, caches = apply_layers(self.layers, x, modulation, rotations, mask, memory, cache_index, caches=caches)
     scale, shift = jnp.split(self.final_modulation(time), 2, axis=-1)
     return self.pixels(modulate(self.norm(x).astype(jnp.float32), scale, shift)), caches
 
-  def init_caches(self, memory: Memory, columns: int) -> tuple:
-    """Per layer: an empty cache of the canvas, N places, and that of the memory, computed once."""
+  def init_caches(self, memory: Memory, layout: ChunkLayout, places: int) -> tuple:
+    """Per layer: an empty cache of so many patches, and that of the memory, computed once."""
     s = self.settings
-    B, N, _ = memory.aligned.shape
-    empty = blank_cache(B, N, s.kv_heads, s.width // s.heads, self.execution.dtype)
-    _, memory_cos_sin = self.rotations(((0, N // columns),), memory, columns)
+    empty = blank_cache(len(memory.states), places, s.kv_heads, s.width // s.heads, self.execution.dtype)
+    _, memory_cos_sin = self.rotations(((0, 1),), memory, layout)
     return tuple((empty, as_cache(*layer.memory_keys_values(memory.states, memory_cos_sin))) for layer in self.layers)
 
   def init_parameters(self, features: Array, text_states: Array):
     """Touches every parameter, for `init`."""
-    B, _, w, _ = features.shape
-    keep = jnp.ones((B,), bool)
-    memory = self.remember(features, text_states, jnp.ones(text_states.shape[:2], bool), keep, keep)
-    N = memory.aligned.shape[1]
-    patches = jnp.zeros((B, N, 3 * self.settings.patch_size**2))
-    columns = w * self.settings.pixels_per_token // self.settings.patch_size
-    rows = N // columns
-    return self(patches, ((0, rows),), jnp.zeros((B, rows)), memory, AttentionMask(), columns)[0]
+    B, h, w, _ = features.shape
+    keep, scale = jnp.ones((B,), bool), self.settings.pixels_per_token // self.settings.patch_size
+    layout = ChunkLayout(h * scale, w * scale, 0)
+    memory = self.remember(features, text_states, jnp.ones(text_states.shape[:2], bool), keep, keep, layout)
+    patches = jnp.zeros((B, layout.rows * layout.columns, 3 * self.settings.patch_size**2))
+    times = jnp.zeros((B, layout.groups))
+    return self(patches, ((0, layout.groups),), times, memory, AttentionMask(), layout)[0]

@@ -89,10 +89,11 @@ class Omni:
     """Painted pixels a pixel that the tokenizer reads, along one side."""
     return self.settings.decoder.pixels_per_token // self.settings.tokenizer.patch_size
 
-  def layout(self, rows: int, columns: int, chunk_rows: int, offset: int = 0) -> ChunkLayout:
+  def layout(self, rows: int, columns: int, chunk_rows: int, offset: int = 0, chunk_columns: int = 0) -> ChunkLayout:
     """Of the patches that are painted from rows × columns visual tokens."""
     d = self.settings.decoder
-    return ChunkLayout(*Size(rows, columns, d.pixels_per_token).patches(d.patch_size), chunk_rows, offset)
+    canvas = Size(rows, columns, d.pixels_per_token).patches(d.patch_size)
+    return ChunkLayout(*canvas, chunk_rows, offset, chunk_columns)
 
   def shrink(self, images: Array) -> Array:
     """Images (..., H, W, 3) as the tokenizer reads them: averaged down where the decoder paints more pixels."""

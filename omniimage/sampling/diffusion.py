@@ -18,6 +18,7 @@ from omniimage.sampling.guidance import asked_for, coefficients_at, guided, kept
 from omniimage.sampling.kept import Kept
 from omniimage.sampling.solvers import walk
 from omniimage.settings import SamplingSettings
+from omniimage.size import Size
 from omniimage.streams import Stream, fold
 
 
@@ -35,13 +36,19 @@ class Canvas:
 
   Attributes:
     memory: what it is painted from.
-    caches: keys and values of the memory and of finished chunks.
+    caches: keys and values of the memory and, in the places of a window, of the last finished chunks and the present
+      one; chunks that nothing sees any more have left it.
     layout: how it is divided into chunks.
   """
 
   memory: Memory
   caches: tuple
   layout: ChunkLayout = flax.struct.field(pytree_node=False)
+
+  def place(self, chunk: int, size: Size) -> tuple[int, int]:
+    """Top and left of a chunk, in pixels of a picture of a size."""
+    row, column = self.layout.corner(chunk)
+    return row * size.pixels[0] // self.layout.rows, column * size.pixels[1] // self.layout.columns
 
 
 def paint(
@@ -61,9 +68,10 @@ def paint(
     following, patches = paint_chunk(omni, params, canvas.replace(caches=caches), chunk, keys, sampling, kept)
     return following.caches, patches
 
-  _, patches = jax.lax.scan(step, canvas.caches, jnp.arange(canvas.layout.count))
+  layout = canvas.layout
+  _, patches = jax.lax.scan(step, canvas.caches, jnp.arange(layout.count))
   patches = jnp.moveaxis(patches, 0, 1).reshape(features.shape[0], -1, patches.shape[-1])
-  return unpatchify(patches, omni.settings.decoder.patch_size, canvas.layout.columns)
+  return unpatchify(layout.raster(patches), omni.settings.decoder.patch_size, layout.columns)
 
 
 def blank(
@@ -85,9 +93,10 @@ def blank(
   variables = {"params": params["decoder"]}
   keep_tokens, keep_text = (kept_by(passes, B, condition) for condition in (0, 1))
   conditions = repeated(len(passes), features, text_states, text_mask)
-  memory = omni.decoder.apply(variables, *conditions, keep_tokens, keep_text, method="remember")
-  layout = omni.layout(*features.shape[1:3], sampling.chunk_rows)
-  return Canvas(memory, omni.decoder.apply(variables, memory, layout.columns, method="init_caches"), layout)
+  layout = omni.layout(*features.shape[1:3], sampling.chunk_rows, 0, sampling.chunk_columns)
+  memory = omni.decoder.apply(variables, *conditions, keep_tokens, keep_text, layout, method="remember")
+  window = layout.window(omni.settings.decoder.context_rows)
+  return Canvas(memory, omni.decoder.apply(variables, memory, layout, window, method="init_caches"), layout)
 
 
 def paint_chunk(
@@ -105,41 +114,55 @@ def paint_chunk(
     params: unstacked.
     chunk: scalar int, its number.
     keys: (B,) random keys, one an image.
-    sampling: `chunk_rows` patch rows are painted at a time, in `diffusion_steps` steps of the `solver`.
+    sampling: a chunk is painted in `diffusion_steps` steps of the `solver`.
     kept: patches that stay as they are.
 
   Returns:
     The canvas, and the chunk's finished patches (B, T, P).
   """
   s, layout = omni.settings.decoder, canvas.layout
-  B, rows = keys.shape[0], layout.rows // layout.count
-  T, P = rows * layout.columns, 3 * s.patch_size**2
+  B, N, window = keys.shape[0], layout.rows * layout.columns, layout.window(s.context_rows)
+  T, P, groups = N // layout.count, 3 * s.patch_size**2, layout.groups // layout.count
   passes = branches(sampling)
   K = len(passes)
   first_visible = jnp.asarray([layout.first_visible_row(chunk, s.context_rows) for chunk in range(layout.count)])
-  row_of_patch = jnp.arange(layout.rows * layout.columns) // layout.columns
+  left = jnp.maximum((chunk + 1) * T - window, 0)  # patches that have left the window
+  if window < N:
+    canvas = canvas.replace(caches=moved_on(canvas.caches, jnp.where(left > 0, T, 0)))
+  row_of_place = jax.lax.dynamic_slice_in_dim(jnp.asarray(layout.row_of_patch), left, window)
+  painted_of_place = left + jnp.arange(window) < (chunk + 1) * T
 
-  def predict(x, t, caches):
+  def predict(x, t, caches, gap=None):
     """x̂, guided, and the caches with the chunk's own keys and values in them."""
-    visible = (row_of_patch >= first_visible[chunk]) & (row_of_patch < (chunk + 1) * rows)
-    visible = jnp.broadcast_to(visible.astype(jnp.int32), (K * B, len(row_of_patch)))
+    visible = (row_of_place >= first_visible[chunk]) & painted_of_place
+    visible = jnp.broadcast_to(visible.astype(jnp.int32), (K * B, window))
     mask = AttentionMask(Full(), jnp.ones((K * B, T), jnp.int32), visible)
     (noisy,) = repeated(K, x)
     predicted, caches = omni.decoder.apply(
-      {"params": params["decoder"]}, noisy, ((chunk * rows, rows),), jnp.full((K * B, rows), t),
-      canvas.memory, mask, layout.columns, caches, chunk * T,
+      {"params": params["decoder"]}, noisy, ((chunk * groups, groups),), jnp.full((K * B, groups), t),
+      canvas.memory, mask, layout, caches, chunk * T - left,
+      gap=None if gap is None else jnp.full((K * B, groups), gap),
     )  # fmt: skip
     predicted = guided(coefficients_at(t, passes, sampling), predicted)
     return predicted if kept is None else jnp.where(own(kept.stays)[..., None], own(kept.patches), predicted), caches
 
   def own(of_canvas):
     """(B, N, …) → (B, T, …), of the chunk."""
-    return jax.lax.dynamic_slice_in_dim(of_canvas, chunk * T, T, axis=1)
+    return jax.lax.dynamic_slice_in_dim(layout.ordered(of_canvas), chunk * T, T, axis=1)
 
   noise = jax.vmap(lambda key: jax.random.normal(fold(key, Stream.CHUNKS, chunk), (T, P), jnp.float32))(keys)
   finished, caches = walk(predict, noise, sampling.diffusion_steps, sampling.solver, sampling.time_shift, canvas.caches)
   _, caches = predict(finished, 1.0, caches)
   return canvas.replace(caches=caches), finished
+
+
+def moved_on(caches: tuple, places: Array) -> tuple:
+  """The caches with what their first so many places held gone, and as many free at the end."""
+
+  def of_layer(own, of_memory):
+    return tuple(jnp.roll(x_BGSK, -places, axis=2) for x_BGSK in own), of_memory
+
+  return tuple(of_layer(*layer) for layer in caches)
 
 
 def text_conditions(omni: Omni, hidden: Array, tokens: Array, lengths: Array) -> tuple[Array, Array]:

@@ -2,7 +2,7 @@
 
 Nothing that was given is revised: texts, codes and chunks only follow on one another. An answer is texts and images,
 one after another. A text is its words, then itself. An image is all of its codes, in raster order, then all of its
-chunks, from the top, then itself. Arrays are NumPy's, and the receiver's to keep.
+chunks, from the top and each row of them from the left, then itself. Arrays are NumPy's, and the receiver's to keep.
 
 Axes: h × w visual tokens, H × W pixels.
 """
@@ -47,6 +47,11 @@ class Chunk:
   pixels: np.ndarray
   place: tuple[int, int]
   size: tuple[int, int]
+
+  def put_on(self, canvas: np.ndarray):
+    """Onto a picture (H, W, 3) of the canvas."""
+    (top, left), (rows, columns, _) = self.place, self.pixels.shape
+    canvas[top : top + rows, left : left + columns] = self.pixels
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,14 +3,12 @@
 import functools
 import os
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from omniimage import streams
 from omniimage.data.conversation import Turn
 from omniimage.data.text import TextTokenizer
 from omniimage.errors import UserError
@@ -22,13 +20,12 @@ from omniimage.sampling.context import Context, encode_images, place_codes, show
 from omniimage.sampling.diffusion import paint, text_conditions
 from omniimage.sampling.drawing import Drawing, keys_of, row_keys
 from omniimage.sampling.events import Chunk, Codes, Image, TextEnd, turns_of
-from omniimage.sampling.kept import Kept, Redraw, kept, remix, variation
+from omniimage.sampling.kept import Kept, Redraw
 from omniimage.sampling.kernels import arranged, compiled
-from omniimage.sampling.pictures import Picture, read_part, read_picture
+from omniimage.sampling.pictures import Picture
 from omniimage.sampling.pieces import Pieces
 from omniimage.sampling.prompts import (
   BUCKET,
-  NO_WORDS,
   Part,
   input_features,
   pad,
@@ -36,16 +33,17 @@ from omniimage.sampling.prompts import (
   room_for_text,
   to_float,
 )
+from omniimage.sampling.redrawing import Redrawer, as_picture
 from omniimage.sampling.session import WORDS, Answer, Session, form_of, unguided, words_of
 from omniimage.sampling.together import Together
-from omniimage.sampling.tokens import TokenDrawer, draw_codes
+from omniimage.sampling.tokens import draw_codes
 from omniimage.settings import SamplingSettings, Settings
 from omniimage.streams import Stream
 
 GRAY = 0.0  # what is still to come, in [-1, 1]
 
 
-class Generator(TokenDrawer):
+class Generator(Redrawer):
   """Draws and answers. Compiles once for each number of prompts and bucket of lengths, for sessions once a bucket."""
 
   def __init__(self, settings: Settings, params: Params, text_tokenizer: TextTokenizer):
@@ -60,7 +58,7 @@ class Generator(TokenDrawer):
     """That of a trained run's last checkpoint. UserError where there is none.
 
     Args:
-      aspect_ratio: width:height of what is drawn, one of the run's; None: the first.
+      aspect_ratio: width:height of what is drawn, one of the run's, or pixels, as 128x64; None: the run's first.
     """
     from omniimage.workdir import Workdir, load_run  # with what reads checkpoints, which drawing does without
 
@@ -116,70 +114,14 @@ class Generator(TokenDrawer):
 
   def caption(self, image: Picture | str, seed: int = 0, **changes) -> str:
     """What the model writes about a picture; a str is its path."""
-    events = self.session([_picture(image)], seed, "text", **changes)
+    events = self.session([as_picture(image)], seed, "text", **changes)
     return next(event.text for event in events if isinstance(event, TextEnd))
 
   def edit(self, image: Picture | str, instruction: str, seed: int = 0, **changes) -> np.ndarray:
     """A picture (H, W, 3) uint8 of the model's size, changed as the instruction says; a str is the path of the one
     before."""
-    (edited,) = self.chat([_picture(image), instruction], seed, "image", **changes)
+    (edited,) = self.chat([as_picture(image), instruction], seed, "image", **changes)
     return edited.image
-
-  def inpaint(
-    self, image: Picture | str, again: np.ndarray, prompt: str = "", n: int = 1, seed: int = 0, **changes
-  ) -> Drawing:
-    """`n` times a picture with a part of it drawn again under a prompt of the whole; a str is its path.
-
-    Visual tokens and patches without a pixel of that part stay as they are: the pixels of these patches are the given
-    ones, at the model's size.
-
-    Args:
-      again: the part, (height, width) bool of any size, of the picture as it is read.
-      prompt: "" for none, as training has seen it in `data.drop_text` of the conversations.
-
-    UserError where nothing is to be drawn again, or the prompt cannot be read.
-    """
-    redraw = Redraw(read_picture(_picture(image), self.settings), read_part(again, self.settings))
-    return self._redrawn([redraw] * n, prompt, seed, changes)
-
-  def vary(
-    self, image: Picture | str, prompt: str = "", n: int = 1, seed: int = 0, keep: float = 0.5, **changes
-  ) -> Drawing:
-    """`n` variations of a picture; a str is its path. Of its visual tokens a share of `keep`, other ones each time,
-    stay; the rest are drawn again under the prompt, and the picture is painted anew. `prompt` as of `inpaint`."""
-    picture, size = read_picture(_picture(image), self.settings), self.settings.buckets[0]
-    rng = streams.generator(Stream.VARIATIONS, seed)
-    return self._redrawn([variation(picture, size, keep, rng) for _ in range(n)], prompt, seed, changes)
-
-  def remix(
-    self,
-    first: Picture | str,
-    second: Picture | str,
-    prompt: str = "",
-    n: int = 1,
-    seed: int = 0,
-    keep: float = 0.5,
-    **changes,
-  ) -> Drawing:
-    """`n` pictures out of two; a str is a path. As `vary`, but what stays is of the one or the other, half of each."""
-    pictures, size = [read_picture(_picture(one), self.settings) for one in (first, second)], self.settings.buckets[0]
-    rng = streams.generator(Stream.VARIATIONS, seed)
-    return self._redrawn([remix(*pictures, size, keep, rng) for _ in range(n)], prompt, seed, changes)
-
-  def _redrawn(self, redraws: Sequence[Redraw], prompt: str, seed: int, changes: dict) -> Drawing:
-    sampling, n = self.sampling(changes), len(redraws)
-    rows, _ = self._read([[prompt or NO_WORDS]], image_next=True)
-    said = pad([[*rows[0], *self._opening]] * n, self.omni.vocabulary)
-    return self._drawn(*said, row_keys(seed, n), sampling, kept=self._kept(redraws))
-
-  def _kept(self, redraws: Sequence[Redraw]) -> Kept:
-    codes = self.encode(np.stack([redraw.picture for redraw in redraws]))
-    seconds = {i: redraw.second for i, redraw in enumerate(redraws) if redraw.second is not None}
-    if seconds:
-      pictures, of_second = (np.stack(each) for each in zip(*seconds.values()))
-      rows = np.array(list(seconds))
-      codes = codes.at[rows].set(jnp.where(of_second, self.encode(pictures), codes[rows]))
-    return kept(redraws, codes, self.settings)
 
   def draw_after(self, conversations: Sequence[Sequence[Part]], seeds: Sequence[int], **changes) -> Drawing:
     """The image that follows each conversation, all at once: that of its own session with the seed of its own."""
@@ -326,7 +268,3 @@ def _finish(omni, params, tokens, lengths, hidden, codes, keys, sampling, kept=N
   features = omni.features(params, codes)
   images = paint(omni, params, features, *conditions, keys, sampling, kept)
   return Drawing(codes, jnp.clip(omni.render(params, features), -1, 1), jnp.clip(images, -1, 1))
-
-
-def _picture(image: Picture | str) -> Picture:
-  return Path(image) if isinstance(image, str) else image

@@ -20,6 +20,8 @@ from omniimage.settings import Settings
 from omniimage.size import Size
 from omniimage.vocabulary import Vocabulary
 
+NOT_YET = 127  # gray, of what is not there yet
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Redraw:
@@ -30,12 +32,14 @@ class Redraw:
     again: (H, W) bool. A visual token, and a patch of the painter, is drawn again if any of its pixels is.
     paints_all: whether all pixels are painted anew, from the tokens that stay and those that are drawn.
     second: another picture, and (h, w) bool: the visual tokens that are its, of those that stay.
+    codes: (h, w) int32, those that stay; None: those of the picture.
   """
 
   picture: np.ndarray
   again: np.ndarray
   paints_all: bool = False
   second: tuple[np.ndarray, np.ndarray] | None = None
+  codes: np.ndarray | None = None
 
   def __post_init__(self):
     if not self.again.any():
@@ -57,6 +61,35 @@ def remix(first: np.ndarray, second: np.ndarray, size: Size, keep: float, rng: n
   """As a `variation` of the first picture, but each of the visual tokens that stay is of either picture, by a coin."""
   of_second = rng.random((size.rows, size.columns)) < 0.5
   return dataclasses.replace(variation(first, size, keep, rng), second=(second, of_second))
+
+
+def around(picture: np.ndarray, codes: np.ndarray, sides: tuple[int, int, int, int], side: int) -> Redraw:
+  """A picture in a frame that was moved, of which all is drawn that it does not fill.
+
+  Args:
+    codes: (h, w) of the picture.
+    sides: pixels by which the top, right, bottom and left of the frame go outwards, or, below zero, inwards.
+    side: pixels of a visual token, along one side.
+
+  UserError where these are no whole visual tokens, or nothing stays.
+  """
+  named = ", ".join(f"{name}={by}" for name, by in zip(("top", "right", "bottom", "left"), sides))
+  if any(by % side for by in sides):
+    raise UserError(f"{named}: give multiples of the {side} pixels of a visual token")
+  top, right, bottom, left = (by // side for by in sides)
+  h, w = codes.shape
+  rows, columns = slice(max(0, -top), h - max(0, -bottom)), slice(max(0, -left), w - max(0, -right))
+  if rows.start >= rows.stop or columns.start >= columns.stop:
+    raise UserError(f"{named} leaves nothing of the picture; take less off")
+  added = [(max(0, top), max(0, bottom)), (max(0, left), max(0, right))]
+  again = np.pad(np.zeros_like(codes[rows, columns], bool), added, constant_values=True)
+  stays = picture.reshape(h, side, w, side, 3)[rows, :, columns]
+  pixels = np.pad(stays, [added[0], (0, 0), added[1], (0, 0), (0, 0)], constant_values=NOT_YET)
+  return Redraw(
+    pixels.reshape(again.shape[0] * side, again.shape[1] * side, 3),
+    again.repeat(side, axis=0).repeat(side, axis=1),
+    codes=np.pad(codes[rows, columns], added),
+  )
 
 
 @flax.struct.dataclass

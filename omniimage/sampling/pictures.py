@@ -15,6 +15,7 @@ from PIL import Image, ImageOps
 from omniimage.data.images import BadImage, Color, decode, shown_size
 from omniimage.errors import UserError
 from omniimage.settings import Settings
+from omniimage.size import Size
 
 NEARLY_WHITE, GRAY = 220, 127  # resizing leaves rings beside black, not as dark as the first
 FIT, BACKGROUND = "crop", (255, 255, 255)  # where the run's source has none
@@ -32,6 +33,21 @@ def read_picture(given: Picture, settings: Settings) -> np.ndarray:
   name = str(given) if isinstance(given, os.PathLike) else "the picture"
   try:
     return decode(_encoded(given), size, getattr(source, "fit", FIT), background)
+  except BadImage as error:
+    raise UserError(f"{name} cannot be read: {error}; give another picture") from None
+
+
+def read_whole(given: Picture, settings: Settings, side: int) -> np.ndarray:
+  """A picture (H, W, 3) uint8 as large as it is, but for what is over whole multiples of `side` pixels. UserError as of
+  `read_picture`, and where that leaves nothing."""
+  background: Color = tuple(getattr(settings.data.source, "background", BACKGROUND))
+  name = str(given) if isinstance(given, os.PathLike) else "the picture"
+  encoded = _encoded(given)
+  try:
+    height, width = shown_size(encoded)
+    if min(height, width) < side:
+      raise UserError(f"{name} is {width}×{height} pixels; the model reads {side}×{side} at least")
+    return decode(encoded, Size(height // side, width // side, side), "crop", background)
   except BadImage as error:
     raise UserError(f"{name} cannot be read: {error}; give another picture") from None
 

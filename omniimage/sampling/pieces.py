@@ -104,6 +104,6 @@ def next_chunk(
   *,
   sampling: SamplingSettings,
 ) -> tuple[Canvas, Array]:
-  """The pixels (B, rows, W, 3) of a chunk."""
+  """The pixels (B, rows, columns, 3) of a chunk."""
   canvas, patches = paint_chunk(omni, params, canvas, chunk, keys, sampling, kept)
-  return canvas, jnp.clip(unpatchify(patches, omni.settings.decoder.patch_size, canvas.layout.columns), -1, 1)
+  return canvas, jnp.clip(unpatchify(patches, omni.settings.decoder.patch_size, canvas.layout.width), -1, 1)

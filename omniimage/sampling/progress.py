@@ -33,6 +33,5 @@ def chunk_frames(events: Iterable[Event]) -> Iterator[np.ndarray]:
       if canvas is None:
         canvas = np.full((*event.size, 3), GRAY, np.float32)
         yield canvas.copy()
-      (top, left), (rows, columns, _) = event.place, event.pixels.shape
-      canvas[top : top + rows, left : left + columns] = event.pixels
+      event.put_on(canvas)
       yield canvas.copy()

@@ -189,10 +189,9 @@ class Answer:
     pixels = np.empty((*size.pixels, 3), np.float32)
     for chunk in range(canvas.layout.count):
       canvas, painted = pieces.next_chunk(params, canvas, np.int32(chunk), keys, sampling=sampling)
-      own = np.asarray(painted)[0]
-      top = chunk * len(own)
-      pixels[top : top + len(own)] = own
-      yield Chunk(own, (top, 0), size.pixels)
+      event = Chunk(np.asarray(painted)[0], canvas.place(chunk, size), size.pixels)
+      event.put_on(pixels)
+      yield event
     yield Image(codes, np.asarray(rendering)[0], pixels)
 
 

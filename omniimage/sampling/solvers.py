@@ -3,9 +3,11 @@
 x_t = (1 − t)·ε + t·x, as of `omniimage.models.flow`; a step towards x̂ is exact as long as x̂ does not change, and the
 last one, to t = 1, is x̂. Heun asks twice a step and averages the velocities (Karras et al. 2022, arXiv 2206.00364, with
 an x̂ of its own); "multistep" is DPM-Solver++(2M) (Lu et al. 2022, 2211.01095), which asks once and goes on from how x̂
-has changed since the step before.
+has changed since the step before. "mean" is for a network that was taught to (`omniimage.systems.omni_painting`): it
+tells how far the step goes, and what is predicted is where the path leads, not where it points.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -16,8 +18,8 @@ from jax import Array
 
 from omniimage.models.flow import velocity
 
-# (x_t, t, what is carried along) → x̂, and what is carried on.
-Predict = Callable[[Array, Array, Any], tuple[Array, Any]]
+# (x_t, t, what is carried along and, of "mean", how far a step goes) → x̂, and what is carried on.
+Predict = Callable[..., tuple[Array, Any]]
 
 
 def times(steps: int, shift: float = 1.0) -> np.ndarray:
@@ -28,10 +30,10 @@ def times(steps: int, shift: float = 1.0) -> np.ndarray:
   return 1 - shift * noise / (1 + (shift - 1) * noise)
 
 
-def _euler(predict: Predict, x: Array, along: np.ndarray, carried: Any) -> tuple[Array, Any]:
+def _euler(predict: Predict, x: Array, along: np.ndarray, carried: Any, tells: bool = False) -> tuple[Array, Any]:
   def step(state, now):
     (x, carried), (t, following) = state, now
-    predicted, carried = predict(x, t, carried)
+    predicted, carried = predict(x, t, carried, following - t) if tells else predict(x, t, carried)
     return (_advanced(predicted, x, t, following), carried), None
 
   return jax.lax.scan(step, (x, carried), _pairs(along))[0]
@@ -62,7 +64,13 @@ def _multistep(predict: Predict, x: Array, along: np.ndarray, carried: Any) -> t
   return x, carried
 
 
-SOLVERS = {"euler": _euler, "heun": _heun, "multistep": _multistep}  # as omniimage.settings names them
+# As omniimage.settings names them.
+SOLVERS = {
+  "euler": _euler,
+  "heun": _heun,
+  "multistep": _multistep,
+  "mean": functools.partial(_euler, tells=True),
+}
 
 
 def walk(predict: Predict, noise: Array, steps: int, solver: str, shift: float, carried: Any = ()) -> tuple[Array, Any]:

@@ -84,8 +84,8 @@ class Together:
       canvas, painted = pieces.next_chunk(
         self.params, canvas, np.int32(chunk), self.keys, self.kept, sampling=self.sampling
       )
-      painted = np.asarray(painted)
-      top = chunk * painted.shape[1]
-      pixels[:, top : top + painted.shape[1]] = painted
-      yield [Chunk(own, (top, 0), size.pixels) for own in painted]
+      events = [Chunk(own, canvas.place(chunk, size), size.pixels) for own in np.asarray(painted)]
+      for event, image in zip(events, pixels):
+        event.put_on(image)
+      yield events
     yield [Image(*of_one) for of_one in zip(codes, np.asarray(rendering), pixels)]

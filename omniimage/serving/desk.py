@@ -21,7 +21,7 @@ from omniimage.serving.refusals import Refused
 from omniimage.serving.studio import Studio
 from omniimage.settings import SOLVERS, SamplingSettings
 
-WHOLE = ("top_k", "diffusion_steps", "chunk_rows")  # of the settings of sampling
+WHOLE = ("top_k", "diffusion_steps", "chunk_rows", "chunk_columns")  # of the settings of sampling
 DIGITS = 3  # of the others, behind the point: nobody sees more, and each value is a program to compile
 AT_ONCE = 2  # requests whose pictures are decoded
 AUTO = "auto"

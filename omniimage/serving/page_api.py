@@ -152,9 +152,9 @@ class PageApi:
           if not number and text.strip():
             answer.append({"type": "text", "text": text})
         case Preview(pixels, top, whole):
-          yield event({**about, **await _strip(pixels, top, whole)}, "tokens")
-        case Chunk(pixels, (top, _), whole):
-          yield event({**about, **await _strip(pixels, top, whole)}, "chunk")
+          yield event({**about, **await _piece(pixels, (top, 0), whole)}, "tokens")
+        case Chunk(pixels, place, whole):
+          yield event({**about, **await _piece(pixels, place, whole)}, "chunk")
         case Image(codes, _, pixels):
           file = await asyncio.to_thread(self._history.add_drawn, name, pixels, codes)
           yield event({**about, "picture": file, "seed": str(order.seeds[number])}, "image")
@@ -167,10 +167,11 @@ class PageApi:
     yield event({"kept": kept}, "done")
 
 
-async def _strip(pixels: Any, top: int, whole: Sequence[int]) -> dict[str, Any]:
-  """Rows of pixels, as a canvas of `whole` = (height, width) takes them."""
-  png = await asyncio.to_thread(encoded, pixels)
-  return {"top": top, "rows": len(pixels), "height": whole[0], "width": whole[1], "png": as_base64(png)}
+async def _piece(pixels: Any, place: Sequence[int], whole: Sequence[int]) -> dict[str, Any]:
+  """Pixels whose first one lies at `place` = (top, left), as a canvas of `whole` = (height, width) takes them."""
+  (top, left), (rows, columns) = place, pixels.shape[:2]
+  size = {"rows": rows, "columns": columns, "height": whole[0], "width": whole[1]}
+  return {"top": top, "left": left, **size, "png": as_base64(await asyncio.to_thread(encoded, pixels))}
 
 
 def _name(request: Request) -> str:

@@ -20,11 +20,13 @@ from omniimage.settings.whole import Settings
 def from_config(config: Mapping[str, Any]) -> Settings:
   """Converts a ConfigDict (or plain nested dict) into `Settings`. Raises SettingsError."""
   settings = _settings(config)
+  sampling, decoder = settings.sampling, settings.decoder
+  across = f", sampling.chunk_columns={sampling.chunk_columns}" if decoder.chunk_columns else ""
   require(
     settings.paints_as_trained,
-    f"config.sampling.chunk_rows={settings.sampling.chunk_rows} is never trained: decoder.chunk_rows="
-    f"{settings.decoder.chunk_rows}, decoder.chunk_offsets={settings.decoder.chunk_offsets}; set it to {AS_TRAINED}, "
-    "as trained, or train a layout with so many rows and offset 0",
+    f"config.sampling.chunk_rows={sampling.chunk_rows}{across} is never trained: decoder.chunk_rows="
+    f"{decoder.chunk_rows}, decoder.chunk_columns={decoder.chunk_columns}, decoder.chunk_offsets="
+    f"{decoder.chunk_offsets}; set it to {AS_TRAINED}, as trained, or train a layout with such chunks and offset 0",
   )
   return settings
 
@@ -33,15 +35,16 @@ def from_stored(config: Mapping[str, Any]) -> Settings:
   """`from_config` for a run that is there already: where it says to sample what was never trained, as runs of before
   may, it samples as trained, with a warning."""
   settings = _settings(config)
-  if settings.paints_as_trained or not settings.trained_rows:
+  if settings.paints_as_trained or not settings.trained_chunks:
     return settings
-  asked, as_trained = settings.sampling.chunk_rows, settings.trained_rows[0]
+  rows, columns = settings.trained_chunks[0]
   logging.warning(
     "the run's sampling.chunk_rows=%d was never trained: painting %d patch rows at a time, as trained",
-    asked,
-    as_trained,
+    settings.sampling.chunk_rows,
+    rows,
   )
-  return dataclasses.replace(settings, sampling=dataclasses.replace(settings.sampling, chunk_rows=as_trained))
+  sampling = dataclasses.replace(settings.sampling, chunk_rows=rows, chunk_columns=columns)
+  return dataclasses.replace(settings, sampling=sampling)
 
 
 def _settings(config: Mapping[str, Any]) -> Settings:

@@ -147,10 +147,13 @@ class DecoderSettings(Ranged):
   mlp_width: WideWidth
   # Patch rows a chunk, one entry a layout drawn in training; 0 is the whole canvas at once.
   chunk_rows: tuple[PatchRows, ...]
-  chunk_offsets: tuple[PatchRows, ...]  # patch rows by which a layout's first chunk is shorter, one entry a layout
+  chunk_offsets: tuple[PatchRows, ...]  # patches by which a layout's first chunk is shorter, one entry a layout
+  # Patch columns a chunk, one entry a layout: blocks; 0 is the whole width. (): stripes alone.
+  chunk_columns: tuple[PatchRows, ...]
   context_rows: PatchRows  # patch rows of finished chunks that a chunk sees; 0 is all
   text_length: Annotated[int, Range(1, 2**16)]  # text states a painter reads: the last so many before its image
   finished_noise: PartialShare  # largest σ of the noise on the finished copy
+  reads_gap: bool  # reads how far a step goes, so that a stage can teach it to go far in few (`stages.*.few_steps`)
   time_mean: Annotated[float, Range(-30, 30)]  # logit-normal t: mean and standard deviation of logit(t)
   time_std: Annotated[float, Range(0, 10)]
   drop_tokens: PartialShare  # share of images painted without their visual tokens, for guidance
@@ -164,8 +167,14 @@ class DecoderSettings(Ranged):
       len(self.chunk_rows) == len(self.chunk_offsets) > 0,
       f"decoder.chunk_rows={self.chunk_rows} and decoder.chunk_offsets={self.chunk_offsets} need one entry a layout",
     )
+    require(
+      len(self.chunk_columns) in (0, len(self.chunk_rows)),
+      f"decoder.chunk_columns={self.chunk_columns} needs one entry a layout, as decoder.chunk_rows={self.chunk_rows} "
+      "has it; or () for stripes of the whole width",
+    )
 
   @property
-  def layouts(self) -> tuple[tuple[int, int], ...]:
-    """(rows a chunk, offset) of each layout."""
-    return tuple(zip(self.chunk_rows, self.chunk_offsets))
+  def layouts(self) -> tuple[tuple[int, int, int], ...]:
+    """(rows a chunk, offset, columns a chunk) of each layout."""
+    columns = self.chunk_columns or (0,) * len(self.chunk_rows)
+    return tuple(zip(self.chunk_rows, self.chunk_offsets, columns))

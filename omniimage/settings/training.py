@@ -25,6 +25,8 @@ class StageSettings(Ranged):
   sampled_codes: Share  # share of images painted from codes drawn from the prior's own logits
   # How often each source of a mixture is drawn in this stage; (): as `data.source.weights` says.
   source_weights: tuple[Annotated[float, Range(1e-6, 1e6)], ...] = ()
+  # Share of the images whose chunks the painter learns to reach in steps of any length; the others teach it short ones.
+  few_steps: Share = 0.0
 
   def __post_init__(self):
     super().__post_init__()

@@ -18,7 +18,7 @@ from omniimage.settings.parts import (
 from omniimage.settings.run import MeshSettings, RunSettings
 from omniimage.settings.sampling import AS_TRAINED, SamplingSettings
 from omniimage.settings.training import FaultSettings, OptimizerSettings, StageSettings
-from omniimage.size import Size, size_of
+from omniimage.size import Size, in_pixels, size_of
 from omniimage.vocabulary import MAX_GRID, image_length
 
 REMAT = ("none", "projections", "mlp", "attention", "full", "offload")  # from all saved to nothing, or on the host
@@ -68,8 +68,13 @@ class Settings(Ranged):
       f"prior.input_images={self.prior.input_images!r} reads more of input images than the codes that are stored in "
       f"data.codes={self.data.codes!r}; set prior.input_images to 'codes', or data.codes to '' to read images",
     )
+    require(
+      self.sampling.solver != "mean" or self.decoder.reads_gap,
+      "sampling.solver='mean' is for a painter that was taught to go far in a step (decoder.reads_gap, and a stage "
+      "with few_steps); take euler, heun or multistep",
+    )
     self._check_buckets()
-    self._choose_sampled_rows()
+    self._choose_sampled_chunks()
     window = self.prior.local_layers[2] if self.prior.local_layers else self.data.sequence_length
     require(
       self.data.sequence_length <= window,
@@ -89,9 +94,10 @@ class Settings(Ranged):
       )
       named[size] = ratio
       self._check_size(size)
-    highest = max(size.patches(self.decoder.patch_size)[0] for size in self.buckets)
-    for rows in self.decoder.chunk_rows:
-      require(0 <= rows <= highest, f"chunk_rows={rows}: the canvas has {highest} patch rows")
+    highest, widest = (max(size.patches(self.decoder.patch_size)[axis] for size in self.buckets) for axis in (0, 1))
+    for rows, _, columns in self.decoder.layouts:
+      require(rows <= highest, f"chunk_rows={rows}: the canvas has {highest} patch rows")
+      require(columns <= widest, f"chunk_columns={columns}: the canvas has {widest} patch columns")
 
   def _check_size(self, size: Size):
     """SettingsError where the model cannot read or paint images of a size."""
@@ -108,25 +114,39 @@ class Settings(Ranged):
       f"data.sequence_length={self.data.sequence_length} cannot hold one image of {longest} tokens",
     )
 
-  def _choose_sampled_rows(self):
-    """Puts the number of rows that AS_TRAINED stands for in its place."""
-    if self.sampling.chunk_rows == AS_TRAINED:
+  def _choose_sampled_chunks(self):
+    """Puts the rows and columns that AS_TRAINED stands for in its place."""
+    rows, columns = self.sampling.chunk_rows, self.sampling.chunk_columns
+    if AS_TRAINED in (rows, columns):
       require(
-        bool(self.trained_rows),
+        bool(self.trained_chunks) or rows != AS_TRAINED,
         f"decoder.chunk_rows={self.decoder.chunk_rows} with decoder.chunk_offsets={self.decoder.chunk_offsets}: chunks "
-        f"are sampled all as high; train a layout with offset 0 whose rows divide the canvas's {self.canvas_rows}",
+        "are sampled all as large; train a layout with offset 0 whose rows and columns divide the canvas's "
+        f"{'×'.join(map(str, self.canvas))}",
       )
-      as_trained = dataclasses.replace(self.sampling, chunk_rows=self.trained_rows[0])
-      object.__setattr__(self, "sampling", as_trained)  # frozen, but only now being made
-    sampled = self.sampling.chunk_rows
-    require(
-      0 <= sampled <= self.canvas_rows,
-      f"sampling.chunk_rows={sampled}: the canvas has {self.canvas_rows} patch rows; {AS_TRAINED} is as trained",
-    )
-    require(
-      sampled == 0 or self.canvas_rows % sampled == 0,
-      f"sampling.chunk_rows={sampled} must divide the canvas's {self.canvas_rows} patch rows",
-    )
+      chunk_rows, chunk_columns = self._nearest_trained(rows, columns)
+      sampling = dataclasses.replace(self.sampling, chunk_rows=chunk_rows, chunk_columns=chunk_columns)
+      object.__setattr__(self, "sampling", sampling)  # frozen, but only now being made
+    sampled = self.sampling.chunk_rows, self.sampling.chunk_columns
+    for key, asked, most in zip(("rows", "columns"), sampled, self.canvas):
+      require(
+        0 <= asked <= most,
+        f"sampling.chunk_{key}={asked}: the canvas has {most} patch {key}; {AS_TRAINED} is as trained",
+      )
+      require(
+        asked == 0 or most % asked == 0, f"sampling.chunk_{key}={asked} must divide the canvas's {most} patch {key}"
+      )
+
+  def _nearest_trained(self, *asked: int) -> tuple[int, int]:
+    """What is asked for of a chunk, rows and columns, and where that is AS_TRAINED what the first trained one has that
+    fits the rest, or the first of all."""
+
+    def fits(chunk: tuple[int, int]) -> bool:
+      each = zip(asked, chunk, self.canvas)
+      return all(own == AS_TRAINED or (own or whole) == (there or whole) for own, there, whole in each)
+
+    nearest = next(filter(fits, self.trained_chunks), *self.trained_chunks[:1] or [(0, 0)])
+    return tuple(there if own == AS_TRAINED else own for own, there in zip(asked, nearest))
 
   def data_of(self, stage: str) -> DataSettings:
     """What a stage is trained on: all of it, or a mixture by the stage's own weights. SettingsError where those do not
@@ -153,44 +173,63 @@ class Settings(Ranged):
     """The size with the most visual tokens, by which memory and time are planned."""
     return max(self.buckets, key=lambda size: size.tokens)
 
-  def drawing(self, aspect_ratio: str) -> "Settings":
-    """These settings with another of the buckets as the first, which is drawn. SettingsError where the run has none of
-    that ratio.
+  def drawing(self, named: str) -> "Settings":
+    """These settings with another size as the first, which is drawn: width:height, one of the run's, or pixels, as
+    128x64, whether trained or not. SettingsError where it cannot be drawn.
 
-    It is painted in chunks as high as before, where those are trained and divide it; else as it was trained; else in
-    the highest below that divide it.
+    It is painted in chunks as large as before, where those are trained and divide it; else as it was trained; else in
+    stripes, the highest below that divide it. Texts have as much room as before.
     """
     data, sampling = self.data, self.sampling
-    size = size_of(aspect_ratio, data.image_size, self.decoder.pixels_per_token)
-    named = dict(zip(self.buckets, data.aspect_ratios))
+    size = size_of(named, data.image_size, self.decoder.pixels_per_token)
+    known = dict(zip(self.buckets, data.aspect_ratios))
     ratios = ", ".join(data.aspect_ratios)
-    require(size in named, f"this run has learnt images of {ratios} (data.aspect_ratios), not of {aspect_ratio}")
-    canvas = size.patches(self.decoder.patch_size)[0]
-    trained = self._trained_rows(canvas)
-    if sampling.chunk_rows not in (0, *trained):
-      lower = (rows for rows in range(min(sampling.chunk_rows, canvas), 0, -1) if canvas % rows == 0)
-      sampling = dataclasses.replace(sampling, chunk_rows=trained[0] if trained else next(lower))
-    others = (ratio for ratio in data.aspect_ratios if ratio != named[size])
-    data = dataclasses.replace(data, aspect_ratios=(named[size], *others))
+    require(
+      size in known or in_pixels(named) is not None,
+      f"this run has learnt images of {ratios} (data.aspect_ratios), not of {named}; a size that it has not learnt is "
+      "drawn if it is given in pixels, as 128x64",
+    )
+    canvas = size.patches(self.decoder.patch_size)
+    trained = self._trained_chunks(canvas)
+    if (sampling.chunk_rows, sampling.chunk_columns) not in ((0, 0), *trained):
+      highest = min(sampling.chunk_rows or canvas[0], canvas[0])
+      lower = (rows for rows in range(highest, 0, -1) if canvas[0] % rows == 0)
+      rows, columns = trained[0] if trained else (next(lower), 0)
+      sampling = dataclasses.replace(sampling, chunk_rows=rows, chunk_columns=columns)
+    first = known.get(size, named)
+    longer = max(0, image_length(size) - max(map(image_length, self.buckets)))
+    data = dataclasses.replace(
+      data,
+      aspect_ratios=(first, *(other for other in data.aspect_ratios if other != first)),
+      sequence_length=data.sequence_length + longer,
+    )
     return dataclasses.replace(self, data=data, sampling=sampling)
 
   @property
-  def canvas_rows(self) -> int:
-    """Patch rows of what is drawn, of the first bucket."""
-    return self.buckets[0].patches(self.decoder.patch_size)[0]
+  def canvas(self) -> tuple[int, int]:
+    """Patch rows and columns of what is drawn, of the first bucket."""
+    return self.buckets[0].patches(self.decoder.patch_size)
 
   @property
-  def trained_rows(self) -> tuple[int, ...]:
-    """Heights of the chunks, in patch rows, that are trained and that sampling, all chunks as high, can paint."""
-    return self._trained_rows(self.canvas_rows)
+  def trained_chunks(self) -> tuple[tuple[int, int], ...]:
+    """Patch rows and columns (0: the whole width) of the chunks that are trained and that sampling, all chunks as
+    large, can paint."""
+    return self._trained_chunks(self.canvas)
 
-  def _trained_rows(self, canvas: int) -> tuple[int, ...]:
-    heights = [(rows or canvas, offset) for rows, offset in self.decoder.layouts]
-    return tuple(height for height, offset in heights if canvas % height == 0 and offset % height == 0)
+  def _trained_chunks(self, canvas: tuple[int, int]) -> tuple[tuple[int, int], ...]:
+    high, wide = canvas
+    layouts = [(rows or high, columns, offset) for rows, offset, columns in self.decoder.layouts]
+    return tuple(
+      (rows, columns)
+      for rows, columns, offset in layouts
+      if high % rows == offset % rows == 0 and (not columns or wide % columns == offset % columns == 0)
+    )
 
   @property
   def paints_as_trained(self) -> bool:
-    return (self.sampling.chunk_rows or self.canvas_rows) in self.trained_rows
+    high, wide = self.canvas
+    asked = self.sampling.chunk_rows or high, self.sampling.chunk_columns or wide
+    return asked in [(rows, columns or wide) for rows, columns in self.trained_chunks]
 
   @property
   def total_steps(self) -> int:

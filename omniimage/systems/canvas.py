@@ -155,9 +155,13 @@ class CanvasSystem(System):
 def check_canvas(s: Settings, stage: str):
   """SettingsError where the settings ask for what no system of a whole canvas does."""
   require(
-    set(s.decoder.layouts) == {(0, 0)},
+    set(s.decoder.layouts) == {(0, 0, 0)},
     f"config.decoder.chunk_rows={s.decoder.chunk_rows}: {s.system} paints the whole canvas at once: set it and "
-    "decoder.chunk_offsets to (0,)",
+    "decoder.chunk_offsets to (0,), and decoder.chunk_columns to ()",
+  )
+  require(
+    not s.decoder.reads_gap,
+    f"config.decoder.reads_gap: {s.system} is not taught to go far in few steps; set it to False",
   )
   require(
     not s.prior.init and not s.prior.local_layers,

@@ -53,8 +53,8 @@ PRIOR_RULES: Rules = (
 )
 
 DECODER_RULES: Rules = (
-  (r"(patches|tokens|time/hidden)/kernel", P(None, "fsdp")),  # (P, D), (Z, D) and (T, D)
-  (r"(text|time/out|modulation|final_modulation|pixels)/kernel", P("fsdp", None)),  # (D, D), (D, 6D), (D, 2D), (D, P)
+  (r"(patches|tokens|(time|gap)/hidden)/kernel", P(None, "fsdp")),  # (P, D), (Z, D) and (T, D)
+  (r"(text|time/out|gap/out|(final_)?modulation|pixels)/kernel", P("fsdp", None)),  # (D, D), (D, 6D), (D, 2D), (D, P)
   (r"null_(tokens|text)|layers/modulation", P()),  # (D) and (6, D)
   *LAYER_RULES,
 )
@@ -68,7 +68,9 @@ class OmniSystem(System):
   parts: ClassVar = {
     "tokenizer": Part(TOKENIZER_RULES, ("pixel", "diffusion")),
     "prior": Part(PRIOR_RULES, OF_PRIOR, ("prior.input_images", "prior.grid_embedding")),
-    "decoder": Part(DECODER_RULES, ("diffusion",), ("decoder.chunk_rows", "decoder.chunk_offsets")),
+    "decoder": Part(
+      DECODER_RULES, ("diffusion",), ("decoder.chunk_rows", "decoder.chunk_columns", "decoder.chunk_offsets")
+    ),
   }
   terms = tuple(TERMS)
   modifiers = ("z",)  # weight of log² Z beside each cross-entropy
@@ -187,4 +189,14 @@ class OmniSystem(System):
     require(
       not row.sampled_codes or row.weight("diffusion") > 0,
       f"config.stages.{stage}: sampled_codes={row.sampled_codes} is for painting: give weights.diffusion a weight",
+    )
+    few = f"config.stages.{stage}: few_steps={row.few_steps} is"
+    require(not row.few_steps or row.weight("diffusion") > 0, f"{few} for painting: give weights.diffusion a weight")
+    require(
+      not row.few_steps or self.settings.decoder.reads_gap,
+      f"{few} for a painter that reads how far its steps go: set decoder.reads_gap to True",
+    )
+    require(
+      not row.few_steps or self.settings.gather_params == "compiler",
+      f"{few} of a forward mode that gathering by hand has not: set gather_params to compiler",
     )

@@ -7,8 +7,10 @@ taken to be as long as the row; those of the doubled sequence in the decoder; al
 counted are recomputation, embedding lookups, norms, optimizers and what is only measured.
 """
 
+import numpy as np
+
 from omniimage.models.adapter import READ
-from omniimage.models.chunks import ChunkLayout, DoubledChunks
+from omniimage.models.chunks import ChunkLayout
 from omniimage.models.diffusion_decoder import TIME_FREQUENCIES
 from omniimage.models.grid_embedding import PAIRS as GRID_PAIRS
 from omniimage.models.prior import padded
@@ -47,7 +49,8 @@ def step_flops(settings: Settings, stage: StageSettings, text_size: int, size: S
     canvas = size.patches(s.decoder.patch_size)
     layouts = (ChunkLayout(*canvas, *row) for row in s.decoder.layouts)
     dearest = max(decoder_flops(s, layout, size) for layout in layouts)
-    flops += images * dearest * (LEARNS if "decoder" in stage.moves else THROUGH)
+    slopes = 2 * FORWARD if stage.few_steps else 0  # the way that is taken, and how the prediction changes on it
+    flops += images * dearest * (slopes + (LEARNS if "decoder" in stage.moves else THROUGH))
   return float(flops)
 
 
@@ -96,14 +99,14 @@ def decoder_flops(settings: Settings, layout: ChunkLayout, size: Size) -> int:
   """The diffusion decoder on the doubled sequence of one image."""
   d, visual = settings.decoder, size.tokens
   text = min(d.text_length, settings.data.sequence_length)
-  rows = layout.finished_rows + layout.rows
-  patches, memory = rows * layout.columns, visual + text + 1
+  canvas = layout.rows * layout.columns
+  patches, memory = layout.finished + canvas, visual + text + 1
   kv_width = d.width // d.heads * d.kv_heads
 
   pixels = 3 * d.patch_size**2
-  ends = d.width * pixels * (patches + layout.rows * layout.columns)  # the finished copy's x̂ is not asked for
+  ends = d.width * pixels * (patches + canvas)  # the finished copy's x̂ is not asked for
   conditions = d.width * (settings.tokenizer.channels * visual + settings.prior.width * text)
-  times = rows * d.width * (2 * TIME_FREQUENCIES + d.width + 6 * d.width + 2 * d.width)
+  times = (layout.finished_groups + layout.groups) * d.width * (2 * TIME_FREQUENCIES + 9 * d.width)
   on_patches = 4 * d.width**2 + 2 * d.width * kv_width + 3 * d.width * d.mlp_width  # own and cross-attention, MLP
   layer = on_patches * patches + 2 * d.width * kv_width * memory
   pairs = seen_pairs(layout, d) + patches * memory
@@ -111,8 +114,10 @@ def decoder_flops(settings: Settings, layout: ChunkLayout, size: Size) -> int:
 
 
 def seen_pairs(layout: ChunkLayout, d: DecoderSettings) -> int:
-  """(query, key) pairs that the doubled sequence's mask allows."""
-  rows = layout.finished_rows + layout.rows
-  one_column = ChunkLayout(layout.rows, 1, layout.chunk_rows, layout.offset)  # what rows see, all their columns see
-  seen = DoubledChunks(one_column, d.context_rows).dense(rows, rows)
-  return layout.columns**2 * (rows**2 if seen is None else int(seen.sum()))
+  """(query, key) pairs that the mask of `DoubledChunks` allows."""
+  pairs, row, sizes = 0, layout.row_of_patch, np.bincount(layout.chunk_of_patch).tolist()
+  for chunk, size in enumerate(sizes):
+    before = row[: sum(sizes[:chunk])] >= layout.first_visible_row(chunk, d.context_rows)
+    copies = 2 if chunk < layout.count - 1 else 1  # the last chunk has no finished one
+    pairs += copies * size * (int(before.sum()) + size)
+  return pairs

@@ -18,17 +18,13 @@ from jax import Array
 
 from omniimage.data.batches import Batch
 from omniimage.models.adapter import InputFeatures
-from omniimage.models.attention import AttentionMask
-from omniimage.models.chunks import ChunkLayout, DoubledChunks
 from omniimage.models.cross_entropy import cross_entropy
-from omniimage.models.flow import flow_error, interpolate
-from omniimage.models.layers import patchify
 from omniimage.models.omni import Omni, Params, place_codes, place_features
 from omniimage.models.tokenizer import EncodedImages
 from omniimage.sampling.prompts import to_float
 from omniimage.settings import StageSettings
 from omniimage.streams import Stream, fold
-from omniimage.systems.draws import of_images
+from omniimage.systems.omni_painting import paint_error, trained_layouts
 from omniimage.systems.system import Metrics, Totals
 
 
@@ -177,8 +173,9 @@ def diffusion(rows: Pass, total: Array) -> Value:
   if rows.stage.sampled_codes:
     features_BIhwZ = some_sampled(rows)
   images, text = rows.images_BIHW3, rows.text_states  # before any branch: what one has traced, no other may use
+  given = rows.omni, rows.params, images, features_BIhwZ, text, rows.keys
   branches = [
-    functools.partial(paint_error, rows.omni, rows.params, images, features_BIhwZ, text, rows.keys, layout)
+    functools.partial(paint_error, *given, layout, rows.stage.few_steps)
     for layout in trained_layouts(rows.omni, *features_BIhwZ.shape[2:4])
   ]
   error_BI = branches[0]() if len(branches) == 1 else jax.lax.switch(rows.layout_index, branches)
@@ -201,64 +198,6 @@ def weighted_sum(rows: Pass, totals: Totals) -> tuple[Array, Metrics]:
   added = {name: value.regularizer for name, value in values.items() if value.regularizer is not None}
   loss += sum((rows.stage.weight(name) * regularizer for name, regularizer in added.items()), 0.0)
   return loss, {name: value.term for name, value in values.items()}
-
-
-def trained_layouts(omni: Omni, rows: int, columns: int) -> list[ChunkLayout]:
-  """The painter's chunk layouts of images of rows × columns visual tokens, one of which every update uses."""
-  return [omni.layout(rows, columns, *entry) for entry in omni.settings.decoder.layouts]
-
-
-def paint_error(
-  omni: Omni,
-  params: Params,
-  images_BIHW3: Array,
-  features_BIhwZ: Array,
-  text: tuple[Array, Array],
-  keys: Array,
-  layout: ChunkLayout,
-) -> Array:
-  """Flow-matching error (B, I) of painting images, each chunk from its own time and noise.
-
-  The sequence is [finished | noisy]; the finished copy carries light noise and says so (t = 1 − σ).
-
-  Args:
-    text: of `Pass.text_states`.
-    keys: (B,), one a row.
-  """
-  s = omni.settings.decoder
-  B, I = images_BIHW3.shape[:2]
-  clean_FNP = patchify(images_BIHW3, s.patch_size).reshape(B * I, -1, 3 * s.patch_size**2)
-  M, chunk = layout.finished, layout.chunk_of_row
-
-  draw = functools.partial(of_images, keys, I)
-  t = jax.nn.sigmoid(s.time_mean + s.time_std * draw(Stream.TIMES, jax.random.normal, layout.count))[:, chunk]
-  sigma = s.finished_noise * draw(Stream.FINISHED_SIGMA, jax.random.uniform, 1)
-  t_patch = jnp.repeat(t, layout.columns, axis=1)[..., None]
-  noise_FNP = draw(Stream.NOISE, jax.random.normal, *clean_FNP.shape[1:])
-  patches = interpolate(clean_FNP, noise_FNP, t_patch)
-  if M:
-    noise_FMP = draw(Stream.FINISHED_NOISE, jax.random.normal, M, clean_FNP.shape[2])
-    finished = interpolate(clean_FNP[:, :M], noise_FMP, 1 - sigma[..., None])
-    patches = jnp.concatenate([finished, patches], axis=1)
-    t = jnp.concatenate([jnp.repeat(1 - sigma, layout.finished_rows, axis=1), t], axis=1)
-
-  keep_tokens = draw(Stream.DROPPED_TOKENS, jax.random.uniform) >= s.drop_tokens
-  keep_text = draw(Stream.DROPPED_TEXT, jax.random.uniform) >= s.drop_text
-  states, exists = (x.reshape(B * I, *x.shape[2:]) for x in text)
-  features_FhwZ = features_BIhwZ.reshape(B * I, *features_BIhwZ.shape[2:])
-  variables = {"params": params["decoder"]}
-  memory = omni.decoder.apply(variables, features_FhwZ, states, exists, keep_tokens, keep_text, method="remember")
-  predicted, _ = omni.decoder.apply(
-    variables,
-    patches,
-    ((0, layout.finished_rows), (0, layout.rows)),
-    t,
-    memory,
-    AttentionMask(DoubledChunks(layout, s.context_rows)),
-    layout.columns,
-  )
-  error = flow_error(predicted[:, M:], clean_FNP, t_patch)
-  return jnp.mean(error, axis=(1, 2)).reshape(B, I)
 
 
 def some_sampled(rows: Pass) -> Array:

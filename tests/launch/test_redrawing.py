@@ -58,14 +58,29 @@ def test_two_pictures_are_remixed(files, capsys):
   assert "2 drawn at step 1" in out
 
 
+def test_a_picture_goes_on_beyond_its_edge_and_another_size_is_drawn_with_a_warning(files, capsys, caplog):
+  out, _ = sample(files, capsys, f"--image={files / 'cat.png'}", "--outpaint=0,16,0,0")
+  assert "1 drawn at step 1" in out and Image.open(files / "out.png").size == (2 * SIDE, SIDE)
+  out, _ = sample(files, capsys, "--prompt=a star", "--size=32x16")
+  assert "the run has not learnt pictures of 32x16 pixels" in caplog.text
+  assert "1 drawn at step 1" in out and Image.open(files / "out.png").size == (2 * SIDE, SIDE)
+
+
 @pytest.mark.parametrize(
   ("args", "said"),
   [
-    (["--image={}/cat.png"], "--image is given with --mask or with --keep"),
-    (["--image={}/cat.png", "--keep=0.5", "--mask={}/lower half.png"], "--image is given with --mask or with --keep"),
-    (["--keep=0.5", "--prompt=a star"], "--image is given with --mask or with --keep"),
+    (["--image={}/cat.png"], "--image is given with --mask, --keep, --outpaint or"),
+    (
+      ["--image={}/cat.png", "--keep=0.5", "--mask={}/lower half.png"],
+      "--image is given with --mask, --keep, --outpaint or",
+    ),
+    (["--keep=0.5", "--prompt=a star"], "--image is given with --mask, --keep, --outpaint or"),
     (["--image={}/cat.png", "--keep=1"], "--keep=1: must be from 0 to 0.99"),
     (["--image={}/cat.png", "--keep=0.5", "--split=test"], "or --split=test instead of --prompt"),
+    (["--image={}/cat.png", "--outpaint=0,8"], "--outpaint=0,8: give pixels at the top, right, bottom and left"),
+    (["--image={}/cat.png", "--outpaint=0,5,0,0"], "right=5, bottom=0, left=0: give multiples of the 8 pixels"),
+    (["--image={}/cat.png", "--upscale"], "this run paints as many pixels as its tokenizer reads"),
+    (["--size=2:1", "--prompt=a star"], "this run has learnt images of 1:1"),
     (["--image={}/none.png", "--keep=0.5"], "none.png cannot be read: No such file"),
     (["--image={}/cat.png", "--mask={}/none.png"], "none.png cannot be read: No such file"),
     (["--image={}/cat.png", "--mask={}/small.png"], "small.png is 32×16 and the picture 32×32; give one of its size"),

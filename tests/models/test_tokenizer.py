@@ -19,7 +19,7 @@ def test_one_tokenizer_reads_images_of_any_size():
 def test_a_decoder_may_paint_more_pixels_than_the_tokenizer_reads():
   s = small.settings(**{"decoder.pixels_per_token": 16, "data.image_size": 32})
   model = small.omni(s)
-  assert (model.reduction, s.buckets[0].rows, s.canvas_rows) == (2, 2, 8)
+  assert (model.reduction, s.buckets[0].rows, s.canvas) == (2, 2, (8, 8))
   images = jax.random.uniform(jax.random.key(0), (1, 1, 32, 32, 3))
   small_images = model.shrink(images)
   np.testing.assert_allclose(small_images[0, 0, 1, 2], images[0, 0, 2:4, 4:6].mean((0, 1)), rtol=1e-6)

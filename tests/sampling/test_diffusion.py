@@ -24,23 +24,24 @@ def _conditions(s, rows=2, columns=2):
 
 def _uncached(model, params, conditions, keys, sampling):
   """Paints by the doubled forward pass of training, on a canvas of what is finished so far; nothing is kept."""
-  s, layout = model.settings.decoder, model.layout(*conditions[0].shape[1:3], sampling.chunk_rows)
-  rows, C = layout.rows // layout.count, layout.columns
-  clean = jnp.zeros((B, layout.rows * C, 3 * s.patch_size**2))
+  s, grid = model.settings.decoder, conditions[0].shape[1:3]
+  layout = model.layout(*grid, sampling.chunk_rows, 0, sampling.chunk_columns)
+  N = layout.rows * layout.columns
+  clean = jnp.zeros((B, N, 3 * s.patch_size**2))
   variables = {"params": params["decoder"]}
-  mask, spans = AttentionMask(DoubledChunks(layout, s.context_rows)), ((0, layout.finished_rows), (0, layout.rows))
+  mask, spans = AttentionMask(DoubledChunks(layout, s.context_rows)), ((0, layout.finished_groups), (0, layout.groups))
 
   @jax.jit
   def predict(clean, noisy, t, keep_tokens, keep_text):
     keep = [jnp.full((B,), keep) for keep in (keep_tokens, keep_text)]
-    memory = model.decoder.apply(variables, *conditions, *keep, method="remember")
+    memory = model.decoder.apply(variables, *conditions, *keep, layout, method="remember")
     patches = jnp.concatenate([clean[:, : layout.finished], noisy], axis=1)
-    times = jnp.concatenate([jnp.ones((B, layout.finished_rows)), jnp.full((B, layout.rows), t)], axis=1)
-    return model.decoder.apply(variables, patches, spans, times, memory, mask, C)[0][:, layout.finished :]
+    times = jnp.concatenate([jnp.ones((B, layout.finished_groups)), jnp.full((B, layout.groups), t)], axis=1)
+    return model.decoder.apply(variables, patches, spans, times, memory, mask, layout)[0][:, layout.finished :]
 
   for chunk in range(layout.count):
-    own = slice(chunk * rows * C, (chunk + 1) * rows * C)
-    shape = (rows * C, clean.shape[-1])
+    T = N // layout.count
+    own, shape = slice(chunk * T, (chunk + 1) * T), (T, clean.shape[-1])
     x = jax.vmap(lambda key, c=chunk, shape=shape: jax.random.normal(fold(key, Stream.CHUNKS, c), shape))(keys)
     for i in range(sampling.diffusion_steps):
       t = i / sampling.diffusion_steps
@@ -48,28 +49,34 @@ def _uncached(model, params, conditions, keys, sampling):
       predicted = sum(w * predict(clean, canvas, t, *keep) for *keep, w in branches(sampling))[:, own]
       x = predicted if i == sampling.diffusion_steps - 1 else x + velocity(predicted, x, t) / sampling.diffusion_steps
     clean = clean.at[:, own].set(x)
-  return unpatchify(clean, s.patch_size, C)
+  return unpatchify(layout.raster(clean), s.patch_size, layout.columns)
 
 
 @pytest.mark.parametrize(
-  "tokens, chunk_rows, context_rows, guidance",
+  "tokens, chunk, context_rows, guidance",
   [
-    ((2, 2), 1, 0, (1.0, 1.0)),
-    ((2, 2), 2, 0, (1.0, 1.0)),
-    ((2, 2), 2, 0, (2.0, 1.0)),
-    ((2, 2), 2, 0, (1.5, 3.0)),
-    ((2, 2), 1, 2, (1.0, 1.0)),
-    ((2, 2), 0, 0, (1.0, 1.0)),
-    ((2, 3), 1, 2, (1.0, 1.0)),
-    ((3, 1), 2, 0, (1.5, 1.0)),
+    ((2, 2), (1, 0), 0, (1.0, 1.0)),
+    ((2, 2), (2, 0), 0, (1.0, 1.0)),
+    ((2, 2), (2, 0), 0, (2.0, 1.0)),
+    ((2, 2), (2, 0), 0, (1.5, 3.0)),
+    ((2, 2), (1, 0), 2, (1.0, 1.0)),
+    ((2, 2), (0, 0), 0, (1.0, 1.0)),
+    ((2, 3), (1, 0), 2, (1.0, 1.0)),
+    ((3, 1), (2, 0), 0, (1.5, 1.0)),
+    ((2, 3), (2, 2), 0, (1.5, 1.0)),
+    ((4, 2), (2, 2), 1, (1.0, 1.0)),
   ],
 )
-def test_cached_sampling_equals_uncached(tokens, chunk_rows, context_rows, guidance):
+def test_cached_sampling_equals_uncached(tokens, chunk, context_rows, guidance):
   s = small.settings(**{"decoder.context_rows": context_rows})
   model = small.omni(s, scan=False)
   params = model.view(small.params(model))
   sampling = dataclasses.replace(
-    s.sampling, chunk_rows=chunk_rows, token_guidance=guidance[0], text_guidance=guidance[1]
+    s.sampling,
+    chunk_rows=chunk[0],
+    chunk_columns=chunk[1],
+    token_guidance=guidance[0],
+    text_guidance=guidance[1],
   )
   keys = jax.random.split(jax.random.key(1), B)
   conditions = _conditions(s, *tokens)
@@ -86,22 +93,22 @@ def test_a_noisy_chunk_is_painted_without_its_own_clean_copy_or_anything_below()
   params, layout = model.view(small.params(model)), model.layout(2, 2, 1)
   variables = {"params": params["decoder"]}
   keep = jnp.ones((B,), bool)
-  memory = model.decoder.apply(variables, *_conditions(s), keep, keep, method="remember")
+  memory = model.decoder.apply(variables, *_conditions(s), keep, keep, layout, method="remember")
   C, M = layout.columns, layout.finished
-  mask, spans = AttentionMask(DoubledChunks(layout)), ((0, layout.finished_rows), (0, layout.rows))
+  mask, spans = AttentionMask(DoubledChunks(layout)), ((0, layout.finished_groups), (0, layout.groups))
   patches = jax.random.normal(jax.random.key(2), (1, M + layout.rows * C, 48))
   memory = jax.tree.map(lambda x: x[:1], memory)
 
   def predict(patches):
-    t = jnp.full((1, layout.finished_rows + layout.rows), 0.5)
-    return model.decoder.apply(variables, patches, spans, t, memory, mask, C)[0][0, M:]
+    t = jnp.full((1, layout.finished_groups + layout.groups), 0.5)
+    return model.decoder.apply(variables, patches, spans, t, memory, mask, layout)[0][0, M:]
 
   # Whole-row sensitivity: which input rows, [finished | noisy], each noisy output row depends on.
   slopes = jax.jit(jax.jacobian(lambda p: predict(p).reshape(layout.rows, -1).sum(-1)))(patches)
   depends = np.asarray(jnp.abs(slopes).reshape(layout.rows, -1, C, 48).sum((2, 3)) > 0)
   rows = np.arange(layout.rows)
-  np.testing.assert_array_equal(depends[:, : layout.finished_rows], rows[None, :-1] < rows[:, None])
-  np.testing.assert_array_equal(depends[:, layout.finished_rows :], np.eye(layout.rows, dtype=bool))
+  np.testing.assert_array_equal(depends[:, : layout.finished_groups], rows[None, :-1] < rows[:, None])
+  np.testing.assert_array_equal(depends[:, layout.finished_groups :], np.eye(layout.rows, dtype=bool))
 
 
 def test_without_guidance_there_is_one_pass_and_with_both_three():

@@ -22,7 +22,7 @@ def expected(x, t):
 def error(solver: str, steps: int, shift: float = 1.0) -> tuple[float, int]:
   """Root mean square, and how often the network was asked."""
   noise = jax.random.normal(jax.random.key(0), (4096,))
-  end, asked = jax.jit(lambda x: walk(lambda x, t, n: (expected(x, t), n + 1), x, steps, solver, shift, 0))(noise)
+  end, asked = jax.jit(lambda x: walk(lambda x, t, n, *_: (expected(x, t), n + 1), x, steps, solver, shift, 0))(noise)
   return float(jnp.sqrt(jnp.mean(jnp.square(end - MEAN - DEVIATION * noise)))), int(asked)
 
 

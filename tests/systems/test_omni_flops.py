@@ -89,8 +89,10 @@ def test_a_joint_step_needs_three_times_the_products_of_the_traced_loss(chunk_ro
 
 
 def test_pairs_are_those_of_the_mask():
-  for chunk_rows, offset, context_rows in ((0, 0, 0), (2, 0, 0), (2, 1, 0), (2, 0, 2), (3, 0, 1)):
-    layout, d = ChunkLayout(6, 5, chunk_rows, offset), small.settings(**{"decoder.context_rows": context_rows}).decoder
+  for chunk, context_rows in (
+    ((0,), 0), ((2,), 0), ((2, 1), 0), ((2,), 2), ((3,), 1), ((2, 0, 2), 0), ((2, 1, 2), 0), ((3, 0, 2), 2)
+  ):  # fmt: skip
+    layout, d = ChunkLayout(6, 5, *chunk), small.settings(**{"decoder.context_rows": context_rows}).decoder
     length = layout.finished + 30
     mask = DoubledChunks(layout, context_rows).dense(length, length)
     assert seen_pairs(layout, d) == (length**2 if mask is None else mask.sum())
@@ -104,8 +106,8 @@ def test_parts_that_do_not_move_cost_a_forward_pass_and_a_frozen_decoder_passes_
   decoder_moves, both_move, tokenizer_moves = (
     step_flops(s, dataclasses.replace(stage, rates=dict.fromkeys(parts, 1e-3)), TEXT, s.buckets[0]) for parts in moved
   )
-  images, layouts = stage.rows * s.data.images_per_row, zip(s.decoder.chunk_rows, s.decoder.chunk_offsets)
-  layout = ChunkLayout(4, 4, *next(layouts))
+  images, layouts = stage.rows * s.data.images_per_row, s.decoder.layouts
+  layout = ChunkLayout(4, 4, *layouts[0])
   painting = images * decoder_flops(s, layout, s.buckets[0])
   encoder = images * encoder_by_hand(s)
   prior = (both_move - decoder_moves) / 2

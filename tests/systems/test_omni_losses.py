@@ -19,7 +19,8 @@ from tests import small
 
 ROWS = 8
 EVERYTHING = dict(text=0.5, image=1.0, diffusion=2.0, pixel=3.0, z=0.01)
-LAYOUTS = ((2, 0), (0, 0), (2, 1))  # chunk rows and offset: two stripes, the whole canvas, stripes of 1, 2 and 1 rows
+# Chunk rows, offset and columns: two stripes, the whole canvas, stripes of 1, 2 and 1 rows, and blocks likewise.
+LAYOUTS = ((2, 0, 0), (0, 0, 0), (2, 1, 0), (2, 1, 2))
 
 
 def _settings(**changes) -> Settings:
@@ -144,10 +145,8 @@ def test_the_terms_of_text_and_codes_are_their_cross_entropies_given_all_that_st
 @functools.cache
 def _noisy():
   """Everything at once, with noise, dropping and sampled codes: the settings, and the compiled loss."""
-  rows, offsets = zip(*LAYOUTS)
-  s = _settings(**{
-    "decoder.chunk_rows": rows, "decoder.chunk_offsets": offsets, "decoder.drop_tokens": 0.3, "decoder.drop_text": 0.3
-  })  # fmt: skip
+  chunks = dict(zip(("decoder.chunk_rows", "decoder.chunk_offsets", "decoder.chunk_columns"), zip(*LAYOUTS)))
+  s = _settings(**chunks, **{"decoder.drop_tokens": 0.3, "decoder.drop_text": 0.3})
   return s, jax.jit(_loss_fn(s, _stage(s, sampled_codes=0.5, **EVERYTHING)))
 
 
@@ -213,8 +212,9 @@ def test_only_images_that_are_targets_are_painted_and_all_of_them_count_alike():
 @pytest.mark.parametrize("number", range(len(LAYOUTS)))
 def test_each_chunk_layout_paints_as_if_it_were_the_only_one(number):
   s, loss_fn = _noisy()
-  rows, offset = LAYOUTS[number]
-  decoder = dataclasses.replace(s.decoder, chunk_rows=(rows,), chunk_offsets=(offset,))
+  rows, offset, columns = LAYOUTS[number]
+  chunk = dict(chunk_rows=(rows,), chunk_offsets=(offset,), chunk_columns=(columns,))
+  decoder = dataclasses.replace(s.decoder, **chunk)
   stage = _stage(s, sampled_codes=0.5, diffusion=1.0)
   alone = jax.jit(_loss_fn(dataclasses.replace(s, decoder=decoder), stage))
   args = (_params(), _batch(), _keys())
@@ -256,9 +256,9 @@ def test_microbatches_add_up_to_the_whole_batch():
 class Recorder:
   """A decoder that remembers what it is asked, and predicts nothing but gray."""
 
-  def apply(self, variables, *args, method=None):
+  def apply(self, variables, *args, method=None, gap=None):
     if method == "remember":
-      self.keep_tokens, self.keep_text = args[3:]
+      self.keep_tokens, self.keep_text = args[3:5]
       return None
     self.patches, self.spans, self.t, _, self.mask, _ = args
     return jnp.zeros_like(self.patches), None

@@ -1,7 +1,7 @@
 """Seams: is the canvas rougher where two chunks meet than at other borders of patches?"""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import numpy as np
@@ -15,6 +15,8 @@ from omniimage.evaluation.suites.suite import KINDS, Pictures, Result, Suite, co
 from omniimage.sampling.drawing import Draws
 from omniimage.settings import Settings
 
+Chunk = tuple[int, int]  # patch rows and columns of a chunk; 0: all there are
+
 # Axes: n images, H and W pixels.
 
 # Added to every energy: a step of 4 gray levels, about the least one sees. Real images may be flat along a border (the
@@ -24,25 +26,26 @@ FAINT = (4 / 255) ** 2
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Seams:
-  """Pictures (n, H, W, 3) uint8 of the examples, painted `chunk_rows` patch rows at a time; `rendering` is of the same
+  """Pictures (n, H, W, 3) uint8 of the examples, painted by chunks of so many patches; `rendering` is of the same
   tokens by the tokenizer. None if they were not drawn: a canvas of one chunk has no seams."""
 
   examples: Examples
   images: np.ndarray | None
   rendering: np.ndarray | None
   patch_size: int
-  chunk_rows: int
+  chunk: Chunk
 
   def figures(self) -> dict:
     """`ratio` is `seam_ratio`; beside it the root mean square steps across borders, in gray levels of 255."""
-    height = self.examples.images.shape[1]
-    chunks = chunk_count(height, self.patch_size, self.chunk_rows)
-    figures = {"ratio": 1.0, "chunks": chunks, "chunk_rows": self.chunk_rows, "prompts": len(self.examples.captions)}
+    chunks = chunk_count(self.examples.images.shape[1:3], self.patch_size, self.chunk)
+    rows, columns = self.chunk
+    figures = {"ratio": 1.0, "chunks": chunks, "chunk_rows": rows, "chunk_columns": columns}
+    figures["prompts"] = len(self.examples.captions)
     if chunks == 1:
       return figures
-    figures["ratio"] = seam_ratio(self.images, self.examples.images, self.patch_size, self.chunk_rows)
+    figures["ratio"] = seam_ratio(self.images, self.examples.images, self.patch_size, self.chunk)
     for name, images in (("painted", self.images), ("true", self.examples.images)):
-      energies = border_energies(images, self.patch_size, self.chunk_rows)
+      energies = border_energies(images, self.patch_size, self.chunk)
       figures[name] = dict(zip(("chunk_step", "patch_step"), (255 * float(energy**0.5) for energy in energies)))
     return figures
 
@@ -73,7 +76,7 @@ class SeamsSuite(Suite):
     ]
     return (
       f"<p>Ratio <b>{figures['ratio']:.3f}</b> over {counted(figures['prompts'], figures)}. Painted as "
-      f"{figures['chunks']} chunks of {figures['chunk_rows']} patch rows: gradient energy across the borders of chunks "
+      f"{figures['chunks']} chunks of {_of(figures)}: gradient energy across the borders of chunks "
       "÷ across the other borders of patches, over the same ratio of the true images; 1 is seamless. Root mean square "
       "steps, in gray levels of 255:</p>"
       f"{table(['', 'across chunk borders', 'across other patch borders'], rows)}"
@@ -90,50 +93,64 @@ def seams_of(drawn: Binding, settings: Settings) -> Seams:
   """The seams of pictures that have been drawn already."""
   painted = np.stack([answer.image for answer in drawn.answers["painted"]])
   examples = Examples(drawn.captions, drawn.images)
-  return Seams(examples, painted, None, settings.decoder.patch_size, settings.sampling.chunk_rows)
+  return Seams(examples, painted, None, settings.decoder.patch_size, _chunk(settings))
 
 
 def seams(generator: Draws, prompts: int, seed: int, batch: int = 64) -> Seams:
   """Draws the first `prompts` of the test split. A canvas of one chunk has no seams, and is not drawn."""
   examples, settings = held_out(generator, prompts, seed), generator.settings
-  patch_size, chunk_rows = settings.decoder.patch_size, settings.sampling.chunk_rows
-  if chunk_count(settings.buckets[0].pixels[0], patch_size, chunk_rows) == 1:
-    return Seams(examples, None, None, patch_size, chunk_rows)
+  patch_size, chunk = settings.decoder.patch_size, _chunk(settings)
+  if chunk_count(settings.buckets[0].pixels, patch_size, chunk) == 1:
+    return Seams(examples, None, None, patch_size, chunk)
   drawing = drawn(generator, examples.captions, seed, batch)
-  return Seams(examples, drawing.images, drawing.rendering, patch_size, chunk_rows)
+  return Seams(examples, drawing.images, drawing.rendering, patch_size, chunk)
 
 
-def seam_ratio(images: np.ndarray, real_images: np.ndarray, patch_size: int, chunk_rows: int) -> float:
+def _chunk(settings: Settings) -> Chunk:
+  return settings.sampling.chunk_rows, settings.sampling.chunk_columns
+
+
+def _of(figures: Mapping) -> str:
+  rows, columns = figures["chunk_rows"], figures.get("chunk_columns", 0)
+  return f"{rows}×{columns} patches" if columns else f"{rows} patch rows"
+
+
+def seam_ratio(images: np.ndarray, real_images: np.ndarray, patch_size: int, chunk: Chunk) -> float:
   """Gradient energy across chunk borders ÷ across the other patch borders, over the same ratio of the real images.
 
   Args:
     images, real_images: (n, H, W, 3), uint8 or float in [-1, 1]; the numbers of images may differ.
     patch_size: pixels of a patch of the diffusion decoder.
-    chunk_rows: patch rows painted at a time; 0 is the whole canvas.
+    chunk: patch rows and columns painted at a time; 0 is all there are.
 
   Returns:
     1.0 where no seam is to be seen; more where chunks do not fit together. Exactly 1.0 for a canvas of one chunk.
   """
-  if chunk_count(images.shape[1], patch_size, chunk_rows) == 1:
+  if chunk_count(images.shape[1:3], patch_size, chunk) == 1:
     return 1.0
-  chunk, patch = border_energies(images, patch_size, chunk_rows)
-  real_chunk, real_patch = border_energies(real_images, patch_size, chunk_rows)
-  return float((chunk + FAINT) / (patch + FAINT) * (real_patch + FAINT) / (real_chunk + FAINT))
+  seams, patch = border_energies(images, patch_size, chunk)
+  real_seams, real_patch = border_energies(real_images, patch_size, chunk)
+  return float((seams + FAINT) / (patch + FAINT) * (real_patch + FAINT) / (real_seams + FAINT))
 
 
-def border_energies(images: np.ndarray, patch_size: int, chunk_rows: int) -> tuple[float, float]:
+def border_energies(images: np.ndarray, patch_size: int, chunk: Chunk) -> tuple[float, float]:
   """Mean squared steps, of pixels in [0, 1], across the borders of chunks and across all other borders of patches.
 
-  The others are those between rows of one chunk and those between columns, so there are some with `chunk_rows` = 1.
+  The others are those within chunks, and of stripes all between columns, so there are some with stripes of one row.
+  Of chunks of one patch there are none, and their mean is 0.
   """
   unit = to_uint8(images).astype(np.float32) / 255
-  down = np.square(np.diff(unit, axis=1)[:, patch_size - 1 :: patch_size])  # step k is from patch row k to k + 1
-  across = np.square(np.diff(unit, axis=2)[:, :, patch_size - 1 :: patch_size])
-  is_chunk = np.arange(1, down.shape[1] + 1) % chunk_rows == 0
-  others = [down[:, ~is_chunk].ravel(), across.ravel()]
-  return float(np.mean(down[:, is_chunk])), float(np.mean(np.concatenate(others)))
+  at_seams, others = [], []
+  for axis, size in zip((1, 2), chunk):
+    steps = np.moveaxis(np.diff(unit, axis=axis), axis, 0)[patch_size - 1 :: patch_size]  # k: from patch k to k + 1
+    is_seam = np.arange(1, len(steps) + 1) % (size or len(steps) + 1) == 0
+    at_seams.append(np.square(steps[is_seam]).ravel())
+    others.append(np.square(steps[~is_seam]).ravel())
+  return tuple(float(np.mean(all_of)) if len(all_of := np.concatenate(own)) else 0.0 for own in (at_seams, others))
 
 
-def chunk_count(height: int, patch_size: int, chunk_rows: int) -> int:
-  rows = height // patch_size
-  return -(-rows // (chunk_rows or rows))
+def chunk_count(pixels: Sequence[int], patch_size: int, chunk: Chunk) -> int:
+  """Chunks of a canvas of so many pixels down and across."""
+  patches = [length // patch_size for length in pixels]
+  down, across = (-(-count // (size or count)) for count, size in zip(patches, chunk))
+  return down * across

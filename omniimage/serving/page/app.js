@@ -179,14 +179,14 @@ class Answer {
     this.text = null;
   }
 
-  on_tokens(strip) {
-    this.paint(strip);
-    this.progress("planned", strip);
+  on_tokens(piece) {
+    this.paint(piece);
+    this.progress("planned", piece);
   }
 
-  on_chunk(strip) {
-    this.paint(strip);
-    this.progress("painted", strip);
+  on_chunk(piece) {
+    this.paint(piece);
+    this.progress("painted", piece);
   }
 
   on_image({ answer, picture, seed }) {
@@ -201,9 +201,9 @@ class Answer {
     this.kept = kept;
   }
 
-  paint(strip) {
-    const { painting } = this.paintings.get(strip.answer) ?? this.begin(strip.answer);
-    painting.strip(strip);
+  paint(piece) {
+    const { painting } = this.paintings.get(piece.answer) ?? this.begin(piece.answer);
+    painting.add(piece);
   }
 
   begin(answer) {

@@ -1,4 +1,4 @@
-// A canvas on which a picture appears: strips of what the tokens show, then finished rows of pixels over them.
+// A canvas on which a picture appears: strips of what the tokens show, then finished chunks of pixels over them.
 
 export class Painting {
   /** `title`: what a screen reader says of it. */
@@ -14,12 +14,13 @@ export class Painting {
     this.last = Promise.resolve();
   }
 
-  /** Rows of a picture of strip.width × strip.height pixels, which need not be this canvas's. In the order of the calls. */
-  strip(strip) {
+  /** A piece of a picture of piece.width × piece.height pixels, which need not be this canvas's. In the order of the calls. */
+  add(piece) {
     this.last = this.last.then(async () => {
-      const image = await loaded(`data:image/png;base64,${strip.png}`);
-      const scale = this.canvas.height / strip.height;
-      this.context.drawImage(image, 0, strip.top * scale, this.canvas.width, strip.rows * scale);
+      const image = await loaded(`data:image/png;base64,${piece.png}`);
+      const down = this.canvas.height / piece.height;
+      const across = this.canvas.width / piece.width;
+      this.context.drawImage(image, piece.left * across, piece.top * down, piece.columns * across, piece.rows * down);
     });
     return this.last;
   }
