@@ -14,24 +14,28 @@ from jax.sharding import PartitionSpec as P
 
 from omniimage.distributed.mesh import batch_axes
 from omniimage.models.attention import AttentionFn, AttentionMask, dot_product_attention
+from omniimage.models.kernels import attention_in_blocks
 from omniimage.models.splash import TILE, run_kernel, splash_attention, splash_kernel
 
 
 def attention_for(mesh: Mesh, own_rows: bool) -> AttentionFn:
-  """Splash attention on TPUs, the plain product elsewhere. `own_rows`: called under `shard_map`, on a device's rows."""
-  on_tpu = mesh.devices.flat[0].platform == "tpu"
-  if own_rows:
-    return splash_attention if on_tpu else dot_product_attention
-  return sharded_splash(mesh) if on_tpu else sharded_dot_product(mesh)
+  """Splash attention on TPUs, elsewhere the plain product, on CPUs in blocks. `own_rows`: called under `shard_map`, on
+  a device's rows."""
+  platform = mesh.devices.flat[0].platform
+  if platform == "tpu":
+    return splash_attention if own_rows else sharded_splash(mesh)
+  whole = platform == "cpu" and mesh.shape["sequence"] == 1  # blocks would cut again what is cut over the mesh
+  product = attention_in_blocks if whole else dot_product_attention
+  return product if own_rows else sharded_dot_product(mesh, product)
 
 
-def sharded_dot_product(mesh: Mesh) -> AttentionFn:
-  """The plain product, its operands and result laid on the mesh."""
+def sharded_dot_product(mesh: Mesh, product: AttentionFn = dot_product_attention) -> AttentionFn:
+  """A product that the compiler can divide, its operands and result laid on the mesh."""
 
   def attend(q_BTHK: Array, k_BSGK: Array, v_BSGK: Array, mask: AttentionMask) -> Array:
     queries, keys = _specs(mesh, q_BTHK.shape, k_BSGK.shape)
     q_BTHK, k_BSGK, v_BSGK = (_lay(mesh, x, spec) for x, spec in ((q_BTHK, queries), (k_BSGK, keys), (v_BSGK, keys)))
-    return _lay(mesh, dot_product_attention(q_BTHK, k_BSGK, v_BSGK, mask), queries)
+    return _lay(mesh, product(q_BTHK, k_BSGK, v_BSGK, mask), queries)
 
   return attend
 

@@ -4,9 +4,10 @@ import dataclasses
 import math
 
 import jax
+import jax.numpy as jnp
 from jax import Array
 
-from omniimage.models.attention import AttentionFn, dot_product_attention
+from omniimage.models.attention import AttentionFn, AttentionMask, Causal, dot_product_attention
 from omniimage.models.layers import DotGeneral
 
 
@@ -24,6 +25,7 @@ class Kernels:
 
 
 PLAIN = Kernels()
+BLOCK = 64  # queries whose logits stay in a core's cache
 
 
 def merged_rows(x: Array, kernel: Array, dimension_numbers, **options) -> Array:
@@ -38,3 +40,22 @@ def merged_rows(x: Array, kernel: Array, dimension_numbers, **options) -> Array:
   rows, outputs, summed = x.shape[: x.ndim - n], kernel.shape[n:], math.prod(kernel.shape[:n])
   x, kernel = x.reshape(math.prod(rows), summed), kernel.reshape(summed, math.prod(outputs))
   return jax.lax.dot_general(x, kernel, (((1,), (0,)), ((), ())), **options).reshape(*rows, *outputs)
+
+
+def attention_in_blocks(q_BTHK: Array, k_BSGK: Array, v_BSGK: Array, mask: AttentionMask) -> Array:
+  """`dot_product_attention` of a sequence on its past, some queries at a time, each with the keys up to the last.
+
+  Half of the logits are never computed, and those of a few queries do not leave the cache of a core, as all of a long
+  row do, again and again.
+  """
+  T, blocks = q_BTHK.shape[1], round(q_BTHK.shape[1] / BLOCK)
+  if blocks < 2 or not isinstance(mask.pattern, Causal) or k_BSGK.shape[1] != T:
+    return dot_product_attention(q_BTHK, k_BSGK, v_BSGK, mask)
+  ends = [T * (block + 1) // blocks for block in range(blocks)]
+  parts = []
+  for first, end in zip([0, *ends], ends):
+    segments = mask.query_segments, mask.key_segments
+    of_queries, of_keys = (None, None) if segments[0] is None else (segments[0][:, first:end], segments[1][:, :end])
+    own = AttentionMask(mask.pattern, of_queries, of_keys)
+    parts.append(dot_product_attention(q_BTHK[:, first:end], k_BSGK[:, :end], v_BSGK[:, :end], own))
+  return jnp.concatenate(parts, axis=1)

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from omniimage.distributed.kernels import kernels_for
-from omniimage.models.kernels import merged_rows
+from omniimage.models.attention import dot_product_attention
+from omniimage.models.kernels import attention_in_blocks, merged_rows
 
 
 @dataclasses.dataclass
@@ -32,6 +33,12 @@ class FakeMesh:
 def test_rows_are_merged_where_that_is_faster(platform, merges, own_rows):
   kernels = kernels_for(FakeMesh(platform), own_rows)
   assert kernels.dot_general is (merged_rows if merges else jax.lax.dot_general)
+
+
+@pytest.mark.parametrize("platform, product", [("cpu", attention_in_blocks), ("gpu", dot_product_attention)])
+def test_attention_goes_in_blocks_where_caches_are_small(platform, product):
+  assert kernels_for(FakeMesh(platform), own_rows=True).attention is product
+  assert kernels_for(FakeMesh("cpu", sequence=2), own_rows=True).attention is dot_product_attention
 
 
 def test_rows_that_are_cut_over_two_axes_are_not_merged():
