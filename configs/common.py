@@ -74,6 +74,7 @@ def stage(**changes) -> ConfigDict:
   row.warmup_steps = 0
   row.rates = ConfigDict(dict(tokenizer=0.0, prior=0.0, decoder=0.0))  # at their peak; 0: the part does not move
   row.sampled_codes = 0.0  # share of images painted from codes drawn from the prior's own logits
+  row.corrupted_codes = 0.0  # share of the codes that images are painted from that are any others
   row.few_steps = 0.0  # share of images that teach the painter long steps; needs decoder.reads_gap
   row.source_weights = ()  # how often each source of a mixture is drawn in this stage; (): as data.source says
   row.update(changes)

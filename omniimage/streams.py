@@ -46,6 +46,7 @@ class Stream(enum.IntEnum):
   EMBEDDING_NOISE = 59
   INTERVALS = 60  # of mean velocities
   FEW_STEPS = 61  # which images learn them
+  CORRUPTED_CODES = 62  # which ones, and what stands in their place
 
   # Of a drawing.
   TOKENS = 64  # by place

@@ -102,6 +102,7 @@ CHANGES = (
       "decoder.reads_gap": False,
       "sampling.chunk_columns": -1,
       "stages.*.few_steps": 0.0,
+      "stages.*.corrupted_codes": 0.0,
     }
   ),
 )

@@ -27,6 +27,8 @@ class StageSettings(Ranged):
   source_weights: tuple[Annotated[float, Range(1e-6, 1e6)], ...] = ()
   # Share of the images whose chunks the painter learns to reach in steps of any length; the others teach it short ones.
   few_steps: Share = 0.0
+  # Share of the codes that images are painted from, drawn or true, that are any others of the codebook.
+  corrupted_codes: Share = 0.0
 
   def __post_init__(self):
     super().__post_init__()

@@ -29,6 +29,7 @@ from omniimage.size import Size
 from omniimage.streams import Stream
 from omniimage.systems.draws import of_images
 from omniimage.systems.omni import DECODER_RULES
+from omniimage.systems.omni_painting import OF_PAINTING
 from omniimage.systems.system import Metrics, Part, System, Totals
 from omniimage.vocabulary import Vocabulary
 
@@ -169,8 +170,9 @@ def check_canvas(s: Settings, stage: str):
     "prior.init to '' and prior.local_layers to ()",
   )
   require(s.data.images_per_row > 0, f"config.stages.{stage} needs images: set data.images_per_row=0 to 1 or more")
-  sampled_codes = s.stages[stage].sampled_codes
-  require(not sampled_codes, f"config.stages.{stage}: {s.system} has no codes: set sampled_codes={sampled_codes} to 0")
+  for name in OF_PAINTING:
+    share = getattr(s.stages[stage], name)
+    require(not share, f"config.stages.{stage}: {s.system} paints from no codes: set {name}={share} to 0")
 
 
 def image_texts(batch: Batch, text_size: int, length: int) -> tuple[Array, Array]:

@@ -15,6 +15,7 @@ from omniimage.data.text import TextTokenizer
 from omniimage.sampling.tokens import TokenDrawer
 from omniimage.settings import require
 from omniimage.systems.omni import PRIOR_RULES, TOKENIZER_RULES, OmniSystem
+from omniimage.systems.omni_painting import OF_PAINTING
 from omniimage.systems.system import Params, Part, Totals
 
 
@@ -53,9 +54,7 @@ class Dalle1System(OmniSystem):
     return columns
 
   def check(self, stage: str):
-    sampled_codes = self.settings.stages[stage].sampled_codes
-    require(
-      not sampled_codes,
-      f"config.stages.{stage}: sampled_codes={sampled_codes} is for painting, and nothing paints here: set it to 0",
-    )
+    for name in OF_PAINTING:
+      share = getattr(self.settings.stages[stage], name)
+      require(not share, f"config.stages.{stage}: {name}={share} is for painting, and nothing paints here: set it to 0")
     super().check(stage)

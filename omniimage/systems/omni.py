@@ -190,6 +190,10 @@ class OmniSystem(System):
       not row.sampled_codes or row.weight("diffusion") > 0,
       f"config.stages.{stage}: sampled_codes={row.sampled_codes} is for painting: give weights.diffusion a weight",
     )
+    require(
+      not row.corrupted_codes or row.weight("diffusion") > 0,
+      f"config.stages.{stage}: corrupted_codes={row.corrupted_codes} is for painting: give weights.diffusion a weight",
+    )
     few = f"config.stages.{stage}: few_steps={row.few_steps} is"
     require(not row.few_steps or row.weight("diffusion") > 0, f"{few} for painting: give weights.diffusion a weight")
     require(

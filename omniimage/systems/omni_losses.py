@@ -168,10 +168,13 @@ def image(rows: Pass, total: Array) -> Value:
 
 
 def diffusion(rows: Pass, total: Array) -> Value:
-  """Flow matching of the painter, from true codes or, for a share of the images, from the prior's own."""
+  """Flow matching of the painter, from true codes or, for shares that the stage names, from the prior's own, and from
+  any others."""
   features_BIhwZ = rows.features_BIhwZ
   if rows.stage.sampled_codes:
     features_BIhwZ = some_sampled(rows)
+  if rows.stage.corrupted_codes:
+    features_BIhwZ = some_corrupted(rows, features_BIhwZ)
   images, text = rows.images_BIHW3, rows.text_states  # before any branch: what one has traced, no other may use
   given = rows.omni, rows.params, images, features_BIhwZ, text, rows.keys
   branches = [
@@ -217,3 +220,17 @@ def some_sampled(rows: Pass) -> Array:
   drawn = (soft + jax.lax.stop_gradient(hard - soft)) @ omni.codebook(rows.params)
   chosen = jax.vmap(lambda key: jax.random.uniform(fold(key, Stream.PAINTED_FROM_SAMPLED), (I,)))(rows.keys) < share
   return jnp.where(chosen[..., None, None, None], drawn.reshape(features_BIhwZ.shape), features_BIhwZ)
+
+
+def some_corrupted(rows: Pass, features_BIhwZ: Array) -> Array:
+  """Features of which a share is that of codes drawn evenly from the codebook: a painter that has seen them reads a
+  wrong code of the prior's by what stands around it."""
+  shape = features_BIhwZ.shape[1:4]
+
+  def draw(key):
+    which, other = jax.random.split(fold(key, Stream.CORRUPTED_CODES))
+    codes = jax.random.randint(other, shape, 0, rows.omni.vocabulary.image_codes)
+    return jax.random.uniform(which, shape) < rows.stage.corrupted_codes, codes
+
+  is_other_BIhw, codes_BIhw = jax.vmap(draw)(rows.keys)
+  return jnp.where(is_other_BIhw[..., None], rows.omni.features(rows.params, codes_BIhw), features_BIhwZ)

@@ -19,6 +19,7 @@ from omniimage.models.omni import Omni, Params
 from omniimage.streams import Stream
 from omniimage.systems.draws import of_images
 
+OF_PAINTING = ("sampled_codes", "corrupted_codes", "few_steps")  # settings of a stage that are for a painter of codes
 LEAST_ERROR = 0.01  # of velocities: what is learnt better than that counts less
 
 

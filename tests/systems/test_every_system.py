@@ -127,7 +127,7 @@ def test_steps_on_eight_devices_are_those_of_one(name):
     ("dalle1", {"stages.prior.sampled_codes": 0.5}, "sampled_codes=0.5 is for painting, and nothing paints here"),
     ("dalle1", {"stages.prior.weights.diffusion": 1.0}, "config.stages.prior.weights.diffusion is not a setting"),
     ("pixel_diffusion", {"decoder.chunk_rows": (1,)}, "chunk_rows=(1,): pixel_diffusion paints the whole canvas"),
-    ("pixel_diffusion", {"stages.diffusion.sampled_codes": 0.5}, "has no codes: set sampled_codes=0.5 to 0"),
+    ("pixel_diffusion", {"stages.diffusion.sampled_codes": 0.5}, "from no codes: set sampled_codes=0.5 to 0"),
     ("stable_diffusion", {"prior.local_layers": (6, 1e4, 512)}, "begins from nothing and sees the whole text"),
     ("stable_diffusion", {"tokenizer": {}}, "config.tokenizer.patch_size is missing"),
     ("stable_diffusion", {"decoder.pixels_per_token": 16}, "16 pixels for a latent, which stands for tokenizer.patch"),

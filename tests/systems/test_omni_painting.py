@@ -12,6 +12,7 @@ from omniimage.errors import SettingsError
 from omniimage.models.flow import flow_error, interpolate
 from omniimage.sampling.diffusion import paint
 from omniimage.settings import from_config
+from omniimage.systems.omni_losses import Pass, some_corrupted
 from omniimage.systems.omni_painting import mean_velocity_error
 from omniimage.training.optimizer import make_optimizer
 from omniimage.training.state import enter_stage, fresh_state
@@ -133,6 +134,19 @@ def test_a_painter_that_learns_mean_velocities_decides_in_one_step():
   assert taught < 0.75 * untaught
 
 
+def test_a_share_of_the_codes_that_are_painted_is_any_others():
+  s = small.settings(**small.SHALLOW)
+  model, rows = small.omni(s), 500
+  stage = dataclasses.replace(s.stages["decoder"], corrupted_codes=0.3)
+  params, keys = small.params(model), jax.random.split(jax.random.key(0), rows)
+  given = jnp.full((rows, 2, 2, 2, 2), 9.0)  # of no code
+  found = np.asarray(some_corrupted(Pass(model, stage, model.view(params), {}, keys, jnp.int32(0)), given))
+  others = found[(found != 9).all(axis=-1)]
+  assert (found == 9).all(axis=-1).sum() + len(others) == 4000 and abs(len(others) / 4000 - 0.3) < 0.03
+  codebook = {tuple(row) for row in np.asarray(model.codebook(model.view(params)))}
+  assert {tuple(row) for row in others} == codebook, "each of the 64 codes may be the other"
+
+
 @pytest.mark.parametrize(
   "changes, said",
   [
@@ -142,6 +156,7 @@ def test_a_painter_that_learns_mean_velocities_decides_in_one_step():
       {"stages.decoder.few_steps": 0.5, "decoder.reads_gap": True, "gather_params": "hand"},
       "set gather_params to compiler",
     ),
+    ({"stages.prior.corrupted_codes": 0.1}, "corrupted_codes=0.1 is for painting: give weights.diffusion a weight"),
     ({"sampling.solver": "mean"}, "is for a painter that was taught to go far in a step"),
   ],
   ids=str,
