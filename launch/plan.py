@@ -1,7 +1,7 @@
 """Plans a training step or sampling for TPUs, on any Linux machine without one: memory, FLOPs, traffic and seconds.
 
 python -m launch.plan --config=configs/omni.py:1b --topology=v5e:16x16 --out=plan.json
-  [--num_slices=2 --stage=joint|prior|decoder|tokenizer|sample --hlo=FILE --fit --config.KEY=VALUE]
+  [--num_slices=2 --stage=joint|prior|decoder|tokenizer|sample|paint --hlo=FILE --fit --config.KEY=VALUE]
 
 What is assumed stands in omniimage/plan.py. Exit code 2, with a plan.json that says so, where the step does not fit.
 """
@@ -22,7 +22,7 @@ from . import cli, config_file, number_flags
 CONFIG = config_file.define("Config file, with its variant: configs/omni.py:1b.")
 TOPOLOGY = flags.DEFINE_string("topology", None, "Chip and shape of a slice: v5e:16x16, v5p:4x4x4.")
 NUM_SLICES = number_flags.whole("num_slices", 1, "Slices, which mesh.data spans.", Range(1, 1024))
-STAGE = flags.DEFINE_string("stage", None, "A stage of the config, or sample; by default the schedule's last.")
+STAGE = flags.DEFINE_string("stage", None, "A stage of the config, or sample, or paint; by default the last.")
 FIT = flags.DEFINE_bool("fit", False, "Find the largest batch that fits.")
 HLO = cli.path_flag("hlo", "File to write the optimized HLO text to.")
 OUT = cli.path_flag("out", "File to write the plan to, JSON.")

@@ -16,7 +16,8 @@ the real mesh; what its program needs is read off (`omniimage.planning`). Figure
 Assumed beyond that: rows are full; every step costs what the dearest of the decoder's chunk layouts costs; nobody waits
 for data, hosts or checkpoints; all chips are equally fast. `sample` is one token of every row, written to caches as
 long as a packed row and read in full, without guidance; one row for each part that the mesh divides rows into. It also
-has hbm_traffic_needed_per_chip, the bytes of weights and caches that no program can do without.
+has hbm_traffic_needed_per_chip, the bytes of weights and caches that no program can do without. `paint` is one chunk of
+every row's picture, in all steps of sampling. Of both, `times_an_image` says how often it is done for a picture.
 """
 
 import dataclasses
@@ -43,10 +44,11 @@ from omniimage.planning.cost import Cost, cost
 from omniimage.planning.schedule import LEVELS
 from omniimage.planning.table import line
 from omniimage.settings import Settings, from_config, require
-from omniimage.systems.system import System
+from omniimage.systems.system import Sampler, System
 from omniimage.training import sharded
 
-SAMPLE = "sample"
+SAMPLE, PAINT = "sample", "paint"
+SAMPLED = (SAMPLE, PAINT)  # beside the stages of training
 MOST_ROWS = 4096  # for each part of the mesh; `fit` looks no further
 MEMORY = ("arguments", "outputs", "temporaries", "total")
 OPERATIONS = 30  # that a plan lists
@@ -79,7 +81,7 @@ def plan(
   fit: bool = False,
   report: Callable[[str], None] = lambda text: None,
 ) -> Plan:
-  """The plan of a stage, by default the schedule's last, or of "sample".
+  """The plan of a stage, by default the schedule's last, or of "sample" or "paint".
 
   With `fit`, of the largest batch that fits; every try is reported. Raises UserError before anything is compiled where
   config, stage, topology or installation cannot work.
@@ -104,12 +106,12 @@ class Planner:
     chip_of(topology)  # names the chips there are
     require(num_slices > 0, f"num_slices={num_slices} must be positive")
     stage = stage or settings.schedule[-1]
-    stages = (*settings.stages, SAMPLE)
+    stages = (*settings.stages, *SAMPLED)
     require(stage in stages, f"stage={stage!r} is not in the config; there are {', '.join(stages)}")
     text_size = TextTokenizer.load(settings.data.vocabulary).size
     mesh = make_mesh(settings.mesh, devices(topology, num_slices))
     planner = cls(settings, stage, topology, num_slices, mesh, text_size)
-    if stage != SAMPLE:
+    if stage not in SAMPLED:
       planner._system.check(stage)
       check_rows(planner.rows, settings.stages[stage].accumulate, mesh, stage)
     return planner
@@ -125,12 +127,12 @@ class Planner:
   @property
   def unit(self) -> int:
     """Rows come in multiples of it."""
-    return batch_ways(self.mesh) * (1 if self.stage == SAMPLE else self.settings.stages[self.stage].accumulate)
+    return batch_ways(self.mesh) * (1 if self.stage in SAMPLED else self.settings.stages[self.stage].accumulate)
 
   @property
   def rows(self) -> int:
     """As the config has them."""
-    return self.unit if self.stage == SAMPLE else self.settings.stages[self.stage].rows
+    return self.unit if self.stage in SAMPLED else self.settings.stages[self.stage].rows
 
   def plan(self, rows: int) -> Plan:
     record = self._known(rows)
@@ -142,6 +144,8 @@ class Planner:
     hlo, memory = program_text(compiled), self._memory(compiled.memory_analysis())
     record |= {"hbm_bytes_per_chip": memory, "fits": True, "compile_seconds": seconds}
     record |= self._priced(cost(hlo, self.chip), record["model_flops_per_chip"])
+    if self.stage in SAMPLED:
+      record["times_an_image"] = self._sampler(rows).times
     if self.stage == SAMPLE:
       params, written = self._step(rows)[1][:2]
       record["hbm_traffic_needed_per_chip"] = needed_bytes(params["prior"], written.caches) * self.chip.devices
@@ -169,18 +173,23 @@ class Planner:
   def _parameters(self) -> int:
     return sum(leaf.size for leaf in jax.tree.leaves(jax.eval_shape(self._system.init, jax.random.key(0))))
 
+  def _sampler(self, rows: int) -> Sampler:
+    given = self.settings, self.text_size, self.mesh, rows
+    if self.stage == PAINT:
+      return sharded.painter_of(*given)
+    return sharded.sampler_of(*given, self.settings.data.sequence_length)
+
   def _step(self, rows: int) -> tuple[Any, tuple]:
     """A jitted function and its abstract arguments."""
-    if self.stage == SAMPLE:
-      length = self.settings.data.sequence_length
-      return sharded.abstract_sampler(self.settings, self.text_size, self.mesh, rows, length)
+    if self.stage in SAMPLED:
+      return sharded.abstract_sampler(self._sampler(rows), self.mesh)
     state = sharded.abstract_state(self._system, self.stage, self.mesh)
     step = sharded.jitted_step(self._system, self.stage, 0, self.mesh, state)
     return step, (state, sharded.abstract_batch(self._system, self.stage, rows, self.mesh))
 
   def _model_flops(self, rows: int) -> float:
-    if self.stage == SAMPLE:
-      return rows * self._system.sampler_flops(self.settings.data.sequence_length)
+    if self.stage in SAMPLED:
+      return self._sampler(rows).flops
     stage = dataclasses.replace(self.settings.stages[self.stage], rows=rows)
     return self._system.step_flops(stage, self.settings.largest_bucket)  # as `abstract_batch`
 
@@ -197,7 +206,7 @@ class Planner:
 
   def _known(self, rows: int) -> dict[str, Any]:
     """What is known without compiling; everything else is None. The keys in the order of plan.json."""
-    images = 0 if self.stage == SAMPLE else rows * self.settings.data.images_per_row
+    images = 0 if self.stage in SAMPLED else rows * self.settings.data.images_per_row
     return {
       "topology": self.topology,
       "num_slices": self.num_slices,

@@ -5,6 +5,7 @@ import types
 import jax
 import pytest
 
+from configs import systems
 from omniimage import plan as planning
 from omniimage.errors import UserError
 from omniimage.plan import DoesNotFit, Planner, does_not_fit, most_that_fits, plan
@@ -91,6 +92,16 @@ def test_sampling_is_one_token_of_a_row_on_each_part_of_the_mesh_and_tells_what_
   layer = 4 * 32 * 32 + 3 * 32 * 64 + 2 * 32 + 2 * 16  # attention, MLP, their norms, norms of queries and keys
   head, cache = 32 * 128, 2 * 64 * 2 * 16  # of 64 codes, padded; keys and values of 64 places
   assert record["hbm_traffic_needed_per_chip"] == 4 * (2 * (layer + cache) + 32 + head)
+
+
+def test_painting_is_a_chunk_of_every_row_in_all_its_steps_and_says_how_many_an_image_has():
+  record = plan(small.config(), TOPOLOGY, stage="paint").record
+  assert (record["stage"], record["rows"], record["images_per_chip"], record["times_an_image"]) == ("paint", 8, 0, 2)
+  finer = small.config(**{"decoder.chunk_rows": (2,), "decoder.chunk_columns": (2,), "sampling.diffusion_steps": 11})
+  finer = plan(finer, TOPOLOGY, stage="paint").record
+  assert finer["times_an_image"] == 4 and record["model_flops_per_chip"] < finer["model_flops_per_chip"]
+  with pytest.raises(UserError, match="paints no chunks that could be planned"):
+    plan(systems.get_config("pixel_diffusion_tiny"), TOPOLOGY, stage="paint")
 
 
 def test_a_step_that_does_not_fit_has_a_plan_without_costs():

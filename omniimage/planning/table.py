@@ -41,6 +41,7 @@ def _costs(record: Mapping[str, Any]) -> list[tuple[str, str]]:
     ("HBM traffic", _traffic(record)),
     ("received", f"{total} ({kinds}), {record['synchronous_share']:.0%} synchronous" if kinds else "nothing"),
     ("step", " · ".join(f"{level} {seconds:.4g} s" for level, seconds in record["step_seconds"].items())),
+    *([("an image", f"{record['times_an_image']:,} times that")] if "times_an_image" in record else []),
     ("MFU", " · ".join(f"{level} {share:.1%}" for level, share in record["mfu"].items())),
     ("compiled in", f"{record['compile_seconds']:.0f} s"),
   ]

@@ -22,6 +22,7 @@ from omniimage.distributed.sharding import LAYER_RULES, Rules, unstacked_shardin
 from omniimage.interop.start import PriorStart
 from omniimage.models.omni import Omni
 from omniimage.sampling.autoregressive import Written, sample_token
+from omniimage.sampling.diffusion import blank, paint_chunk
 from omniimage.sampling.generate import Generator
 from omniimage.sampling.grammar import Grammar
 from omniimage.sampling.prompts import to_float
@@ -132,9 +133,6 @@ class OmniSystem(System):
   def step_flops(self, stage: StageSettings, size: Size) -> float:
     return omni_flops.step_flops(self.settings, stage, self.text_size, size, self.reads_codes(stage))
 
-  def sampler_flops(self, length: int) -> float:
-    return omni_flops.token_flops(self.settings, self.text_size, length, kinds=("image",))
-
   def generator(self, params: Params, text_tokenizer: TextTokenizer) -> Generator:
     return Generator(self.settings, params, text_tokenizer)
 
@@ -154,8 +152,7 @@ class OmniSystem(System):
 
   def sampler(self, mesh: Mesh, rows: int, length: int) -> Sampler:
     """One code of every row, without guidance; parameters in the compute type, divided over `tensor`."""
-    settings, dtype = self.settings, jnp.dtype(self.settings.compute_dtype)
-    omni = dataclasses.replace(self.omni, scan=False, gather_params=None)
+    settings, dtype, omni = self.settings, jnp.dtype(self.settings.compute_dtype), self._to_sample
 
     def abstract(key):
       params = jax.tree.map(lambda x: x.astype(dtype), omni.view({"prior": omni.init(key)["prior"]}))
@@ -175,7 +172,39 @@ class OmniSystem(System):
       by_rows,
       NamedSharding(mesh, P()),
     )
-    return Sampler(step, arguments, shardings)
+    flops = rows * omni_flops.token_flops(settings, self.text_size, length, kinds=("image",))
+    return Sampler(step, arguments, shardings, flops, times=settings.buckets[0].tokens)
+
+  def painter(self, mesh: Mesh, rows: int) -> Sampler:
+    """As `sampler`: a chunk of every row, the last, which sees the most."""
+    settings, dtype, omni = self.settings, jnp.dtype(self.settings.compute_dtype), self._to_sample
+    size, s = settings.buckets[0], settings.decoder
+
+    def abstract(key):
+      params = jax.tree.map(lambda x: x.astype(dtype), omni.view({"decoder": omni.init(key)["decoder"]}))
+      features = jnp.zeros((rows, size.rows, size.columns, omni.tokenizer.quantizer.channels), dtype)
+      texts = jnp.zeros((rows, s.text_length, settings.prior.width), dtype), jnp.ones((rows, s.text_length), bool)
+      canvas = blank(omni, params, features, *texts, settings.sampling)
+      return params, canvas, jnp.int32(0), jax.random.split(key, rows)
+
+    def step(params, canvas, chunk, keys):
+      return paint_chunk(omni, params, canvas, chunk, keys, settings.sampling)
+
+    arguments = params, canvas, _, _ = jax.eval_shape(abstract, jax.random.key(0))
+    by_rows, over_heads = batch_sharding(mesh), NamedSharding(mesh, P(batch_axes, "tensor"))
+    places = jax.tree.map(lambda _: by_rows, canvas)
+    shardings = (
+      {"decoder": unstacked_shardings(mesh, self.parts["decoder"].rules, "decoder", params["decoder"])},
+      places.replace(caches=jax.tree.map(lambda _: over_heads, canvas.caches)),
+      NamedSharding(mesh, P()),
+      by_rows,
+    )
+    flops = rows * omni_flops.chunk_flops(settings, canvas.layout, size)
+    return Sampler(step, arguments, shardings, flops, times=canvas.layout.count)
+
+  @property
+  def _to_sample(self) -> Omni:
+    return dataclasses.replace(self.omni, scan=False, gather_params=None)
 
   def check(self, stage: str):
     super().check(stage)

@@ -61,6 +61,18 @@ def token_flops(settings: Settings, text_size: int, length: int, kinds: tuple[st
   return float(prior_token_flops(p) + attention + sum(head_flops(settings, text_size, kind) for kind in kinds))
 
 
+def chunk_flops(settings: Settings, layout: ChunkLayout, size: Size) -> float:
+  """The last chunk of an image, of chunks that are all as large: the painter's passes of sampling without guidance, and
+  the one that keeps it."""
+  d, s = settings.decoder, settings.sampling
+  patches, memory = layout.rows * layout.columns // layout.count, size.tokens + d.text_length + 1
+  before = layout.row_of_patch[:-patches] >= layout.first_visible_row(layout.count - 1, d.context_rows)
+  pairs = patches * (int(before.sum()) + patches + memory)
+  ends = 2 * 3 * d.patch_size**2 * d.width * patches
+  passes = 1 + s.diffusion_steps * (2 if s.solver == "heun" else 1)
+  return float(passes * (2 * (ends + d.depth * on_patch(d) * patches) + 4 * d.depth * d.width * pairs))
+
+
 # Forward passes
 
 
@@ -101,16 +113,23 @@ def decoder_flops(settings: Settings, layout: ChunkLayout, size: Size) -> int:
   text = min(d.text_length, settings.data.sequence_length)
   canvas = layout.rows * layout.columns
   patches, memory = layout.finished + canvas, visual + text + 1
-  kv_width = d.width // d.heads * d.kv_heads
 
   pixels = 3 * d.patch_size**2
   ends = d.width * pixels * (patches + canvas)  # the finished copy's x̂ is not asked for
   conditions = d.width * (settings.tokenizer.channels * visual + settings.prior.width * text)
   times = (layout.finished_groups + layout.groups) * d.width * (2 * TIME_FREQUENCIES + 9 * d.width)
-  on_patches = 4 * d.width**2 + 2 * d.width * kv_width + 3 * d.width * d.mlp_width  # own and cross-attention, MLP
-  layer = on_patches * patches + 2 * d.width * kv_width * memory
+  layer = on_patch(d) * patches + 2 * d.width * _kv_width(d) * memory
   pairs = seen_pairs(layout, d) + patches * memory
   return 2 * (ends + conditions + times + d.depth * layer) + 4 * d.depth * d.width * pairs
+
+
+def on_patch(d: DecoderSettings) -> int:
+  """Multiplications of a layer on one patch: own and cross-attention, without pairs, and the MLP."""
+  return 4 * d.width**2 + 2 * d.width * _kv_width(d) + 3 * d.width * d.mlp_width
+
+
+def _kv_width(d: DecoderSettings) -> int:
+  return d.width // d.heads * d.kv_heads
 
 
 def seen_pairs(layout: ChunkLayout, d: DecoderSettings) -> int:

@@ -63,18 +63,22 @@ class Start(Protocol):
 
 @dataclass(frozen=True)
 class Sampler:
-  """One token of every row, as it is planned.
+  """One token of every row, or one chunk, as it is planned.
 
   Attributes:
     step: of the arguments. The first are parameters, the second is what has been written; that is donated, and comes
       back first.
     arguments: abstract.
     shardings: of each.
+    flops: that all rows together need.
+    times: how often it is done for an image.
   """
 
   step: Callable
   arguments: tuple
   shardings: tuple
+  flops: float
+  times: int
 
 
 class GathersByHand(GatherParams, Protocol):
@@ -179,9 +183,9 @@ class System(ABC):
     """One token of every row, written to caches of `length` places; None if the system writes no tokens."""
     return None
 
-  def sampler_flops(self, length: int) -> float:
-    """FLOPs that one token of one row needs."""
-    return 0.0
+  def painter(self, mesh: Mesh, rows: int) -> Sampler | None:
+    """One chunk of every row's image, in all steps of sampling; None if the system does not paint in chunks."""
+    return None
 
   def reads_codes(self, stage: StageSettings) -> bool:
     """Whether a stage's batches hold codes, made once, and no images."""

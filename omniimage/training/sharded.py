@@ -12,7 +12,7 @@ from omniimage.distributed.sharding import state_shardings
 from omniimage.distributed.xla_flags import compiler_options
 from omniimage.settings import Settings, require
 from omniimage.systems import open_system, system_named
-from omniimage.systems.system import System, rules_of
+from omniimage.systems.system import Sampler, System, rules_of
 from omniimage.training.optimizer import make_optimizer
 from omniimage.training.state import TrainState, enter_stage, fresh_state
 from omniimage.training.step import make_train_step
@@ -66,12 +66,22 @@ def abstract_batch(system: System, stage: str, rows: int, mesh: Mesh) -> dict[st
   }
 
 
-def abstract_sampler(settings: Settings, text_size: int, mesh: Mesh, rows: int, length: int):
-  """The cached sampler's step, one token of every row, and its abstract arguments: parameters, and caches of `length`
-  places, donated. SettingsError if the system writes no tokens."""
-  gathered = dataclasses.replace(settings, gather_params="compiler")  # by hand is for whole batches of rows
-  sampler = system_for(gathered, text_size, mesh).sampler(mesh, rows, length)
+def sampler_of(settings: Settings, text_size: int, mesh: Mesh, rows: int, length: int) -> Sampler:
+  """One token of every row, written to caches of `length` places. SettingsError if the system writes none."""
+  sampler = _gathered(settings, text_size, mesh).sampler(mesh, rows, length)
   require(sampler is not None, f"config.system={settings.system!r} writes no tokens that could be planned")
+  return sampler
+
+
+def painter_of(settings: Settings, text_size: int, mesh: Mesh, rows: int) -> Sampler:
+  """One chunk of every row. SettingsError if the system paints none."""
+  painter = _gathered(settings, text_size, mesh).painter(mesh, rows)
+  require(painter is not None, f"config.system={settings.system!r} paints no chunks that could be planned")
+  return painter
+
+
+def abstract_sampler(sampler: Sampler, mesh: Mesh):
+  """Its jitted step and its abstract arguments, of which what has been written is donated."""
   jitted = jax.jit(
     sampler.step,
     in_shardings=sampler.shardings,
@@ -80,6 +90,10 @@ def abstract_sampler(settings: Settings, text_size: int, mesh: Mesh, rows: int, 
     compiler_options=_options(mesh),
   )
   return jitted, jax.tree.map(_placed, sampler.arguments, sampler.shardings)
+
+
+def _gathered(settings: Settings, text_size: int, mesh: Mesh) -> System:
+  return system_for(dataclasses.replace(settings, gather_params="compiler"), text_size, mesh)  # hands are for batches
 
 
 def _options(mesh: Mesh) -> dict[str, str] | None:

@@ -9,7 +9,7 @@ import pytest
 
 from omniimage.models.chunks import ChunkLayout, DoubledChunks
 from omniimage.size import Size
-from omniimage.systems.omni_flops import decoder_flops, seen_pairs, step_flops, token_flops
+from omniimage.systems.omni_flops import chunk_flops, decoder_flops, seen_pairs, step_flops, token_flops
 from tests import small
 
 TEXT = small.text_tokenizer().size
@@ -96,6 +96,18 @@ def test_pairs_are_those_of_the_mask():
     length = layout.finished + 30
     mask = DoubledChunks(layout, context_rows).dense(length, length)
     assert seen_pairs(layout, d) == (length**2 if mask is None else mask.sum())
+
+
+def test_a_chunk_is_painted_in_so_many_passes_over_its_patches():
+  s = small.settings(**{"sampling.diffusion_steps": 4})
+  model, d = small.omni(s), s.decoder
+  layout, size = model.layout(2, 2, 2), s.buckets[0]
+  patches, seen = 8, 16 + 4 + 24 + 1  # of the chunk; the canvas, visual tokens, text and null
+  layer = 4 * 32 * 32 + 2 * 32 * 32 + 3 * 32 * 64
+  one = 2 * patches * (2 * 48 * 32 + d.depth * layer) + 4 * d.depth * 32 * patches * seen
+  assert chunk_flops(s, layout, size) == 5 * one
+  sampling = dataclasses.replace(s.sampling, solver="heun")
+  assert chunk_flops(dataclasses.replace(s, sampling=sampling), layout, size) == 9 * one
 
 
 def test_parts_that_do_not_move_cost_a_forward_pass_and_a_frozen_decoder_passes_its_gradient_on():
