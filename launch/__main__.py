@@ -7,7 +7,7 @@ from pathlib import Path
 
 from omniimage import signals
 
-COMMANDS = ("prepare", "train", "sample", "chat", "serve", "evaluate", "export", "plan", "convert")
+COMMANDS = ("prepare", "train", "sample", "animate", "chat", "serve", "evaluate", "export", "plan", "convert")
 
 
 def main():

@@ -12,7 +12,6 @@ python -m launch.sample --workdir=runs/fine --image=cat.png --upscale --out=larg
 
 import dataclasses
 import io
-from pathlib import Path
 
 from absl import flags, logging
 
@@ -21,6 +20,7 @@ from omniimage.paths import writing
 from omniimage.ranges import SEEDS, Range
 
 from . import cli, number_flags, sampling_flags
+from .out_file import check_out
 
 WORKDIR = cli.path_flag("workdir", "The run to draw with.")
 PROMPT = flags.DEFINE_string("prompt", None, "What to draw.")
@@ -174,21 +174,6 @@ def _warn_of_unseen(prompts, run):
     return
   if text := unseen(prompts, run.settings, run.text_tokenizer, "codes" in abilities):
     logging.warning("%s", text)
-
-
-def check_out(path: Path):
-  """UserError where no PNG could be written."""
-  if path.suffix.lower() != ".png":
-    raise UserError(f"--out={path} must be the name of a PNG file, as in --out=star.png")
-  if not path.parent.is_dir():
-    raise UserError(f"--out={path}: its folder does not exist; make it first")
-  try:
-    existed = path.exists()
-    path.open("ab").close()
-    if not existed:
-      path.unlink()
-  except OSError as error:
-    raise UserError(f"--out={path} cannot be written: {error.strerror}; choose another file") from None
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from omniimage.models.layers import unpatchify
 from omniimage.models.omni import Omni, Params
 from omniimage.sampling.guidance import asked_for, coefficients_at, guided, kept_by, repeated
 from omniimage.sampling.kept import Kept
-from omniimage.sampling.solvers import walk
+from omniimage.sampling.solvers import Predict, walk
 from omniimage.settings import SamplingSettings
 from omniimage.size import Size
 from omniimage.streams import Stream, fold
@@ -120,6 +120,23 @@ def paint_chunk(
   Returns:
     The canvas, and the chunk's finished patches (B, T, P).
   """
+  canvas, predict, noise = begun_chunk(omni, params, canvas, chunk, keys, sampling, kept)
+  finished, caches = walk(predict, noise, sampling.diffusion_steps, sampling.solver, sampling.time_shift, canvas.caches)
+  _, caches = predict(finished, 1.0, caches)
+  return canvas.replace(caches=caches), finished
+
+
+def begun_chunk(
+  omni: Omni,
+  params: Params,
+  canvas: Canvas,
+  chunk: Array,
+  keys: Array,
+  sampling: SamplingSettings,
+  kept: Kept | None = None,
+) -> tuple[Canvas, Predict, Array]:
+  """The canvas with room for a chunk, what the painter predicts of it, and the noise (B, T, P) it begins as; arguments
+  as of `paint_chunk`."""
   s, layout = omni.settings.decoder, canvas.layout
   B, N, window = keys.shape[0], layout.rows * layout.columns, layout.window(s.context_rows)
   T, P, groups = N // layout.count, 3 * s.patch_size**2, layout.groups // layout.count
@@ -151,9 +168,7 @@ def paint_chunk(
     return jax.lax.dynamic_slice_in_dim(layout.ordered(of_canvas), chunk * T, T, axis=1)
 
   noise = jax.vmap(lambda key: jax.random.normal(fold(key, Stream.CHUNKS, chunk), (T, P), jnp.float32))(keys)
-  finished, caches = walk(predict, noise, sampling.diffusion_steps, sampling.solver, sampling.time_shift, canvas.caches)
-  _, caches = predict(finished, 1.0, caches)
-  return canvas.replace(caches=caches), finished
+  return canvas, predict, noise
 
 
 def moved_on(caches: tuple, places: Array) -> tuple:
