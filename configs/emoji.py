@@ -1,18 +1,21 @@
 """Emoji: 1,852 real images at 64×64 pixels, captions from their labels and tags; on two CPU cores.
 
-python -m launch.train --config=configs/emoji.py --workdir=runs/emoji
+  python -m launch.train --config=configs/emoji.py --workdir=runs/emoji
+
+Variants: `configs/emoji.py:vq` and `configs/emoji.py:ibq` have codebooks that are learnt, in place of FSQ's.
 """
 
 from ml_collections import ConfigDict
 
 from . import scenes
 
-VARIANTS = ("",)
+CODEBOOKS = {"vq": 0.0, "ibq": 0.05}  # weight of the entropy penalty: LlamaGen's, and that of IBQ's paper
+VARIANTS = ("", *CODEBOOKS)
 
 
 def get_config(variant: str = "") -> ConfigDict:
   if variant not in VARIANTS:
-    raise ValueError(f"configs/emoji.py has no variants, got {variant!r}")
+    raise ValueError(f"configs/emoji.py has the variants {', '.join(CODEBOOKS)}, not {variant!r}")
   config = scenes.get_config()
 
   config.data.source = ConfigDict(dict(name="emoji"))
@@ -37,4 +40,16 @@ def get_config(variant: str = "") -> ConfigDict:
   config.stages.joint.update(dict(steps=50, rows=8, rates=dict(tokenizer=1e-6, prior=2e-5)))
   config.run.checkpoint_every = 500  # steps
   config.run.sample_every = 500
+  if variant:
+    learn_codebook(config, variant)
   return config
+
+
+def learn_codebook(config: ConfigDict, quantizer: str):
+  """A codebook that is learnt, in place of FSQ's."""
+  del config.tokenizer.levels
+  config.tokenizer.quantizer = quantizer  # vq: the nearest code learns; ibq: all do
+  config.tokenizer.codes = 4096
+  config.tokenizer.code_width = 8  # channels
+  config.tokenizer.beta = 0.25  # of the quantizer's loss, as in the papers
+  config.stages.tokenizer.weights.entropy = CODEBOOKS[quantizer]  # of the codebook's use

@@ -67,6 +67,15 @@ def settings(**changes) -> Settings:
   return from_config(config(**changes))
 
 
+def learnt(quantizer: str, codes: int = 32, **changes) -> Settings:
+  """`settings` with a codebook that is learnt."""
+  result = config()
+  del result.tokenizer.levels
+  result.tokenizer.update(dict(quantizer=quantizer, codes=codes, code_width=4, beta=0.25))
+  put(result, changes)
+  return from_config(result)
+
+
 @functools.cache
 def text_tokenizer() -> TextTokenizer:
   return TextTokenizer.load()

@@ -123,8 +123,9 @@ def test_every_field_has_a_reader(read, monkeypatch, tmp_path):
   )
   generator(["a red star"])
   _read_own_data(trainer.settings, tmp_path, monkeypatch)
-  _learn("stable_diffusion_tiny")
-  _learn("unclip_tiny")
+  _learn(from_config(systems.get_config("stable_diffusion_tiny")))
+  _learn(from_config(systems.get_config("unclip_tiny")))
+  _learn(small.learnt("vq", **small.SHALLOW))
 
   fields = {(cls.__name__, field.name) for cls in _classes(Settings) for field in dataclasses.fields(cls)}
   chosen_by = {(row.settings.__name__, "name") for row in SOURCES.values()}  # has chosen the class, in `from_config`
@@ -151,9 +152,8 @@ def _read_own_data(settings: Settings, folder: pathlib.Path, monkeypatch):
   assert opened.record(0, np.random.default_rng(0))
 
 
-def _learn(config: str):
-  """Traces the stages of a system that has an autoencoder or an embedder in place of a tokenizer."""
-  s = from_config(systems.get_config(config))
+def _learn(s: Settings):
+  """Traces the stages of a system that has an autoencoder, an embedder or a learnt codebook in place of FSQ."""
   system, mesh = open_system(s, small.text_tokenizer().size), make_mesh(s.mesh)
   for name, stage in s.stages.items():
     state, batch = abstract_state(system, name, mesh), abstract_batch(system, name, stage.rows, mesh)

@@ -61,19 +61,21 @@ class Trunk(nn.Module):
 
 
 class EncodedImages(NamedTuple):
-  """Images as they were encoded. The first three are the quantizer's, `Quantized`.
+  """Images as they were encoded. All but the states are the quantizer's, `Quantized`.
 
   Attributes:
     features: (..., h, w, Z) float32.
     codes: (..., h, w) int32, or None.
     auxiliary: (..., h, w) float32, or None.
     states: (..., h, w, D), the encoder's, normalized, of which Z channels were made and quantized.
+    affinity: (..., h, w, C) float32, or None.
   """
 
   features: Array
   codes: Array | None
   auxiliary: Array | None
   states: Array
+  affinity: Array | None
 
 
 class ImageTokenizer(nn.Module):
@@ -93,7 +95,8 @@ class ImageTokenizer(nn.Module):
     B, H, W, _ = images_BHW3.shape
     h, w = H // self.settings.patch_size, W // self.settings.patch_size
     z_BNZ, states_BND = self.encoder(patchify(images_BHW3, self.settings.patch_size), h, w)
-    return EncodedImages(*self.quantizer(z_BNZ.reshape(B, h, w, -1)), states_BND.reshape(B, h, w, -1))
+    q = self.quantizer(z_BNZ.reshape(B, h, w, -1))
+    return EncodedImages(q.features, q.codes, q.auxiliary, states_BND.reshape(B, h, w, -1), q.affinity)
 
   def features(self, codes: Array) -> Array:
     """Codes (...) → features (..., Z)."""

@@ -10,8 +10,10 @@ from omniimage.settings.conversion import from_config, from_stored
 from omniimage.settings.data import DataSettings
 from omniimage.settings.kinds import MOST_STEPS, divides, require, require_key
 from omniimage.settings.parts import (
+  CODEBOOKS,
   INPUT_IMAGES,
   AutoencoderSettings,
+  CodebookSettings,
   DecoderSettings,
   EmbedderSettings,
   EncoderSettings,
@@ -24,8 +26,8 @@ from omniimage.settings.training import FaultSettings, OptimizerSettings, StageS
 from omniimage.settings.whole import REMAT, Settings
 
 __all__ = [
-  "AS_TRAINED", "INPUT_IMAGES", "MOST_STEPS", "REMAT", "SOLVERS", "AutoencoderSettings", "DataSettings",
-  "DecoderSettings", "EmbedderSettings", "EncoderSettings", "FaultSettings", "MeshSettings", "OptimizerSettings",
-  "PriorSettings", "RunSettings", "SamplingSettings", "Settings", "SettingsError", "StageSettings",
-  "TokenizerSettings", "divides", "from_config", "from_stored", "require", "require_key",
+  "AS_TRAINED", "CODEBOOKS", "INPUT_IMAGES", "MOST_STEPS", "REMAT", "SOLVERS", "AutoencoderSettings",
+  "CodebookSettings", "DataSettings", "DecoderSettings", "EmbedderSettings", "EncoderSettings", "FaultSettings",
+  "MeshSettings", "OptimizerSettings", "PriorSettings", "RunSettings", "SamplingSettings", "Settings", "SettingsError",
+  "StageSettings", "TokenizerSettings", "divides", "from_config", "from_stored", "require", "require_key",
 ]  # fmt: skip

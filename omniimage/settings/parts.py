@@ -12,6 +12,7 @@ from omniimage.settings.kinds import (
   PartialShare,
   Patch,
   PatchRows,
+  Weight,
   WideWidth,
   Width,
   divides,
@@ -43,7 +44,7 @@ class TrunkSettings(EncoderSettings):
 
 @dataclasses.dataclass(frozen=True)
 class TokenizerSettings(TrunkSettings):
-  """Of an image tokenizer: images ↔ codes."""
+  """Of an image tokenizer: images ↔ codes of a fixed codebook."""
 
   levels: tuple[Annotated[int, Range(2, MOST_CODES)], ...]  # FSQ levels; the codebook has their product
 
@@ -60,6 +61,29 @@ class TokenizerSettings(TrunkSettings):
   @property
   def channels(self) -> int:
     return len(self.levels)
+
+
+CODEBOOKS = ("vq", "ibq")  # that are learnt, of `omniimage.models.quantizers.LEARNT`
+
+
+@dataclasses.dataclass(frozen=True)
+class CodebookSettings(TrunkSettings):
+  """Of an image tokenizer whose codebook is learnt."""
+
+  quantizer: str  # of CODEBOOKS
+  codes: Annotated[int, Range(2, MOST_CODES)]
+  code_width: Annotated[int, Range(2, 2**12)]  # channels of a code
+  # Weight of the lighter half of the quantizer's loss, of the papers' name: what draws the encoder to its code (vq), or
+  # the code to what it stands for (ibq).
+  beta: Weight
+
+  def __post_init__(self):
+    super().__post_init__()
+    require(self.quantizer in CODEBOOKS, f"tokenizer.quantizer={self.quantizer!r}: {', '.join(CODEBOOKS)}")
+
+  @property
+  def channels(self) -> int:
+    return self.code_width
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,6 +10,7 @@ from omniimage.settings.data import DataSettings
 from omniimage.settings.kinds import MOST_PATCH_ROWS, MOST_STEPS, divides, require
 from omniimage.settings.parts import (
   AutoencoderSettings,
+  CodebookSettings,
   DecoderSettings,
   EmbedderSettings,
   PriorSettings,
@@ -33,7 +34,8 @@ class Settings(Ranged):
   gather_params: str  # how layers get their parameters over mesh.fsdp: "compiler" or, over rows alone, by "hand"
   remat: str  # what the backward pass finds saved, a name of `models.remat.SAVED`; "none": nothing is recomputed
   data: DataSettings
-  tokenizer: TokenizerSettings | AutoencoderSettings | EmbedderSettings  # by its keys: codes, latents, or embeddings
+  # By its keys: codes of a fixed codebook or of a learnt one, latents, or embeddings.
+  tokenizer: TokenizerSettings | CodebookSettings | AutoencoderSettings | EmbedderSettings
   prior: PriorSettings
   decoder: DecoderSettings
   schedule: tuple[str, ...]  # stages, in order

@@ -1,7 +1,8 @@
 """Tokens, and nothing that paints: a transformer writes visual tokens, the image tokenizer's own decoder renders them.
 
 DALL·E 1 (Ramesh et al. 2021, arXiv 2102.12092), VQGAN (Esser et al. 2021, 2012.09841) and LlamaGen (Sun et al. 2024,
-2406.06525). All of it is ours without the painter: FSQ in place of a learnt codebook, and no adversarial loss.
+2406.06525). All of it is ours without the painter: its tokenizer, of FSQ or of a codebook that is learnt as theirs is
+(`omniimage.models.quantizers`), and no adversarial loss.
 """
 
 from collections.abc import Collection, Sequence
@@ -24,7 +25,7 @@ class Dalle1System(OmniSystem):
     "tokenizer": Part(TOKENIZER_RULES, ("pixel",)),
     "prior": Part(PRIOR_RULES, ("text", "image"), ("prior.input_images",)),
   }
-  terms = ("pixel", "text", "image")
+  terms = ("pixel", "entropy", "text", "image")
   identity = ("tokenizer", "prior", "decoder.pixels_per_token", "data.image_size")
   abilities = frozenset({"codes"})
 

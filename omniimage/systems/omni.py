@@ -26,11 +26,12 @@ from omniimage.sampling.diffusion import blank, paint_chunk
 from omniimage.sampling.generate import Generator
 from omniimage.sampling.grammar import Grammar
 from omniimage.sampling.prompts import to_float
-from omniimage.settings import StageSettings, require
+from omniimage.settings import CODEBOOKS, CodebookSettings, StageSettings, require
 from omniimage.size import Size
 from omniimage.streams import Stream, fold
 from omniimage.systems import omni_flops
 from omniimage.systems.omni_losses import TERMS, Pass, weighted_sum
+from omniimage.systems.omni_painting import OF_PAINTING
 from omniimage.systems.system import ABILITIES, Metrics, Params, Part, Sampler, System, Totals
 from omniimage.vocabulary import Vocabulary
 
@@ -40,7 +41,7 @@ from omniimage.vocabulary import Vocabulary
 TOKENIZER_RULES: Rules = (
   (r"encoder/patches/kernel|decoder/codes/kernel", P(None, "fsdp")),  # (P, D) and (Z, D)
   (r"encoder/codes/kernel|decoder/pixels/kernel", P("fsdp", None)),  # (D, Z) and (D, P)
-  (r"quantizer/.*", P()),  # (C, Z), where a codebook is learnt
+  (r"quantizer/codebook", P()),  # (C, Z), where it is learnt: every device searches all of it for its own images
   *LAYER_RULES,
 )
 
@@ -60,8 +61,8 @@ DECODER_RULES: Rules = (
   *LAYER_RULES,
 )
 
-OF_IMAGES = ("image", "diffusion", "pixel")  # terms that need some
-OF_PIXELS = ("diffusion", "pixel")  # that codes alone do not give
+OF_IMAGES = ("image", "diffusion", "pixel", "entropy")  # terms that need some
+OF_PIXELS = ("diffusion", "pixel", "entropy")  # that codes alone do not give
 OF_PRIOR = ("text", "image", "diffusion")  # whose conversations it reads
 
 
@@ -209,22 +210,25 @@ class OmniSystem(System):
   def check(self, stage: str):
     super().check(stage)
     row = self.settings.stages[stage]
+    self._check_codebook(stage)
     pictures = [name for name in OF_IMAGES if row.weight(name)]
     require(
       not pictures or self.settings.data.images_per_row > 0,
       f"config.stages.{stage}: weights.{' and weights.'.join(pictures)} need images: set data.images_per_row=0 to 1 or "
       "more",
     )
-    require(
-      not row.sampled_codes or row.weight("diffusion") > 0,
-      f"config.stages.{stage}: sampled_codes={row.sampled_codes} is for painting: give weights.diffusion a weight",
-    )
-    require(
-      not row.corrupted_codes or row.weight("diffusion") > 0,
-      f"config.stages.{stage}: corrupted_codes={row.corrupted_codes} is for painting: give weights.diffusion a weight",
-    )
-    few = f"config.stages.{stage}: few_steps={row.few_steps} is"
-    require(not row.few_steps or row.weight("diffusion") > 0, f"{few} for painting: give weights.diffusion a weight")
+    self._check_painting(stage)
+
+  def _check_painting(self, stage: str):
+    """SettingsError if a stage has settings of what is painted from, and paints nothing or cannot."""
+    row, place = self.settings.stages[stage], f"config.stages.{stage}"
+    for name in OF_PAINTING:
+      share = getattr(row, name)
+      require(
+        not share or row.weight("diffusion") > 0,
+        f"{place}: {name}={share} is for painting: give weights.diffusion a weight",
+      )
+    few = f"{place}: few_steps={row.few_steps} is"
     require(
       not row.few_steps or self.settings.decoder.reads_gap,
       f"{few} for a painter that reads how far its steps go: set decoder.reads_gap to True",
@@ -232,4 +236,24 @@ class OmniSystem(System):
     require(
       not row.few_steps or self.settings.gather_params == "compiler",
       f"{few} of a forward mode that gathering by hand has not: set gather_params to compiler",
+    )
+
+  def _check_codebook(self, stage: str):
+    """SettingsError if a stage asks of the codebook what it has not, or moves the tokenizer without teaching it."""
+    s, row, place = self.settings, self.settings.stages[stage], f"config.stages.{stage}"
+    learnt = isinstance(s.tokenizer, CodebookSettings)
+    require(
+      not row.weight("entropy") or learnt,
+      f"{place}: weights.entropy={row.weight('entropy')} is for a codebook that is learnt, and that of "
+      f"tokenizer.levels is fixed: set it to 0, or give tokenizer.quantizer one of {', '.join(CODEBOOKS)}",
+    )
+    require(
+      not row.weight("entropy") or (row.accumulate == 1 and s.gather_params == "compiler"),
+      f"{place}: weights.entropy is of all codes of a batch together: set accumulate={row.accumulate} to 1 and "
+      f"gather_params={s.gather_params!r} to 'compiler'",
+    )
+    require(
+      not learnt or "tokenizer" not in row.moves or row.weight("pixel") > 0,
+      f"{place}: rates.tokenizer={row.rates.get('tokenizer')} moves a codebook, whose own loss is part of "
+      "weights.pixel: give it a weight, or set the rate to 0",
     )

@@ -14,7 +14,14 @@ from omniimage.models.chunks import ChunkLayout
 from omniimage.models.diffusion_decoder import TIME_FREQUENCIES
 from omniimage.models.grid_embedding import PAIRS as GRID_PAIRS
 from omniimage.models.prior import padded
-from omniimage.settings import DecoderSettings, EncoderSettings, PriorSettings, Settings, StageSettings
+from omniimage.settings import (
+  CodebookSettings,
+  DecoderSettings,
+  EncoderSettings,
+  PriorSettings,
+  Settings,
+  StageSettings,
+)
 from omniimage.size import Size
 from omniimage.vocabulary import Vocabulary
 
@@ -30,7 +37,8 @@ def step_flops(settings: Settings, stage: StageSettings, text_size: int, size: S
   def pays(part: str) -> int:
     return LEARNS if part in stage.moves else FORWARD
 
-  flops = 0 if coded else images * tokenizer_flops(s, s.tokenizer.encoder_depth, size) * pays("tokenizer")
+  encoding = tokenizer_flops(s, s.tokenizer.encoder_depth, size) + search_flops(s, size)
+  flops = 0 if coded else images * encoding * pays("tokenizer")
   if stage.weight("pixel"):
     flops += images * tokenizer_flops(s, s.tokenizer.decoder_depth, size) * pays("tokenizer")
   if stage.weight("text") or stage.weight("image") or stage.weight("diffusion"):
@@ -98,6 +106,12 @@ def adapter_flops(settings: Settings) -> int:
 def tokenizer_flops(settings: Settings, depth: int, size: Size) -> int:
   """The tokenizer's encoder or its own decoder, of a depth, on one image."""
   return trunk_flops(settings.tokenizer, depth, size.tokens, settings.tokenizer.channels)
+
+
+def search_flops(settings: Settings, size: Size) -> int:
+  """The product of one image's places with a codebook that is learnt."""
+  t = settings.tokenizer
+  return 2 * size.tokens * t.codes * t.code_width if isinstance(t, CodebookSettings) else 0
 
 
 def trunk_flops(t: EncoderSettings, depth: int, places: int, channels: int) -> int:

@@ -1,4 +1,4 @@
-"""The terms of Omni's loss: text·CE(text) + image·CE(codes) + diffusion·flow + pixel·reconstruction.
+"""The terms of Omni's loss: text·CE(text) + image·CE(codes) + diffusion·flow + pixel·reconstruction + entropy·penalty.
 
 Weights are Python floats: a term of weight zero is not traced. Which parts learn is decided by whoever differentiates,
 by differentiating the parameters of moving parts only; so a frozen part runs forward and nothing more.
@@ -20,6 +20,7 @@ from omniimage.data.batches import Batch
 from omniimage.models.adapter import InputFeatures
 from omniimage.models.cross_entropy import cross_entropy
 from omniimage.models.omni import Omni, Params, place_codes, place_features
+from omniimage.models.quantizers.entropy import entropy_penalty
 from omniimage.models.tokenizer import EncodedImages
 from omniimage.sampling.prompts import to_float
 from omniimage.settings import StageSettings
@@ -125,7 +126,7 @@ class Term:
 
   Attributes:
     weight: of a batch, given where codes stand: what the term is divided by, over the whole global batch.
-    value: of a pass and that total; adds up over rows.
+    value: of a pass and that total; adds up over rows, but for `entropy`.
   """
 
   weight: Callable[[Batch, Array], Array]
@@ -141,6 +142,14 @@ def pixel(rows: Pass, total: Array) -> Value:
     return jnp.sum(values_BI * rows.batch["image_mask"]) / total
 
   return Value(mean(error_BI), None if auxiliary_BIhw is None else mean(jnp.mean(auxiliary_BIhw, axis=(-2, -1))))
+
+
+def entropy(rows: Pass, total: Array) -> Value:
+  """That of a learnt codebook's use, in nats: of all images of the batch together, so it takes all rows at once."""
+  affinity_BIhwC = rows.encoded.affinity
+  *_, h, w, C = affinity_BIhwC.shape
+  weights_BI = rows.batch["image_mask"] / (total * h * w)
+  return Value(entropy_penalty(affinity_BIhwC.reshape(-1, C), jnp.repeat(weights_BI.reshape(-1), h * w)))
 
 
 def text(rows: Pass, total: Array) -> Value:
@@ -188,6 +197,7 @@ def diffusion(rows: Pass, total: Array) -> Value:
 
 TERMS = {  # in the order in which they are added
   "pixel": Term(lambda batch, is_code: jnp.sum(batch["image_mask"]), pixel),
+  "entropy": Term(lambda batch, is_code: jnp.sum(batch["image_mask"]), entropy),
   "text": Term(lambda batch, is_code: jnp.sum(batch["loss_weights"] * ~is_code), text),
   "image": Term(lambda batch, is_code: jnp.sum(batch["loss_weights"] * is_code), image),
   "diffusion": Term(lambda batch, is_code: jnp.sum(batch["image_mask"] & batch["image_is_target"]), diffusion),

@@ -18,7 +18,8 @@ from omniimage.distributed.sharding import Rules
 from omniimage.settings import OptimizerSettings, StageSettings
 from omniimage.training.muon import Laid, scale_by_muon_on_mesh
 
-UNDECAYED = ("scale", "bias", "modulation", "null_tokens", "null_text")
+# A codebook too: its codes are places in the encoder's space, and one that is not chosen would fade to its origin.
+UNDECAYED = ("scale", "bias", "modulation", "null_tokens", "null_text", "codebook")
 # Dimensions of one layer's kernels that are summed over, and that come out. A stack of layers has one in front.
 KERNELS = {
   "query": ((0,), (1, 2)),
@@ -120,5 +121,5 @@ def _labels(params):
 
 
 def _decayed(params):
-  """True for matrices and tables. By name: a stack of norm scales has two dimensions as well."""
+  """True for matrices and the tables of embeddings. By name: a stack of norm scales has two dimensions as well."""
   return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key not in UNDECAYED, params)

@@ -48,7 +48,8 @@ def test_a_learnt_codebook_is_trained_by_what_its_features_are_used_for(monkeypa
   params = small.params(model)
   before, seen = params["tokenizer"]["quantizer"]["codebook"], model.view(params)
   assert param_specs(TOKENIZER_RULES, "tokenizer", params["tokenizer"])["quantizer"]["codebook"] == P()
-  features, codes, auxiliary, _ = jax.jit(model.encode)(seen, batch["images"].astype(jnp.float32) / 127.5 - 1)
+  encoded = jax.jit(model.encode)(seen, batch["images"].astype(jnp.float32) / 127.5 - 1)
+  features, codes, auxiliary = encoded.features, encoded.codes, encoded.auxiliary
   assert features.shape[-1] == 3 and auxiliary.shape == codes.shape and auxiliary.min() > 0
   np.testing.assert_allclose(model.features(seen, codes), features, atol=1e-6)
   np.testing.assert_array_equal(model.codebook(seen), before)

@@ -88,6 +88,13 @@ def test_a_joint_step_needs_three_times_the_products_of_the_traced_loss(chunk_ro
   assert step_flops(s, stage, TEXT, size) == 3 * expected
 
 
+def test_a_learnt_codebook_is_searched_for_every_place():
+  s, images = small.learnt("vq", codes=32), small.learnt("vq").stages["tokenizer"].rows * 2
+  more = small.learnt("vq", codes=48)
+  dear, cheap = (step_flops(own, own.stages["tokenizer"], TEXT, own.buckets[0]) for own in (more, s))
+  assert dear - cheap == 3 * images * 2 * 4 * 4 * (48 - 32)  # of 2 × 2 places, by 4 channels
+
+
 def test_pairs_are_those_of_the_mask():
   for chunk, context_rows in (
     ((0,), 0), ((2,), 0), ((2, 1), 0), ((2,), 2), ((3,), 1), ((2, 0, 2), 0), ((2, 1, 2), 0), ((3, 0, 2), 2)

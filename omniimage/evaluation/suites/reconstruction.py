@@ -53,12 +53,13 @@ class ReconstructionSuite(Suite):
     return reconstruction(generator, number, seed, batch)
 
   def section(self, figures: Mapping) -> str:
-    header = ["", "PSNR, mean of images", "PSNR of the mean error", "codes used", "perplexity of the codes"]
+    header = ["", "PSNR, mean of images", "PSNR of the mean error", "codes used", "dead", "perplexity of the codes"]
     row = [
       "tokenizer",
       f"{figures['psnr_db']:.2f} dB",
       f"{figures['psnr_of_mean_db']:.2f} dB",
       percent(figures["codebook_used"]),
+      f"{figures['dead_codes']:,}" if "dead_codes" in figures else "–",  # reports of before have none
       f"{figures['perplexity']:,.0f}",
     ]
     used = counted(figures["images"], figures, "held-out images")
@@ -97,11 +98,12 @@ def decibels(mse: np.ndarray) -> np.ndarray:
 
 
 def codebook_use(codes: np.ndarray, codebook_size: int) -> dict[str, float]:
-  """`codebook_used`: share of the codes that occur at all. `perplexity`: as many codes, used evenly, have the entropy
-  of the histogram; at most `codebook_size`."""
+  """`codebook_used`: share of the codes that occur at all. `dead_codes`: how many do not. `perplexity`: as many codes,
+  used evenly, have the entropy of the histogram; at most `codebook_size`."""
   histogram = np.bincount(codes.ravel(), minlength=codebook_size)
   shares = histogram[histogram > 0] / histogram.sum()
   return {
     "codebook_used": float(np.mean(histogram > 0)),
+    "dead_codes": int(np.sum(histogram == 0)),
     "perplexity": float(np.exp(-np.sum(shares * np.log(shares)))),
   }

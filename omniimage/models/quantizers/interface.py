@@ -2,7 +2,10 @@
 
 from typing import NamedTuple, Protocol
 
+import jax
 from jax import Array
+
+EXACT = jax.lax.Precision.HIGHEST  # of a search: which code is the nearest must not hang on how a device rounds
 
 
 class Quantized(NamedTuple):
@@ -13,11 +16,14 @@ class Quantized(NamedTuple):
     codes: (...) int32; None where features are not of a codebook.
     auxiliary: (...) float32, a loss of each code beside what its features are used for, such as the commitment of
       VQ-VAE; None where there is none, and then nothing is to be added.
+    affinity: (..., C) float32, how near each code of a learnt codebook is, of which the entropy penalty is made; None
+      where no codebook is learnt. What does not ask for it does not compute it, once it is compiled.
   """
 
   features: Array
   codes: Array | None
   auxiliary: Array | None
+  affinity: Array | None = None
 
 
 class Quantizer(Protocol):

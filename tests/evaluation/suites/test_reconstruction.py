@@ -47,7 +47,7 @@ def test_an_image_that_comes_back_to_the_bit_has_a_hundred_decibels():
 )
 def test_codebook_figures_of_a_known_histogram(codes, used, perplexity):
   figures = codebook_use(np.reshape(codes, (-1, 2, 2) if len(codes) == 4 else (1, 2, 4)), 8)
-  assert figures == pytest.approx({"codebook_used": used, "perplexity": perplexity})
+  assert figures == pytest.approx({"codebook_used": used, "dead_codes": 8 * (1 - used), "perplexity": perplexity})
 
 
 def test_held_out_images_pass_through_the_tokenizer_in_order():

@@ -18,10 +18,10 @@ def features(levels, codes):
 def test_codes_and_features_name_each_other(levels):
   fsq = FSQ(levels)
   z = 3 * jax.random.normal(jax.random.key(0), (4000, fsq.channels))
-  given, codes, auxiliary = quantize(levels, z)
+  given, codes, auxiliary, affinity = quantize(levels, z)
   assert codes.min() >= 0 and codes.max() < fsq.codes
   np.testing.assert_allclose(features(levels, codes), given, atol=1e-6)
-  assert np.abs(given).max() <= 1 and auxiliary is None
+  assert np.abs(given).max() <= 1 and auxiliary is None and affinity is None
   codebook = np.asarray(features(levels, jnp.arange(fsq.codes)))
   assert len(np.unique(codebook, axis=0)) == fsq.codes == len(codebook)
 
