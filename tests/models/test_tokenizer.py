@@ -10,7 +10,7 @@ def test_one_tokenizer_reads_images_of_any_size():
   params = model.view(small.params(model))
   for height, width in ((16, 16), (8, 32)):
     images = jax.random.uniform(jax.random.key(0), (2, height, width, 3), minval=-1)
-    features, codes, _, states = model.encode(params, images)
+    features, codes, _, states, _ = model.encode(params, images)
     assert codes.shape == states.shape[:-1] == (2, height // 8, width // 8)
     np.testing.assert_allclose(model.features(params, codes), features, atol=1e-6)
     assert model.render(params, features).shape == images.shape
