@@ -96,6 +96,7 @@ CHANGES = (
       "sampling.guidance_until": 1.0,
     }
   ),
+  Change(settings={"lpips": "models/lpips/alexnet.safetensors"}),
 )
 FORMAT = len(CHANGES)
 

@@ -23,7 +23,7 @@ class Dalle1System(OmniSystem):
     "tokenizer": Part(TOKENIZER_RULES, ("pixel",)),
     "prior": Part(PRIOR_RULES, ("text", "image"), ("prior.input_images",)),
   }
-  terms = ("pixel", "text", "image")
+  terms = ("pixel", "pixel_lpips", "text", "image")
   identity = ("tokenizer", "prior", "decoder.pixels_per_token", "data.image_size")
   abilities = frozenset({"codes"})
 

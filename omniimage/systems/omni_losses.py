@@ -1,4 +1,5 @@
-"""The terms of Omni's loss: text·CE(text) + image·CE(codes) + diffusion·flow + pixel·reconstruction.
+"""The terms of Omni's loss: text·CE(text) + image·CE(codes) + diffusion·flow + pixel·reconstruction, and LPIPS beside
+the last two.
 
 Weights are Python floats: a term of weight zero is not traced. Which parts learn is decided by whoever differentiates,
 by differentiating the parameters of moving parts only; so a frozen part runs forward and nothing more.
@@ -22,13 +23,15 @@ from omniimage.models.attention import AttentionMask
 from omniimage.models.chunks import ChunkLayout, DoubledChunks
 from omniimage.models.cross_entropy import cross_entropy
 from omniimage.models.flow import flow_error, interpolate
-from omniimage.models.layers import patchify
+from omniimage.models.layers import patchify, unpatchify
+from omniimage.models.lpips import Lpips
 from omniimage.models.omni import Omni, Params, place_codes, place_features
 from omniimage.models.tokenizer import EncodedImages
 from omniimage.sampling.prompts import to_float
 from omniimage.settings import StageSettings
 from omniimage.streams import Stream, fold
 from omniimage.systems.draws import of_images
+from omniimage.systems.perceptual import distances, late_distances
 from omniimage.systems.system import Metrics, Totals
 
 
@@ -40,6 +43,7 @@ class Pass:
     params: as the model's methods take them, of `Omni.view`.
     keys: (B,) random keys, one a row.
     layout_index: scalar int, which of the decoder's chunk layouts this update uses.
+    lpips: if the stage compares pictures by it.
   """
 
   omni: Omni
@@ -48,6 +52,7 @@ class Pass:
   batch: Batch
   keys: Array
   layout_index: Array
+  lpips: Lpips | None = None
 
   @functools.cached_property
   def images_BIHW3(self) -> Array:
@@ -67,6 +72,24 @@ class Pass:
   @property
   def features_BIhwZ(self) -> Array:
     return self.encoded.features
+
+  @functools.cached_property
+  def rendered_BIHW3(self) -> Array:
+    """The images as the tokenizer renders them."""
+    return self.omni.render(self.params, self.features_BIhwZ)
+
+  @functools.cached_property
+  def painted(self) -> tuple[Array, ...]:
+    """Of painting the images, from true codes or, for a share of them, from the prior's own: the flow-matching error
+    (B, I) and, if the stage has a weight for it, LPIPS (B, I)."""
+    features_BIhwZ = some_sampled(self) if self.stage.sampled_codes else self.features_BIhwZ
+    images, text = self.images_BIHW3, self.text_states  # before any branch: what one has traced, no other may use
+    lpips = self.lpips if self.stage.weight("diffusion_lpips") else None
+    branches = [
+      functools.partial(paint_errors, self.omni, self.params, images, features_BIhwZ, text, self.keys, layout, lpips)
+      for layout in trained_layouts(self.omni, *features_BIhwZ.shape[2:4])
+    ]
+    return branches[0]() if len(branches) == 1 else jax.lax.switch(self.layout_index, branches)
 
   @functools.cached_property
   def codes_BIN(self) -> Array:
@@ -138,13 +161,19 @@ class Term:
 
 def pixel(rows: Pass, total: Array) -> Value:
   """Mean squared error of the tokenizer's own rendering, and the quantizer's loss beside it."""
-  rendered, auxiliary_BIhw = rows.omni.render(rows.params, rows.features_BIhwZ), rows.encoded.auxiliary
-  error_BI = jnp.mean(jnp.square(rendered - rows.read_BIHW3), axis=(-3, -2, -1))
+  auxiliary_BIhw = rows.encoded.auxiliary
+  error_BI = jnp.mean(jnp.square(rows.rendered_BIHW3 - rows.read_BIHW3), axis=(-3, -2, -1))
 
   def mean(values_BI: Array) -> Array:
     return jnp.sum(values_BI * rows.batch["image_mask"]) / total
 
   return Value(mean(error_BI), None if auxiliary_BIhw is None else mean(jnp.mean(auxiliary_BIhw, axis=(-2, -1))))
+
+
+def pixel_lpips(rows: Pass, total: Array) -> Value:
+  """LPIPS of the same rendering."""
+  distance_BI = distances(rows.lpips, rows.rendered_BIHW3, rows.read_BIHW3)
+  return Value(jnp.sum(distance_BI * rows.batch["image_mask"]) / total)
 
 
 def text(rows: Pass, total: Array) -> Value:
@@ -172,25 +201,34 @@ def image(rows: Pass, total: Array) -> Value:
 
 
 def diffusion(rows: Pass, total: Array) -> Value:
-  """Flow matching of the painter, from true codes or, for a share of the images, from the prior's own."""
-  features_BIhwZ = rows.features_BIhwZ
-  if rows.stage.sampled_codes:
-    features_BIhwZ = some_sampled(rows)
-  images, text = rows.images_BIHW3, rows.text_states  # before any branch: what one has traced, no other may use
-  branches = [
-    functools.partial(paint_error, rows.omni, rows.params, images, features_BIhwZ, text, rows.keys, layout)
-    for layout in trained_layouts(rows.omni, *features_BIhwZ.shape[2:4])
-  ]
-  error_BI = branches[0]() if len(branches) == 1 else jax.lax.switch(rows.layout_index, branches)
-  painted = rows.batch["image_mask"] & rows.batch["image_is_target"]
-  return Value(jnp.sum(error_BI * painted) / total)
+  """Flow matching of the painter."""
+  return _mean_of_targets(rows, rows.painted[0], total)
+
+
+def diffusion_lpips(rows: Pass, total: Array) -> Value:
+  """LPIPS of what the painter predicts, from `perceptual.LATE` on."""
+  return _mean_of_targets(rows, rows.painted[1], total)
+
+
+def _mean_of_targets(rows: Pass, values_BI: Array, total: Array) -> Value:
+  return Value(jnp.sum(values_BI * (rows.batch["image_mask"] & rows.batch["image_is_target"])) / total)
+
+
+def _images(batch: Batch, is_code: Array) -> Array:
+  return jnp.sum(batch["image_mask"])
+
+
+def _targets(batch: Batch, is_code: Array) -> Array:
+  return jnp.sum(batch["image_mask"] & batch["image_is_target"])
 
 
 TERMS = {  # in the order in which they are added
-  "pixel": Term(lambda batch, is_code: jnp.sum(batch["image_mask"]), pixel),
+  "pixel": Term(_images, pixel),
+  "pixel_lpips": Term(_images, pixel_lpips),
   "text": Term(lambda batch, is_code: jnp.sum(batch["loss_weights"] * ~is_code), text),
   "image": Term(lambda batch, is_code: jnp.sum(batch["loss_weights"] * is_code), image),
-  "diffusion": Term(lambda batch, is_code: jnp.sum(batch["image_mask"] & batch["image_is_target"]), diffusion),
+  "diffusion": Term(_targets, diffusion),
+  "diffusion_lpips": Term(_targets, diffusion_lpips),
 }
 
 
@@ -208,7 +246,7 @@ def trained_layouts(omni: Omni, rows: int, columns: int) -> list[ChunkLayout]:
   return [omni.layout(rows, columns, *entry) for entry in omni.settings.decoder.layouts]
 
 
-def paint_error(
+def paint_errors(
   omni: Omni,
   params: Params,
   images_BIHW3: Array,
@@ -216,8 +254,10 @@ def paint_error(
   text: tuple[Array, Array],
   keys: Array,
   layout: ChunkLayout,
-) -> Array:
-  """Flow-matching error (B, I) of painting images, each chunk from its own time and noise.
+  lpips: Lpips | None = None,
+) -> tuple[Array, ...]:
+  """Flow-matching error (B, I) of painting images, each chunk from its own time and noise; with `lpips` that of what is
+  predicted, too.
 
   The sequence is [finished | noisy]; the finished copy carries light noise and says so (t = 1 − σ).
 
@@ -257,8 +297,12 @@ def paint_error(
     AttentionMask(DoubledChunks(layout, s.context_rows)),
     layout.columns,
   )
-  error = flow_error(predicted[:, M:], clean_FNP, t_patch)
-  return jnp.mean(error, axis=(1, 2)).reshape(B, I)
+  predicted_FNP = predicted[:, M:]
+  found = [jnp.mean(flow_error(predicted_FNP, clean_FNP, t_patch), axis=(1, 2))]
+  if lpips is not None:
+    whole = functools.partial(unpatchify, patch_size=s.patch_size, columns=layout.columns)
+    found.append(late_distances(lpips, predicted_FNP, clean_FNP, t_patch, whole))
+  return tuple(values_F.reshape(B, I) for values_F in found)
 
 
 def some_sampled(rows: Pass) -> Array:
