@@ -23,9 +23,8 @@ def patch_border_ratio(images: np.ndarray, real_images: np.ndarray, patch_size: 
   """
   if patch_size == 1 or patch_size >= max(images.shape[1:3]):
     return 1.0
-  border, inside = patch_energies(images, patch_size)
-  real_border, real_inside = patch_energies(real_images, patch_size)
-  return float((border + FAINT) / (inside + FAINT) * (real_inside + FAINT) / (real_border + FAINT))
+  (border, inside), (real_border, real_inside) = (patch_energies(some, patch_size) for some in (images, real_images))
+  return (border + FAINT) / (inside + FAINT) / ((real_border + FAINT) / (real_inside + FAINT))
 
 
 def patch_energies(images: np.ndarray, patch_size: int) -> tuple[float, float]:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 SUBSETS, LARGEST_SUBSET = 100, 1000  # as the paper of the kernel distance has them
+FEWEST = 4  # pictures that have a kernel distance
 
 
 class Estimate(NamedTuple):
@@ -43,12 +44,15 @@ def kernel_distance(features: np.ndarray, real_features: np.ndarray, rng: np.ran
   one distribution. A subset has half of the pictures, at most 1,000: the smaller set says how many there are.
 
   Args:
-    features, real_features: (n, D), at least four of each; the numbers may differ.
+    features, real_features: (n, D), at least FEWEST of each; the numbers may differ.
     rng: draws the subsets.
+
+  Raises:
+    ValueError: there are fewer.
   """
   size = min(LARGEST_SUBSET, len(features) // 2, len(real_features) // 2)
-  if size < 2:
-    raise ValueError("a kernel distance needs four pictures of each kind")
+  if size < FEWEST // 2:
+    raise ValueError(f"a kernel distance needs {FEWEST} pictures of each kind")
   x, y = (values.astype(np.float64) for values in (features, real_features))
   estimates = [unbiased_mmd(*(_subset(values, size, rng) for values in (x, y))) for _ in range(SUBSETS)]
   return Estimate(float(np.mean(estimates)), float(np.std(estimates)))

@@ -65,5 +65,5 @@ def test_the_kernel_distance_says_how_sure_it_is():
 
 
 def test_a_kernel_distance_of_three_pictures_is_refused():
-  with pytest.raises(ValueError, match="four pictures"):
+  with pytest.raises(ValueError, match="needs 4 pictures of each"):
     kernel_distance(normal(3), normal(9), np.random.default_rng(0))
