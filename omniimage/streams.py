@@ -26,6 +26,7 @@ class Stream(enum.IntEnum):
   BATCHES_DRAWN = 24  # a seed each, by number
   BUCKETS = 25  # of the batches, by block
   PARTS = 26  # of a mixture, by block and bucket
+  SUBSETS = 27  # of pictures, over which a measure is averaged
 
   # Of an update.
   ROWS = 32  # by row

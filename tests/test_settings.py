@@ -28,7 +28,7 @@ from omniimage.training.sharded import abstract_batch, abstract_state
 from omniimage.training.state import fresh_state
 from omniimage.training.step import make_train_step
 from omniimage.workdir import Workdir
-from tests import small, stored_records, tfds_sets
+from tests import made_lpips, small, stored_records, tfds_sets
 
 SETTINGS = pathlib.Path(settings_module.__file__).parent
 THERE_ARE = f"there are {', '.join(SOURCES)}"
@@ -102,7 +102,11 @@ class Nothing:
 
 def test_every_field_has_a_reader(read, monkeypatch, tmp_path):
   """A run, from its config over a stage to a drawing, traced and not compiled, reads every field of the settings."""
-  config = small.config(**small.SHALLOW, **{"schedule": ("joint",), "stages.joint.weights.text": 1.0})
+  made_lpips.write(tmp_path / "alexnet.safetensors", made_lpips.made("alexnet"))
+  terms = {"stages.joint.weights.text": 1.0, "stages.joint.weights.pixel_lpips": 1.0}
+  config = small.config(
+    **small.SHALLOW, **terms, **{"schedule": ("joint",), "lpips": str(tmp_path / "alexnet.safetensors")}
+  )
   trainer = loop.Trainer.prepare(config, Workdir(tmp_path))
   trainer.checkpoints.close()
   trainer = dataclasses.replace(trainer, checkpoints=Nothing(), sheets=Nothing(), metrics=Nothing())

@@ -23,7 +23,7 @@ def library():
     import safetensors
     import safetensors.numpy
   except ImportError:
-    raise UserError("open models need the package safetensors: pip install 'omniimage[interop]'") from None
+    raise UserError("safetensors files need the package safetensors: pip install 'omniimage[interop]'") from None
   return safetensors
 
 
@@ -93,13 +93,29 @@ def write(folder: Path, tensors: Mapping[str, tuple[int, ...]], values: Callable
   single, places = len(bundles) == 1, {}
   for number, names in enumerate(bundles, 1):
     file = SINGLE if single else f"model-{number:05}-of-{len(bundles):05}.safetensors"
-    content = {name: values(name).astype(dtype) for name in names}
-    library().numpy.save_file(content, folder / f"{file}.tmp", metadata={"format": "pt"})
-    (folder / f"{file}.tmp").rename(folder / file).chmod(0o644)  # the library leaves it to its owner alone
+    write_file(folder / file, {name: values(name).astype(dtype) for name in names}, {"format": "pt"})
     places |= dict.fromkeys(names, file)
   if not single:
     total = sum(int(np.prod(shape)) for shape in tensors.values()) * dtype.itemsize
     write_json(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": places})
+
+
+def write_file(file: Path, tensors: Mapping[str, np.ndarray], about: Mapping[str, str]):
+  """Writes one file, with something about it."""
+  unfinished = file.with_name(f"{file.name}.tmp")
+  library().numpy.save_file(dict(tensors), unfinished, metadata=dict(about))
+  unfinished.rename(file).chmod(0o644)  # the library leaves it to its owner alone
+
+
+def read_file(file: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+  """The tensors of one file, as they are, and what it says about them. UserError where it cannot be read."""
+  try:
+    with library().safe_open(file, framework="numpy") as opened:
+      return {name: opened.get_tensor(name) for name in opened.keys()}, opened.metadata() or {}  # noqa: SIM118
+  except UserError:
+    raise
+  except Exception as error:  # SafetensorError, and of the file system
+    raise UserError(f"{file} cannot be read: {error}; make it again") from None
 
 
 def read_json(file: Path) -> dict[str, Any]:

@@ -115,6 +115,11 @@ class CanvasDrawer(Draws):
     self._encode = compiled(model.encode)
     self._finish = compiled(functools.partial(finished, model))
 
+  @property
+  def patch_size(self) -> int:
+    part = self.settings.tokenizer if self.plans else self.settings.decoder  # the autoencoder renders latents
+    return part.patch_size
+
   def load(self, params: Params):
     self.params = jax.jit(self.model.view)(params)
 

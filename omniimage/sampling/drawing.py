@@ -49,6 +49,11 @@ class Draws(ABC):
   text_tokenizer: TextTokenizer
   plans: ClassVar[bool] = False
 
+  @property
+  def patch_size(self) -> int:
+    """Pixels along one side of the patches that pictures are made of."""
+    return self.settings.decoder.patch_size
+
   @abstractmethod
   def load(self, params: Params):
     """Draws with other parameters from here on, without compiling again."""

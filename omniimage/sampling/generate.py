@@ -53,6 +53,10 @@ class Generator(Redrawer):
     self._preview = compiled(functools.partial(render_written, self.omni))
     self._pieces = Pieces(self.omni)
 
+  @property
+  def patch_size(self) -> int:
+    return self.settings.decoder.patch_size
+
   @classmethod
   def from_workdir(cls, path: str | os.PathLike, aspect_ratio: str | None = None) -> "Generator":
     """That of a trained run's last checkpoint. UserError where there is none.

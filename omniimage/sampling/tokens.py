@@ -109,6 +109,10 @@ class TokenDrawer(Draws):
   def vocabulary(self) -> Vocabulary:
     return self.omni.vocabulary
 
+  @property
+  def patch_size(self) -> int:
+    return self.settings.tokenizer.patch_size
+
   def load(self, params: Params):
     """Draws with other parameters from here on, without compiling again."""
     self.params = jax.jit(self.omni.view)(params)

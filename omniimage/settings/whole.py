@@ -33,6 +33,7 @@ class Settings(Ranged):
   scan_layers: bool  # one compiled layer looped over (large models) or all unrolled (faster on CPU)
   gather_params: str  # how layers get their parameters over mesh.fsdp: "compiler" or, over rows alone, by "hand"
   remat: str  # what the backward pass finds saved, a name of `models.remat.SAVED`; "none": nothing is recomputed
+  lpips: str  # file of `launch.convert`: the weights of LPIPS, for losses that have a weight for it and for `quality`
   data: DataSettings
   # By its keys: codes of a fixed codebook or of a learnt one, latents, or embeddings.
   tokenizer: TokenizerSettings | CodebookSettings | AutoencoderSettings | EmbedderSettings

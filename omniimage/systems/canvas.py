@@ -6,8 +6,8 @@ numbers of a place, N patches of the canvas, C numbers of a patch.
 
 import dataclasses
 import functools
-from collections.abc import Collection, Mapping, Sequence
-from typing import ClassVar
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +21,7 @@ from omniimage.distributed.sharding import LAYER_RULES, Rules
 from omniimage.models.canvas import Params, PixelDiffusion
 from omniimage.models.diffusion_decoder import Memory
 from omniimage.models.flow import flow_error, interpolate
+from omniimage.models.lpips import Lpips
 from omniimage.models.omni import last_text
 from omniimage.sampling.canvas import CanvasDrawer
 from omniimage.sampling.prompts import to_float
@@ -30,6 +31,7 @@ from omniimage.streams import Stream
 from omniimage.systems.draws import of_images
 from omniimage.systems.omni import DECODER_RULES
 from omniimage.systems.omni_painting import OF_PAINTING
+from omniimage.systems.perceptual import late_distances
 from omniimage.systems.system import Metrics, Part, System, Totals
 from omniimage.vocabulary import Vocabulary
 
@@ -40,6 +42,14 @@ TEXT_ENCODER_RULES: Rules = (
 DENOISER_RULES = DECODER_RULES  # of the same names
 
 
+class Denoised(NamedTuple):
+  """Patches (F, N, C) as they are predicted and as they are, and the times (F,) from which they were predicted."""
+
+  predicted: Array
+  clean: Array
+  t: Array
+
+
 @dataclasses.dataclass(frozen=True)
 class Rows:
   """A forward pass over some rows of a batch, each of its arrays computed once.
@@ -47,12 +57,14 @@ class Rows:
   Attributes:
     params: as the model's methods take them.
     keys: (B,) random keys, one a row.
+    remember: what the denoiser attends to, of these rows; for what denoises.
   """
 
   model: PixelDiffusion
   params: Params
   batch: Batch
   keys: Array
+  remember: Callable[["Rows"], Memory] | None = None
 
   @property
   def slots(self) -> int:
@@ -89,6 +101,19 @@ class Rows:
     """(F,) bool: whose text is not left out, for guidance."""
     return self.draw(Stream.DROPPED_TEXT, jax.random.uniform) >= self.model.settings.decoder.drop_text
 
+  @functools.cached_property
+  def denoised(self) -> "Denoised":
+    """The latents are targets: no gradient reaches what has made them."""
+    model = self.model
+    clean = model.patchify(jax.lax.stop_gradient(self.canvas_FhwZ))
+    noisy, t = noised(self, clean)
+    return Denoised(model.predict(self.params, noisy, self.columns, t, self.remember(self)), clean, t)
+
+  @property
+  def columns(self) -> int:
+    """Patches of the canvas from left to right."""
+    return self.canvas_FhwZ.shape[2] // self.model.patch
+
   def draw(self, stream: Stream, sampler, *shape: int) -> Array:
     """(F, *shape), each row from its own key."""
     return of_images(self.keys, self.slots, stream, sampler, *shape)
@@ -122,18 +147,19 @@ class CanvasSystem(System):
     return empty_batch(rows, self.settings.data, self.vocabulary, size, coded)
 
   def sums(self, batch: Batch) -> Totals:
-    return {"diffusion": jnp.sum(batch["image_mask"] & batch["image_is_target"])}
+    return dict.fromkeys(self.terms, jnp.sum(batch["image_mask"] & batch["image_is_target"]))
 
   def losses(
     self, stage: StageSettings, params: Params, batch: Batch, keys: Array, shared: tuple, totals: Totals
   ) -> tuple[Array, Metrics]:
-    rows = self.rows_class(self.model, self.model.view(params), batch, keys)
+    rows = self.rows_class(self.model, self.model.view(params), batch, keys, self.memory)
     values = {name: self.term(name, rows) / totals[name] for name in self.terms if stage.weight(name)}
     return sum(stage.weight(name) * value for name, value in values.items()), values
 
   def term(self, name: str, rows: Rows) -> Array:
     """A term of the loss, summed over images."""
-    return jnp.sum(diffusion_error(rows, self.memory(rows)) * rows.painted_BI)
+    error = diffusion_error(rows) if name == "diffusion" else predicted_distance(rows, self.lpips)
+    return jnp.sum(error * rows.painted_BI)
 
   def memory(self, rows: Rows) -> Memory:
     """What the denoiser attends to: the text, of some images."""
@@ -194,11 +220,14 @@ def noised(
   return interpolate(clean, noise, t[:, None, None]), t
 
 
-def diffusion_error(rows: Rows, memory: Memory) -> Array:
-  """Flow-matching error (B, I) of the whole canvas. The latents are targets: no gradient reaches what has made them."""
-  model = rows.model
-  clean = model.patchify(jax.lax.stop_gradient(rows.canvas_FhwZ))
-  noisy, t = noised(rows, clean)
-  columns = rows.canvas_FhwZ.shape[2] // model.patch
-  error = flow_error(model.predict(rows.params, noisy, columns, t, memory), clean, t[:, None, None])
-  return jnp.mean(error, axis=(1, 2)).reshape(-1, rows.slots)
+def diffusion_error(rows: Rows) -> Array:
+  """Flow-matching error (B, I) of the whole canvas."""
+  predicted, clean, t = rows.denoised
+  return jnp.mean(flow_error(predicted, clean, t[:, None, None]), axis=(1, 2)).reshape(-1, rows.slots)
+
+
+def predicted_distance(rows: Rows, lpips: Lpips) -> Array:
+  """LPIPS (B, I) of what is predicted, of pixels, from `perceptual.LATE` on."""
+  predicted, clean, t = rows.denoised
+  whole = functools.partial(rows.model.unpatchify, columns=rows.columns)
+  return late_distances(lpips, predicted, clean, t[:, None, None], whole).reshape(-1, rows.slots)

@@ -25,7 +25,7 @@ class Dalle1System(OmniSystem):
     "tokenizer": Part(TOKENIZER_RULES, ("pixel",)),
     "prior": Part(PRIOR_RULES, ("text", "image"), ("prior.input_images",)),
   }
-  terms = ("pixel", "entropy", "text", "image")
+  terms = ("pixel", "pixel_lpips", "entropy", "text", "image")
   identity = ("tokenizer", "prior", "decoder.pixels_per_token", "data.image_size")
   abilities = frozenset({"codes"})
 

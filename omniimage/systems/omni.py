@@ -29,7 +29,7 @@ from omniimage.sampling.prompts import to_float
 from omniimage.settings import CODEBOOKS, CodebookSettings, StageSettings, require
 from omniimage.size import Size
 from omniimage.streams import Stream, fold
-from omniimage.systems import omni_flops
+from omniimage.systems import omni_flops, perceptual
 from omniimage.systems.omni_losses import TERMS, Pass, weighted_sum
 from omniimage.systems.omni_painting import OF_PAINTING
 from omniimage.systems.system import ABILITIES, Metrics, Params, Part, Sampler, System, Totals
@@ -68,7 +68,7 @@ OF_PRIOR = ("text", "image", "diffusion")  # whose conversations it reads
 
 class OmniSystem(System):
   parts: ClassVar = {
-    "tokenizer": Part(TOKENIZER_RULES, ("pixel", "diffusion")),
+    "tokenizer": Part(TOKENIZER_RULES, ("pixel", "diffusion")),  # and by what goes with these
     "prior": Part(PRIOR_RULES, OF_PRIOR, ("prior.input_images", "prior.grid_embedding")),
     "decoder": Part(
       DECODER_RULES, ("diffusion",), ("decoder.chunk_rows", "decoder.chunk_columns", "decoder.chunk_offsets")
@@ -105,7 +105,8 @@ class OmniSystem(System):
   def losses(
     self, stage: StageSettings, params: Params, batch: Batch, keys: Array, shared: Array, totals: Totals
   ) -> tuple[Array, Metrics]:
-    return weighted_sum(Pass(self.omni, stage, self.omni.view(params), batch, keys, layout_index=shared), totals)
+    lpips = self.lpips if perceptual.compares(stage) else None
+    return weighted_sum(Pass(self.omni, stage, self.omni.view(params), batch, keys, shared, lpips), totals)
 
   def needs_pixels(self, stage: StageSettings) -> bool:
     seen = OF_PIXELS + OF_PRIOR * self.omni.reads_features
@@ -132,7 +133,8 @@ class OmniSystem(System):
     return {"codes_changed": jnp.sum(changed * batch["image_mask"]) / totals["pixel"]}
 
   def step_flops(self, stage: StageSettings, size: Size) -> float:
-    return omni_flops.step_flops(self.settings, stage, self.text_size, size, self.reads_codes(stage))
+    flops = omni_flops.step_flops(self.settings, stage, self.text_size, size, self.reads_codes(stage))
+    return flops + self.perceptual_flops(stage, size)
 
   def generator(self, params: Params, text_tokenizer: TextTokenizer) -> Generator:
     return Generator(self.settings, params, text_tokenizer)

@@ -1,4 +1,5 @@
-"""The terms of Omni's loss: text·CE(text) + image·CE(codes) + diffusion·flow + pixel·reconstruction + entropy·penalty.
+"""The terms of Omni's loss: text·CE(text) + image·CE(codes) + diffusion·flow + pixel·reconstruction, LPIPS beside the
+last two, and the entropy of a learnt codebook's use.
 
 Weights are Python floats: a term of weight zero is not traced. Which parts learn is decided by whoever differentiates,
 by differentiating the parameters of moving parts only; so a frozen part runs forward and nothing more.
@@ -19,13 +20,15 @@ from jax import Array
 from omniimage.data.batches import Batch
 from omniimage.models.adapter import InputFeatures
 from omniimage.models.cross_entropy import cross_entropy
+from omniimage.models.lpips import Lpips
 from omniimage.models.omni import Omni, Params, place_codes, place_features
 from omniimage.models.quantizers.entropy import entropy_penalty
 from omniimage.models.tokenizer import EncodedImages
 from omniimage.sampling.prompts import to_float
 from omniimage.settings import StageSettings
 from omniimage.streams import Stream, fold
-from omniimage.systems.omni_painting import paint_error, trained_layouts
+from omniimage.systems.omni_painting import paint_errors, trained_layouts
+from omniimage.systems.perceptual import distances
 from omniimage.systems.system import Metrics, Totals
 
 
@@ -37,6 +40,7 @@ class Pass:
     params: as the model's methods take them, of `Omni.view`.
     keys: (B,) random keys, one a row.
     layout_index: scalar int, which of the decoder's chunk layouts this update uses.
+    lpips: if the stage compares pictures by it.
   """
 
   omni: Omni
@@ -45,6 +49,7 @@ class Pass:
   batch: Batch
   keys: Array
   layout_index: Array
+  lpips: Lpips | None = None
 
   @functools.cached_property
   def images_BIHW3(self) -> Array:
@@ -64,6 +69,27 @@ class Pass:
   @property
   def features_BIhwZ(self) -> Array:
     return self.encoded.features
+
+  @functools.cached_property
+  def rendered_BIHW3(self) -> Array:
+    """The images as the tokenizer renders them."""
+    return self.omni.render(self.params, self.features_BIhwZ)
+
+  @functools.cached_property
+  def painted(self) -> tuple[Array, ...]:
+    """Of painting the images, from true codes or, for shares that the stage names, from the prior's own, and from any
+    others: the flow-matching error (B, I) and, if the stage has a weight for it, LPIPS (B, I)."""
+    features_BIhwZ = some_sampled(self) if self.stage.sampled_codes else self.features_BIhwZ
+    if self.stage.corrupted_codes:
+      features_BIhwZ = some_corrupted(self, features_BIhwZ)
+    images, text = self.images_BIHW3, self.text_states  # before any branch: what one has traced, no other may use
+    given = self.omni, self.params, images, features_BIhwZ, text, self.keys
+    lpips = self.lpips if self.stage.weight("diffusion_lpips") else None
+    branches = [
+      functools.partial(paint_errors, *given, layout, self.stage.few_steps, lpips)
+      for layout in trained_layouts(self.omni, *features_BIhwZ.shape[2:4])
+    ]
+    return branches[0]() if len(branches) == 1 else jax.lax.switch(self.layout_index, branches)
 
   @functools.cached_property
   def codes_BIN(self) -> Array:
@@ -135,8 +161,8 @@ class Term:
 
 def pixel(rows: Pass, total: Array) -> Value:
   """Mean squared error of the tokenizer's own rendering, and the quantizer's loss beside it."""
-  rendered, auxiliary_BIhw = rows.omni.render(rows.params, rows.features_BIhwZ), rows.encoded.auxiliary
-  error_BI = jnp.mean(jnp.square(rendered - rows.read_BIHW3), axis=(-3, -2, -1))
+  auxiliary_BIhw = rows.encoded.auxiliary
+  error_BI = jnp.mean(jnp.square(rows.rendered_BIHW3 - rows.read_BIHW3), axis=(-3, -2, -1))
 
   def mean(values_BI: Array) -> Array:
     return jnp.sum(values_BI * rows.batch["image_mask"]) / total
@@ -150,6 +176,12 @@ def entropy(rows: Pass, total: Array) -> Value:
   *_, h, w, C = affinity_BIhwC.shape
   weights_BI = rows.batch["image_mask"] / (total * h * w)
   return Value(entropy_penalty(affinity_BIhwC.reshape(-1, C), jnp.repeat(weights_BI.reshape(-1), h * w)))
+
+
+def pixel_lpips(rows: Pass, total: Array) -> Value:
+  """LPIPS of the same rendering."""
+  distance_BI = distances(rows.lpips, rows.rendered_BIHW3, rows.read_BIHW3)
+  return Value(jnp.sum(distance_BI * rows.batch["image_mask"]) / total)
 
 
 def text(rows: Pass, total: Array) -> Value:
@@ -177,30 +209,35 @@ def image(rows: Pass, total: Array) -> Value:
 
 
 def diffusion(rows: Pass, total: Array) -> Value:
-  """Flow matching of the painter, from true codes or, for shares that the stage names, from the prior's own, and from
-  any others."""
-  features_BIhwZ = rows.features_BIhwZ
-  if rows.stage.sampled_codes:
-    features_BIhwZ = some_sampled(rows)
-  if rows.stage.corrupted_codes:
-    features_BIhwZ = some_corrupted(rows, features_BIhwZ)
-  images, text = rows.images_BIHW3, rows.text_states  # before any branch: what one has traced, no other may use
-  given = rows.omni, rows.params, images, features_BIhwZ, text, rows.keys
-  branches = [
-    functools.partial(paint_error, *given, layout, rows.stage.few_steps)
-    for layout in trained_layouts(rows.omni, *features_BIhwZ.shape[2:4])
-  ]
-  error_BI = branches[0]() if len(branches) == 1 else jax.lax.switch(rows.layout_index, branches)
-  painted = rows.batch["image_mask"] & rows.batch["image_is_target"]
-  return Value(jnp.sum(error_BI * painted) / total)
+  """Flow matching of the painter."""
+  return _mean_of_targets(rows, rows.painted[0], total)
+
+
+def diffusion_lpips(rows: Pass, total: Array) -> Value:
+  """LPIPS of what the painter predicts, from `perceptual.LATE` on."""
+  return _mean_of_targets(rows, rows.painted[1], total)
+
+
+def _mean_of_targets(rows: Pass, values_BI: Array, total: Array) -> Value:
+  return Value(jnp.sum(values_BI * (rows.batch["image_mask"] & rows.batch["image_is_target"])) / total)
+
+
+def _images(batch: Batch, is_code: Array) -> Array:
+  return jnp.sum(batch["image_mask"])
+
+
+def _targets(batch: Batch, is_code: Array) -> Array:
+  return jnp.sum(batch["image_mask"] & batch["image_is_target"])
 
 
 TERMS = {  # in the order in which they are added
-  "pixel": Term(lambda batch, is_code: jnp.sum(batch["image_mask"]), pixel),
-  "entropy": Term(lambda batch, is_code: jnp.sum(batch["image_mask"]), entropy),
+  "pixel": Term(_images, pixel),
+  "pixel_lpips": Term(_images, pixel_lpips),
+  "entropy": Term(_images, entropy),
   "text": Term(lambda batch, is_code: jnp.sum(batch["loss_weights"] * ~is_code), text),
   "image": Term(lambda batch, is_code: jnp.sum(batch["loss_weights"] * is_code), image),
-  "diffusion": Term(lambda batch, is_code: jnp.sum(batch["image_mask"] & batch["image_is_target"]), diffusion),
+  "diffusion": Term(_targets, diffusion),
+  "diffusion_lpips": Term(_targets, diffusion_lpips),
 }
 
 

@@ -13,11 +13,13 @@ from jax import Array
 
 from omniimage.models.attention import AttentionMask, dot_product_attention
 from omniimage.models.chunks import ChunkLayout, DoubledChunks
-from omniimage.models.flow import flow_error, interpolate, velocity
-from omniimage.models.layers import patchify
+from omniimage.models.flow import SHORTEST_TIME_LEFT, flow_error, interpolate, velocity
+from omniimage.models.layers import patchify, unpatchify
+from omniimage.models.lpips import Lpips
 from omniimage.models.omni import Omni, Params
 from omniimage.streams import Stream
 from omniimage.systems.draws import of_images
+from omniimage.systems.perceptual import late_distances
 
 OF_PAINTING = ("sampled_codes", "corrupted_codes", "few_steps")  # settings of a stage that are for a painter of codes
 LEAST_ERROR = 0.01  # of velocities: what is learnt better than that counts less
@@ -28,7 +30,7 @@ def trained_layouts(omni: Omni, rows: int, columns: int) -> list[ChunkLayout]:
   return [omni.layout(rows, columns, *entry) for entry in omni.settings.decoder.layouts]
 
 
-def paint_error(
+def paint_errors(
   omni: Omni,
   params: Params,
   images_BIHW3: Array,
@@ -37,9 +39,10 @@ def paint_error(
   keys: Array,
   layout: ChunkLayout,
   few_steps: float = 0.0,
-) -> Array:
+  lpips: Lpips | None = None,
+) -> tuple[Array, ...]:
   """Error (B, I) of painting images, each chunk from its own time and noise: flow matching or, if a share of the images
-  is to learn few steps, `mean_velocity_error`.
+  is to learn few steps, `mean_velocity_error`; with `lpips` that of what is predicted, too.
 
   The sequence is [finished | noisy]; the finished copy carries light noise and says so (t = 1 − σ).
 
@@ -79,27 +82,32 @@ def paint_error(
       gap_FR = None if gap_FR is None else jnp.concatenate([jnp.zeros_like(finished_t), gap_FR], axis=1)
     return decoder.apply(variables, noisy_FNP, spans, t_FR, memory, mask, layout, gap=gap_FR)[0][:, M:]
 
-  if not few_steps:
-    t_patch = _of_patches(t_FR, layout)
-    error = flow_error(predict(omni.decoder, interpolate(clean_FNP, noise_FNP, t_patch), t_FR), clean_FNP, t_patch)
-    return jnp.mean(error, axis=(1, 2)).reshape(B, I)
-  ends = draw(Stream.INTERVALS, jax.random.uniform, 2, layout.count)[..., chunk]
-  is_far = draw(Stream.FEW_STEPS, jax.random.uniform, 1) < few_steps
-  t_FR, to_FR = jnp.where(is_far, jnp.min(ends, axis=1), t_FR), jnp.where(is_far, jnp.max(ends, axis=1), t_FR)
-  # Splash attention and what gathers by hand have no forward mode.
-  plain = dataclasses.replace(omni.kernels, attention=dot_product_attention)
-  decoder = dataclasses.replace(omni, kernels=plain).decoder
   of_patches = functools.partial(_of_patches, layout=layout)
-  error = mean_velocity_error(functools.partial(predict, decoder), clean_FNP, noise_FNP, t_FR, to_FR, of_patches)
-  # Each time by its own error, as MeanFlow has it: slopes near the end are steep, and would drown all else.
-  error_FR = jnp.mean(error.reshape(*t_FR.shape, -1), axis=-1)
-  weighted_FR = error_FR / (jax.lax.stop_gradient(error_FR) + LEAST_ERROR)
-  return jnp.mean(weighted_FR, axis=1).reshape(B, I)
+  if few_steps:
+    ends = draw(Stream.INTERVALS, jax.random.uniform, 2, layout.count)[..., chunk]
+    is_far = draw(Stream.FEW_STEPS, jax.random.uniform, 1) < few_steps
+    t_FR, to_FR = jnp.where(is_far, jnp.min(ends, axis=1), t_FR), jnp.where(is_far, jnp.max(ends, axis=1), t_FR)
+    # Splash attention and what gathers by hand have no forward mode.
+    plain = dataclasses.replace(omni.kernels, attention=dot_product_attention)
+    decoder = dataclasses.replace(omni, kernels=plain).decoder
+    predicts = functools.partial(predict, decoder)
+    error, predicted_FNP = mean_velocity_error(predicts, clean_FNP, noise_FNP, t_FR, to_FR, of_patches)
+    # Each time by its own error, as MeanFlow has it: slopes near the end are steep, and would drown all else.
+    error_FR = jnp.mean(error.reshape(*t_FR.shape, -1), axis=-1)
+    found = [jnp.mean(error_FR / (jax.lax.stop_gradient(error_FR) + LEAST_ERROR), axis=1)]
+  else:
+    at = of_patches(t_FR)
+    predicted_FNP = predict(omni.decoder, interpolate(clean_FNP, noise_FNP, at), t_FR)
+    found = [jnp.mean(flow_error(predicted_FNP, clean_FNP, at), axis=(1, 2))]
+  if lpips is not None:
+    whole = lambda x_FNP: unpatchify(layout.raster(x_FNP), s.patch_size, layout.columns)  # noqa: E731
+    found.append(late_distances(lpips, predicted_FNP, clean_FNP, of_patches(t_FR), whole))
+  return tuple(values_F.reshape(B, I) for values_F in found)
 
 
-def mean_velocity_error(predict, clean_FNP: Array, noise_FNP: Array, t_FR: Array, to_FR: Array, of_patches) -> Array:
+def mean_velocity_error(predict, clean_FNP: Array, noise_FNP: Array, t_FR: Array, to_FR: Array, of_patches):
   """Error (F, N, P) of the mean velocity u from times t to later ones, as a velocity at t: that of flow matching where
-  both are the same.
+  both are the same. And what was predicted, x̂ (F, N, P).
 
   MeanFlow (Geng et al. 2025, arXiv 2505.13447): (r − t)·u is the path from t to r, so that u = v + (r − t)·du/dt along
   it; hence u − (r − t)·du/dt is compared with the velocity that flow matching learns. The slope du/dt is taken where
@@ -120,7 +128,8 @@ def mean_velocity_error(predict, clean_FNP: Array, noise_FNP: Array, t_FR: Array
   tangents = along, jnp.ones_like(t_FR), jnp.zeros_like(to_FR)
   mean, slope = jax.jvp(mean_velocity, (noisy_FNP, t_FR, to_FR), tangents)
   at_t = mean - gap_FN1 * jax.lax.stop_gradient(slope)
-  return jnp.square(at_t - velocity(clean_FNP, noisy_FNP, at))
+  predicted_FNP = noisy_FNP + mean * jnp.maximum(1 - at, SHORTEST_TIME_LEFT)
+  return jnp.square(at_t - velocity(clean_FNP, noisy_FNP, at)), predicted_FNP
 
 
 def _of_patches(of_groups_FR: Array, layout: ChunkLayout) -> Array:

@@ -12,5 +12,8 @@ from omniimage.systems.canvas_flops import denoising_flops
 
 
 class PixelDiffusionSystem(CanvasSystem):
+  terms = ("diffusion", "diffusion_lpips")
+
   def step_flops(self, stage: StageSettings, size: Size) -> float:
-    return float(stage.rows * self.settings.data.images_per_row * denoising_flops(self.settings, stage, size, 3))
+    flops = stage.rows * self.settings.data.images_per_row * denoising_flops(self.settings, stage, size, 3)
+    return float(flops + self.perceptual_flops(stage, size))

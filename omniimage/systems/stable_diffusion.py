@@ -9,6 +9,7 @@ pictures, as in the σ-VAE of LatentLM (Sun et al. 2024, 2412.08635). The denois
 does clean pixels.
 """
 
+import functools
 from collections.abc import Collection, Sequence
 from typing import ClassVar
 
@@ -19,6 +20,7 @@ from jax import Array
 
 from omniimage.data.batches import Batch
 from omniimage.models.canvas import LatentDiffusion
+from omniimage.models.lpips import Lpips
 from omniimage.sampling.canvas import CanvasDrawer
 from omniimage.settings import AutoencoderSettings, StageSettings, divides, require
 from omniimage.size import Size
@@ -27,20 +29,35 @@ from omniimage.systems.canvas import CanvasSystem, Rows
 from omniimage.systems.canvas_flops import denoising_flops
 from omniimage.systems.omni import TOKENIZER_RULES
 from omniimage.systems.omni_flops import FORWARD, LEARNS, tokenizer_flops
+from omniimage.systems.perceptual import distances
 from omniimage.systems.system import Part, Totals
+
+
+class LatentRows(Rows):
+  @functools.cached_property
+  def rendered_FHW3(self) -> Array:
+    """The autoencoder's rendering of latents with some noise, σ uniform for each image."""
+    sigma = self.draw(Stream.LATENT_SIGMA, jax.random.uniform) * self.model.settings.tokenizer.noise
+    noise = self.draw(Stream.LATENT_NOISE, jax.random.normal, *self.canvas_FhwZ.shape[1:])
+    return self.model.decode(self.params, self.canvas_FhwZ + sigma[:, None, None, None] * noise)
 
 
 class StableDiffusionSystem(CanvasSystem):
   model_class = LatentDiffusion
   parts: ClassVar = {"autoencoder": Part(TOKENIZER_RULES, ("pixel",)), **CanvasSystem.parts}
-  terms = ("pixel", "diffusion")
+  rows_class = LatentRows
+  terms = ("pixel", "pixel_lpips", "diffusion")
   identity = ("tokenizer", *CanvasSystem.identity)
 
   def sums(self, batch: Batch) -> Totals:
-    return {"pixel": jnp.sum(batch["image_mask"]), **super().sums(batch)}
+    images = jnp.sum(batch["image_mask"])
+    return {**super().sums(batch), "pixel": images, "pixel_lpips": images}
 
-  def term(self, name: str, rows: Rows) -> Array:
-    return jnp.sum(pixel_error(rows) * rows.batch["image_mask"]) if name == "pixel" else super().term(name, rows)
+  def term(self, name: str, rows: LatentRows) -> Array:
+    if name == "diffusion":
+      return super().term(name, rows)
+    error = pixel_error(rows) if name == "pixel" else rendered_distance(rows, self.lpips)
+    return jnp.sum(error * rows.batch["image_mask"])
 
   def step_flops(self, stage: StageSettings, size: Size) -> float:
     s, pays = self.settings, LEARNS if "autoencoder" in stage.moves else FORWARD
@@ -49,7 +66,7 @@ class StableDiffusionSystem(CanvasSystem):
       flops += tokenizer_flops(s, s.tokenizer.decoder_depth, size) * pays
     if stage.weight("diffusion"):
       flops += denoising_flops(s, stage, size, s.tokenizer.channels, s.tokenizer.patch_size)
-    return float(stage.rows * s.data.images_per_row * flops)
+    return float(stage.rows * s.data.images_per_row * flops + self.perceptual_flops(stage, size))
 
   def columns(
     self, generator: CanvasDrawer, trained: Collection[str], prompts: Sequence[str], images: np.ndarray, seed: int
@@ -74,9 +91,11 @@ class StableDiffusionSystem(CanvasSystem):
     )
 
 
-def pixel_error(rows: Rows) -> Array:
-  """Mean squared error (B, I) of the autoencoder's rendering of latents with some noise, σ uniform for each image."""
-  sigma = rows.draw(Stream.LATENT_SIGMA, jax.random.uniform) * rows.model.settings.tokenizer.noise
-  noise = rows.draw(Stream.LATENT_NOISE, jax.random.normal, *rows.canvas_FhwZ.shape[1:])
-  rendered = rows.model.decode(rows.params, rows.canvas_FhwZ + sigma[:, None, None, None] * noise)
-  return jnp.mean(jnp.square(rendered - rows.images_FHW3), axis=(1, 2, 3)).reshape(-1, rows.slots)
+def pixel_error(rows: LatentRows) -> Array:
+  """Mean squared error (B, I) of the rendering."""
+  return jnp.mean(jnp.square(rows.rendered_FHW3 - rows.images_FHW3), axis=(1, 2, 3)).reshape(-1, rows.slots)
+
+
+def rendered_distance(rows: LatentRows, lpips: Lpips) -> Array:
+  """LPIPS (B, I) of the rendering."""
+  return distances(lpips, rows.rendered_FHW3, rows.images_FHW3).reshape(-1, rows.slots)

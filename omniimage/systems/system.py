@@ -20,11 +20,14 @@ from jax.sharding import Mesh
 from omniimage.data.batches import Batch
 from omniimage.data.text import TextTokenizer
 from omniimage.distributed.sharding import Rules
+from omniimage.interop import lpips_weights
 from omniimage.models.execution import GatherParams
 from omniimage.models.kernels import PLAIN, Kernels
+from omniimage.models.lpips import Lpips
 from omniimage.sampling.drawing import Draws
 from omniimage.settings import Settings, StageSettings, require, require_key
 from omniimage.size import Size
+from omniimage.systems import perceptual
 from omniimage.vocabulary import Vocabulary
 
 Params = dict[str, Any]  # by part
@@ -145,6 +148,21 @@ class System(ABC):
       totals: of the whole global batch.
     """
 
+  @functools.cached_property
+  def lpips(self) -> Lpips:
+    """What perceptual terms compare pictures by, with the weights that the settings name; no part of the parameters.
+    UserError where they are not there."""
+    return lpips_weights.load(self.settings.lpips)
+
+  def check_files(self):
+    """UserError where a loss of the schedule needs what is not there, before anything is compiled."""
+    if any(perceptual.compares(self.settings.stages[name]) for name in self.settings.schedule):
+      _ = self.lpips
+
+  def perceptual_flops(self, stage: StageSettings, size: Size) -> int:
+    """FLOPs of a stage's perceptual terms in an update on a batch of a bucket."""
+    return perceptual.perceptual_flops(self.lpips, self.settings, stage, size) if perceptual.compares(stage) else 0
+
   def needs_pixels(self, stage: StageSettings) -> bool:
     """Whether a stage's losses look at the images beyond their codes; where they do not, stored codes will do."""
     return True
@@ -210,6 +228,7 @@ class System(ABC):
       any(row.weight(term) for term in self.terms),
       f"{place}: a stage needs a loss weight above zero, of {', '.join(self.terms)}",
     )
+    perceptual.check(row, place)
     for name in row.moves:
       teachers = self.parts[name].teachers
       require(

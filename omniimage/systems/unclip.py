@@ -15,7 +15,6 @@ import jax.numpy as jnp
 from jax import Array
 from jax.sharding import PartitionSpec as P
 
-from omniimage.data.batches import Batch
 from omniimage.distributed.sharding import LAYER_RULES, Rules
 from omniimage.models.diffusion_decoder import Memory
 from omniimage.models.flow import flow_error
@@ -27,7 +26,7 @@ from omniimage.streams import Stream
 from omniimage.systems.canvas import DENOISER_RULES, TEXT_ENCODER_RULES, CanvasSystem, Rows, noised
 from omniimage.systems.canvas_flops import embedder_flops, unclip_flops
 from omniimage.systems.omni_flops import LEARNS
-from omniimage.systems.system import Part, Totals
+from omniimage.systems.system import Part
 
 EMBEDDER_RULES: Rules = (
   (r"texts/embed", P(("fsdp", "tensor"), None)),  # (V, D)
@@ -56,14 +55,11 @@ class UnClipSystem(CanvasSystem):
     "embedding_prior": Part(CONDITIONED_RULES, ("embedding",)),
     "denoiser": Part(CONDITIONED_RULES, ("diffusion",)),
   }
-  terms = ("contrast", "embedding", "diffusion")
+  terms = ("contrast", "embedding", "diffusion", "diffusion_lpips")
   identity = ("tokenizer", *CanvasSystem.identity)
 
-  def sums(self, batch: Batch) -> Totals:
-    return dict.fromkeys(self.terms, super().sums(batch)["diffusion"])
-
   def term(self, name: str, rows: EmbeddedRows) -> Array:
-    if name == "diffusion":
+    if name not in ("contrast", "embedding"):
       return super().term(name, rows)
     error_F = contrast(rows) if name == "contrast" else embedding_error(rows)
     return jnp.sum(error_F * rows.painted_BI.reshape(-1))
@@ -80,7 +76,7 @@ class UnClipSystem(CanvasSystem):
       flops += images * LEARNS * (embedder_flops(self.settings, size) + 2 * images * self.settings.tokenizer.embedding)
     if stage.weight("embedding") or stage.weight("diffusion"):
       flops += images * unclip_flops(self.settings, stage, size)
-    return float(flops)
+    return float(flops + self.perceptual_flops(stage, size))
 
   def check(self, stage: str):
     super().check(stage)

@@ -128,6 +128,7 @@ class Trainer:
       check_rows(settings.stages[name].rows, settings.stages[name].accumulate, mesh, name)
     text_tokenizer = workdir.open_vocabulary(settings.data.vocabulary)
     system = system_for(settings, text_tokenizer.size, mesh)
+    system.check_files()
     data, sizes = settings.data, settings.buckets
     sources = [open_source(data, split, sizes, text_tokenizer, system.vocabulary) for split in ("train", "test")]
     batches = Batches(sources[0], data, system.vocabulary, text_tokenizer, sizes, settings.seed)

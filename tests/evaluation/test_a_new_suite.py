@@ -85,7 +85,7 @@ def test_it_runs_by_its_name_and_later_reports_still_show_its_figures(tmp_path):
 
 def test_its_pictures_stand_beside_those_of_the_same_examples(tmp_path):
   figures = evaluate(run(), tmp_path, "all", tmp_path, prompts=5, seed=0)
-  assert list(figures) == ["binding", "reconstruction", "seams", "shades", "seconds"]
+  assert list(figures) == ["binding", "reconstruction", "seams", "quality", "shades", "seconds"]
   assert html(tmp_path).count('<table class="gallery">') == 1 and html(tmp_path).count("<img") == 5 * 6
 
 

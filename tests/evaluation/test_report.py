@@ -258,8 +258,8 @@ def test_all_suites_of_a_real_model_make_one_report(tmp_path):
   metrics_file(tmp_path, [])
   figures = evaluate(a_run(), tmp_path, "all", tmp_path / "out", prompts=6, seed=0, batch=4)
   assert figures == json.loads((tmp_path / "out" / "report.json").read_text())
-  assert list(figures) == ["binding", "reconstruction", "seams", "seconds"]
-  assert list(figures["seconds"]) == ["prior", "binding", "reconstruction", "seams", "evaluate"]
+  assert list(figures) == ["binding", "reconstruction", "seams", "quality", "seconds"]
+  assert list(figures["seconds"]) == ["prior", "binding", "reconstruction", "seams", "quality", "evaluate"]
   assert figures["binding"]["prompts"] == figures["reconstruction"]["images"] == figures["seams"]["prompts"] == 6
   assert 0 <= figures["binding"]["objects"] <= 1 and figures["seams"]["ratio"] > 0 and figures["seams"]["chunks"] == 2
   page = Page(tmp_path / "out" / "report.html")
@@ -272,12 +272,12 @@ def test_suites_are_those_that_fit_the_run():
     (open_source(s.settings.data, "test", s.settings.buckets, small.text_tokenizer(), s.vocabulary), s)
     for s in (of_emoji, of_scenes)
   )
-  assert suites_of("all", *emoji) == ("reconstruction", "seams")
-  assert suites_of("all", *scenes) == ("binding", "reconstruction", "seams")
+  assert suites_of("all", *emoji) == ("reconstruction", "seams", "quality")
+  assert suites_of("all", *scenes) == ("binding", "reconstruction", "seams", "quality")
   assert suites_of("binding", *scenes) == ("binding",)
   with pytest.raises(UserError, match="this run has learnt emoji"):
     suites_of("binding", *emoji)
-  with pytest.raises(UserError, match=r"no suite 'fid'; give one of binding, caption, .*, seams, or all"):
+  with pytest.raises(UserError, match=r"no suite 'fid'; give one of binding, caption, .*, quality, or all"):
     suites_of("fid", *emoji)
 
 

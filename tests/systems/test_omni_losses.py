@@ -13,7 +13,7 @@ from omniimage.models.omni import place_codes
 from omniimage.settings import Settings, StageSettings
 from omniimage.size import Size
 from omniimage.systems.omni import OmniSystem
-from omniimage.systems.omni_losses import paint_error
+from omniimage.systems.omni_painting import paint_errors
 from omniimage.training.step import accumulated
 from tests import small
 
@@ -278,7 +278,7 @@ def _asked():
     decoder = Recorder()
     object.__setattr__(model, "decoder", decoder)
     nothing = jnp.zeros((rows, 2, 2, 2, 2)), (jnp.zeros((rows, 2, 1, 4)), jnp.ones((rows, 2, 1), bool))
-    error = paint_error(model, {"decoder": {}}, images, nothing[0], nothing[1], keys, layout)
+    (error,) = paint_errors(model, {"decoder": {}}, images, nothing[0], nothing[1], keys, layout)
     assert decoder.spans == ((0, 3), (0, 4)) and decoder.mask.pattern == DoubledChunks(layout, context_rows=2)
     return error, {name: getattr(decoder, name) for name in ("patches", "t", "keep_tokens", "keep_text")}
 

@@ -52,7 +52,7 @@ def test_where_both_times_are_one_it_is_flow_matching(samples):
   at = of_patches(t)
   predicted = mean_of_gaussians(interpolate(clean, noise, at), t, jnp.zeros_like(t))
   np.testing.assert_allclose(
-    mean_velocity_error(mean_of_gaussians, clean, noise, t, t, of_patches),
+    mean_velocity_error(mean_of_gaussians, clean, noise, t, t, of_patches)[0],
     flow_error(predicted, clean, at),
     rtol=2e-4,
     atol=1e-4,
@@ -62,14 +62,16 @@ def test_where_both_times_are_one_it_is_flow_matching(samples):
 def test_a_true_mean_velocity_errs_as_much_as_the_true_velocity_and_another_does_not(samples):
   """What is left is the noise of single images, whichever time it goes to."""
   clean, noise, t, to = samples
-  right = mean_velocity_error(mean_of_gaussians, clean, noise, t, to, of_patches)
-  at_t = mean_velocity_error(mean_of_gaussians, clean, noise, t, t, of_patches)
+  right, predicted = mean_velocity_error(mean_of_gaussians, clean, noise, t, to, of_patches)
+  at_t, _ = mean_velocity_error(mean_of_gaussians, clean, noise, t, t, of_patches)
   np.testing.assert_allclose(right, at_t, rtol=5e-3, atol=5e-3)
+  expected = mean_of_gaussians(interpolate(clean, noise, of_patches(t)), t, to - t)
+  np.testing.assert_allclose(predicted, expected, rtol=1e-4, atol=1e-5)
 
   def deaf(noisy, t, gap):
     return mean_of_gaussians(noisy, t, jnp.zeros_like(gap))
 
-  wrong = mean_velocity_error(deaf, clean, noise, t, to, of_patches)
+  wrong, _ = mean_velocity_error(deaf, clean, noise, t, to, of_patches)
   assert np.abs(wrong - at_t).mean() > 0.1
 
 
@@ -78,7 +80,7 @@ def test_no_gradient_goes_through_the_slope(samples):
 
   def error(weight):
     predict = lambda noisy, t, gap: noisy + weight * (1 - of_patches(t)) * noisy  # noqa: E731
-    return jnp.sum(mean_velocity_error(predict, clean, noise, t, to, of_patches))
+    return jnp.sum(mean_velocity_error(predict, clean, noise, t, to, of_patches)[0])
 
   # With u = weight · x_t the slope is weight² · x_t, of which the gradient knows nothing.
   def stopped(weight):

@@ -6,6 +6,7 @@ from omniimage.evaluation.suites.binding import BindingSuite
 from omniimage.evaluation.suites.caption import CaptionSuite
 from omniimage.evaluation.suites.conversation import ConversationSuite
 from omniimage.evaluation.suites.edits import EditsSuite
+from omniimage.evaluation.suites.quality import QualitySuite
 from omniimage.evaluation.suites.questions import QuestionsSuite
 from omniimage.evaluation.suites.reconstruction import ReconstructionSuite
 from omniimage.evaluation.suites.seams import SeamsSuite
@@ -22,6 +23,7 @@ SUITES: dict[str, Suite] = {
   "conversation": ConversationSuite(),
   "reconstruction": ReconstructionSuite(),
   "seams": SeamsSuite(),
+  "quality": QualitySuite(),
 }
 
 

@@ -8,14 +8,13 @@ import numpy as np
 
 from omniimage.evaluation.held_out import Examples, held_out, in_batches, pictured
 from omniimage.evaluation.markup import table
+from omniimage.evaluation.measures.fidelity import decibels, mean_squared_errors
 from omniimage.evaluation.sheets import to_uint8
 from omniimage.evaluation.suites.suite import KINDS, Pictures, Result, Suite, counted, percent
 from omniimage.sampling.generate import Generator
 from omniimage.sampling.prompts import to_float
 
 # Axes: n images, H and W pixels as the tokenizer reads them, h × w codes.
-
-LOWEST_MSE = 1e-10  # an image that comes back to the bit has 100 dB, not infinitely many
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -84,17 +83,6 @@ def reconstruction(generator: Generator, images: int, seed: int, batch: int = 64
 
   pieces = in_batches(through, np.zeros(len(examples.images)), batch)
   return Reconstruction(examples, *pieces, omni.settings.tokenizer.codes)
-
-
-def mean_squared_errors(images: np.ndarray, references: np.ndarray) -> np.ndarray:
-  """(n,) over pixels in [0, 1], of uint8 images (n, H, W, 3)."""
-  difference = (images.astype(np.float32) - references.astype(np.float32)) / 255
-  return np.mean(np.square(difference), axis=(1, 2, 3), dtype=np.float64)
-
-
-def decibels(mse: np.ndarray) -> np.ndarray:
-  """Peak signal-to-noise ratio of mean squared errors on [0, 1]; at most 100 dB."""
-  return -10 * np.log10(np.maximum(mse, LOWEST_MSE))
 
 
 def codebook_use(codes: np.ndarray, codebook_size: int) -> dict[str, float]:

@@ -9,6 +9,7 @@ import numpy as np
 from omniimage.data.sources.source import Source
 from omniimage.evaluation.held_out import Examples, drawn, draws_from_words, held_out, undrawn
 from omniimage.evaluation.markup import table
+from omniimage.evaluation.measures.borders import FAINT
 from omniimage.evaluation.sheets import to_uint8
 from omniimage.evaluation.suites.binding import Binding
 from omniimage.evaluation.suites.suite import KINDS, Pictures, Result, Suite, counted
@@ -18,10 +19,6 @@ from omniimage.settings import Settings
 Chunk = tuple[int, int]  # patch rows and columns of a chunk; 0: all there are
 
 # Axes: n images, H and W pixels.
-
-# Added to every energy: a step of 4 gray levels, about the least one sees. Real images may be flat along a border (the
-# scenes are between their cells), and without it the faintest noise there would be an endless seam.
-FAINT = (4 / 255) ** 2
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

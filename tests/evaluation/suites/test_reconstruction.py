@@ -8,13 +8,8 @@ import pytest
 from omniimage.data.conversation import ImageTurn, TextTurn
 from omniimage.data.tasks import TextToImage
 from omniimage.evaluation.held_out import Examples, held_out, pick, picked, prompt_and_target
-from omniimage.evaluation.suites.reconstruction import (
-  Reconstruction,
-  codebook_use,
-  decibels,
-  mean_squared_errors,
-  reconstruction,
-)
+from omniimage.evaluation.measures.fidelity import decibels, mean_squared_errors
+from omniimage.evaluation.suites.reconstruction import Reconstruction, codebook_use, reconstruction
 from tests.evaluation.fakes import FakeGenerator, settings
 
 

@@ -154,9 +154,9 @@ def source_of(tasks):
 
 
 def test_which_suites_fit_depends_on_the_tasks():
-  everything = ("binding", *OWN, "reconstruction", "seams")
+  everything = ("binding", *OWN, "reconstruction", "seams", "quality")
   assert suites_of("all", source_of(EVERY), SCENES) == everything == tuple(SUITES)
-  assert suites_of("all", source_of(("text_to_image",)), SCENES) == ("binding", "reconstruction", "seams")
+  assert suites_of("all", source_of(("text_to_image",)), SCENES) == ("binding", "reconstruction", "seams", "quality")
   assert suites_of("all", source_of(("caption", "edit")), SCENES) == ("caption", "edits", "reconstruction")
   with pytest.raises(UserError, match=r"^sketch grades answers that no task .*scenes; evaluate --suite=caption or "):
     suites_of("sketch", source_of(("caption",)), SCENES)
