@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from omniimage.models.quantizers.interface import EXACT, Quantized
+from omniimage.models.quantizers.vq import of_unit_length
 
 
 class IBQ(nn.Module):
@@ -21,7 +22,7 @@ class IBQ(nn.Module):
   beta: float  # weight of the codes' own half of the loss
 
   def setup(self):
-    self.codebook = self.param("codebook", nn.initializers.normal(1.0), (self.codes, self.channels))
+    self.codebook = self.param("codebook", of_one_length, (self.codes, self.channels))
 
   def __call__(self, z: Array) -> Quantized:
     """Unbounded (..., Z) → features (..., Z), whose gradient reaches the encoder and every code, codes (...), and the
@@ -40,3 +41,9 @@ class IBQ(nn.Module):
   def features(self, codes: Array) -> Array:
     """Codes (...) → features (..., Z), the values that the call gave."""
     return jnp.take(self.codebook, codes, axis=0)
+
+
+def of_one_length(key: Array, shape: tuple[int, int]) -> Array:
+  """Points of the sphere whose elements have a variance of one. In the paper's 256 channels a normal draw is about that
+  by itself; in few, some are long and hide the short ones, which no z would ever choose."""
+  return shape[1] ** 0.5 * of_unit_length(key, shape)

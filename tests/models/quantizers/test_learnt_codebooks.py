@@ -170,5 +170,11 @@ def test_a_codebook_that_stays_as_it_began_does_not_learn_them(name):
   assert learnt(quantizer, entropy, frozen=True)[0] > 1.5 * BETTER
 
 
-def test_with_the_entropy_penalty_ibq_has_no_dead_code():
-  assert learnt(LEARNT["ibq"](16, CHANNELS, BETA), 0.05)[1] == 16
+def test_with_the_entropy_penalty_ibq_has_no_dead_code_and_without_it_some():
+  quantizer = LEARNT["ibq"](16, CHANNELS, BETA)
+  assert learnt(quantizer, 0.1)[1] == 16 and learnt(quantizer, 0.0)[1] < 14
+
+
+def test_codes_of_ibq_begin_at_one_length_so_that_none_hides_another():
+  _, variables, _ = a_quantizer("ibq")
+  np.testing.assert_allclose(np.linalg.norm(variables["params"]["codebook"], axis=-1), CHANNELS**0.5, rtol=1e-5)
