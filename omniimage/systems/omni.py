@@ -20,6 +20,7 @@ from omniimage.data.text import TextTokenizer
 from omniimage.distributed.mesh import batch_axes, batch_sharding
 from omniimage.distributed.sharding import LAYER_RULES, Rules, unstacked_shardings
 from omniimage.interop.start import PriorStart
+from omniimage.models.compute_type import compute_type
 from omniimage.models.omni import Omni
 from omniimage.sampling.autoregressive import Written, sample_token
 from omniimage.sampling.generate import Generator
@@ -152,7 +153,7 @@ class OmniSystem(System):
 
   def sampler(self, mesh: Mesh, rows: int, length: int) -> Sampler:
     """One code of every row, without guidance; parameters in the compute type, divided over `tensor`."""
-    settings, dtype = self.settings, jnp.dtype(self.settings.compute_dtype)
+    settings, dtype = self.settings, jnp.dtype(compute_type(self.settings.compute_dtype))
     omni = dataclasses.replace(self.omni, scan=False, gather_params=None)
 
     def abstract(key):
