@@ -7,11 +7,14 @@ import jax.numpy as jnp
 import pytest
 
 from omniimage.distributed.attention import sharded_cudnn
+from omniimage.distributed.fsdp import HandGathered, scatter_at_once
 from omniimage.distributed.mesh import make_mesh
 from omniimage.models.cudnn import cudnn_attention
 from omniimage.models.kernels import Kernels
 from omniimage.sampling.generate import draw_prompts
 from omniimage.settings import MeshSettings
+from omniimage.systems.omni import OmniSystem
+from omniimage.systems.system import rules_of
 from omniimage.training.sharded import abstract_batch, abstract_sampler, abstract_state, jitted_step
 from tests import for_cuda, small
 from tests.for_cuda import cudnn  # noqa: F401  # a fixture
@@ -21,11 +24,13 @@ ONE = MeshSettings(1, 1, 1, 1)
 FORWARD, BACKWARD = (for_cuda.FORWARD, for_cuda.MASKED), (for_cuda.BACKWARD, for_cuda.MASKED_BACKWARD)
 
 
-def step(stage: str, kernel=cudnn_attention, shape: MeshSettings = ONE, **changes):
-  """The exported training step of a stage; `kernel` may take a mesh."""
+def step(stage: str, shape: MeshSettings = ONE, by_hand: bool = False, **changes):
+  """The exported training step of a stage, on a mesh."""
   s = small.settings(**{**small.SHALLOW, "compute_dtype": "bfloat16", **changes})
   mesh = make_mesh(shape, jax.devices()[: shape.data * shape.fsdp * shape.tensor * shape.sequence])
-  system = small.system(s, kernels=Kernels(kernel if kernel is cudnn_attention else kernel(mesh)))
+  gather = HandGathered(mesh, rules_of(OmniSystem), s.compute_dtype, scatter_at_once) if by_hand else None
+  attention = cudnn_attention if by_hand else sharded_cudnn(mesh)  # as `attention_for` has it
+  system = small.system(s, kernels=Kernels(attention), gather_params=gather)
   state = abstract_state(system, stage, mesh)
   with jax.set_mesh(mesh):
     batch = abstract_batch(system, stage, 8, mesh)
@@ -51,8 +56,9 @@ def test_a_policy_that_saves_attention_does_not_run_the_kernel_again(cudnn):  # 
   assert counted(again)[0] == 2 * counted(again)[1]
 
 
-def test_the_step_of_a_mesh_divides_the_kernel(cudnn):  # noqa: F811
-  program = step("joint", sharded_cudnn, MeshSettings(1, 2, 2, 2))
+@pytest.mark.parametrize("shape, by_hand", [((1, 2, 2, 2), False), ((2, 4, 1, 1), True)], ids=["compiler", "hand"])
+def test_the_step_of_a_mesh_divides_the_kernel(cudnn, shape, by_hand):  # noqa: F811
+  program = step("joint", MeshSettings(*shape), by_hand)
   forward, backward = counted(program)
   assert program.nr_devices == 8 and forward >= backward > 0
 
