@@ -11,6 +11,8 @@ with the kernels and the compute type that training would choose for it. Bytes a
                much as is live at one time
   needed       both, and the batch
 
+--rows=0 compiles nothing: then temporaries are the gradients and the new state, which no number of rows can do without.
+
 Beside it CUDA, cuDNN and cuBLAS themselves take some hundred MB, so that a card is counted as 90 % of its memory, what
 XLA_PYTHON_CLIENT_MEM_FRACTION=0.9 lets JAX have. Nothing is timed: which algorithms a real card would choose by trying
 them is left out, and products are those of cuBLAS.
@@ -28,7 +30,7 @@ from launch import config_file
 CONFIG = config_file.define("Config file, with its variant: configs/omni.py:300m.")
 CARD = flags.DEFINE_string("card", "A100", "A card of CARDS.")
 STAGES = flags.DEFINE_list("stages", [], "Stages; by default all of the schedule.")
-ROWS = flags.DEFINE_list("rows", ["1"], "Rows of a step, one after the other.")
+ROWS = flags.DEFINE_list("rows", ["0"], "Rows of a step, one after the other; 0: what a step needs without any.")
 
 WITHOUT_A_GPU = {
   "JAX_PLATFORMS": "cpu",
@@ -123,11 +125,21 @@ def steps(config: Any, card: Card, stages: list[str], rows: list[int]) -> Iterat
   for stage in stages or settings.schedule:
     state = sharded.abstract_state(system, stage, mesh)
     step = sharded.jitted_step(system, stage, 0, mesh, state)
-    held = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
+    held, moving = size(state), {part: state.params[part] for part in settings.stages[stage].moves}
     for count in rows:
+      if count == 0:
+        again = 2 * size(moving) + size((state.ema, state.opt_state))  # the gradients, and what is written anew
+        yield Needed(stage, 0, held, again, held + again)
+        continue
       with jax.set_mesh(mesh):
         compiled = step.lower(state, sharded.abstract_batch(system, stage, count, mesh)).compile()
       yield needed(stage, count, compiled.memory_analysis(), held)
+
+
+def size(tree: Any) -> int:
+  import jax
+
+  return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
 def needed(stage: str, rows: int, analysis: Any, state: int) -> Needed:

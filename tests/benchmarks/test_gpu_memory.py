@@ -8,8 +8,10 @@ import sys
 import types
 from pathlib import Path
 
+import jax
 import pytest
 
+from tests import small
 from tests.benchmarks.without_flags import load
 
 gpu_memory = load("gpu_memory")
@@ -41,6 +43,18 @@ def test_a_card_is_described_as_xla_reads_it(name):
     f"major: {card.major} minor: {card.minor} " in card.target and f"device_memory_size: {card.memory}\n" in card.target
   )
   assert card.target.count("{") == card.target.count("}") == 3
+
+
+def test_without_rows_it_is_the_state_twice_where_it_moves_and_the_gradients(monkeypatch):
+  monkeypatch.setattr(gpu_memory, "device", lambda card: jax.devices()[0])
+  config = small.config(**small.SHALLOW)
+  found = {one.stage: one for one in gpu_memory.steps(config, gpu_memory.CARDS["L4"], [], [0])}
+  params = jax.eval_shape(small.omni(small.settings(**small.SHALLOW)).init, jax.random.key(0))
+  whole = 4 * sum(leaf.size for leaf in jax.tree.leaves(params))
+  joint, tokenizer = found["joint"], found["tokenizer"]
+  assert joint.rows == 0 and joint.total == joint.state + joint.temporaries
+  assert joint.temporaries == pytest.approx(joint.state + whole, rel=0.01), "all moves: the state anew, and gradients"
+  assert tokenizer.temporaries < 0.5 * joint.temporaries and tokenizer.state > whole
 
 
 @pytest.mark.skipif(
