@@ -63,7 +63,7 @@ def run_kernel(
     # A padded query repeats the last one: it must see something, and nothing reads it.
     allowed = jnp.pad(jnp.pad(allowed, ((0, 0), (0, 0), (0, more_S))), ((0, 0), (0, more_T), (0, 0)), mode="edge")
     allowed = allowed[:, None]
-  elif more_S and not causal:  # padded keys lie ahead of all queries
+  elif more_S and not causal:  # causal: padded keys lie ahead of every query that is read
     lengths = jnp.full((B,), S, jnp.int32)
   out_BTHK = jax.nn.dot_product_attention(
     q_BTHK,
