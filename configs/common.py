@@ -7,7 +7,7 @@ def base() -> ConfigDict:
   config = ConfigDict()
   config.system = "omni"  # what is trained
   config.seed = 0  # of parameters, data and noise
-  config.compute_dtype = "float32"  # of activations; weights are always float32
+  config.compute_dtype = "float32"  # of activations; or bfloat16, or auto. Weights are always float32
   config.scan_layers = False  # unrolled layers are faster on CPU; large models compile faster scanned
   config.gather_params = "compiler"  # of layers over mesh.fsdp; "hand" is faster on large meshes
   config.remat = "none"  # what the backward pass recomputes: projections, mlp, attention, full, or none; or offload

@@ -71,6 +71,7 @@ def small(config: ConfigDict):
 
 def medium(config: ConfigDict):
   """Pictures of about 128×128 pixels, upright, square and lying: some 256 codes each."""
+  config.compute_dtype = "auto"  # bfloat16 on a GPU that has it
   config.data.image_size = 128  # pixels along the sides of a square; the others have about its area
   config.data.aspect_ratios = ("1:1", "4:3", "3:4")
   config.data.sequence_length = 640  # tokens a row: two pictures with captions of some 50 tokens

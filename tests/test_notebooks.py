@@ -4,6 +4,7 @@ import importlib.util
 import json
 import os
 import pathlib
+import re
 import sys
 
 import nbformat
@@ -11,6 +12,7 @@ import pytest
 from jupyter_client import AsyncKernelManager
 from jupyter_client.kernelspec import KernelSpecManager
 from nbclient import NotebookClient
+from packaging.requirements import Requirement
 
 ROOT = pathlib.Path(__file__).parents[1]
 NOTEBOOKS = sorted(ROOT.glob("notebooks/*.ipynb"))
@@ -60,3 +62,20 @@ def test_the_notebook_runs(path, kernel, tmp_path, monkeypatch):
 def test_the_notebook_is_stored_without_outputs(path):
   cells = [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
   assert not any(cell.outputs or cell.execution_count for cell in cells)
+
+
+@pytest.mark.parametrize("checkout", [True, False], ids=["checkout", "elsewhere"])
+@pytest.mark.parametrize("gpu", [True, False], ids=["GPU", "CPU"])
+@pytest.mark.parametrize("path", [path for path in NOTEBOOKS if path.stem != "pod"], ids=lambda path: path.stem)
+def test_where_there_is_a_gpu_the_package_is_installed_with_what_it_needs(path, gpu, checkout, monkeypatch):
+  (cell,) = (cell for cell in nbformat.read(path, as_version=4).cells if cell.id == "install")
+  there = {"/dev/nvidia0": gpu, "../pyproject.toml": checkout}
+  with monkeypatch.context() as pretended:
+    pretended.setattr(importlib.util, "find_spec", lambda name: None)
+    pretended.setattr(pathlib.Path, "exists", lambda self: there[str(self)])
+    asked = {}
+    exec(re.sub("%pip install --quiet (.*)", r"asked = f'''\1'''", cell.source), asked)
+  wanted, also = asked["asked"].rsplit(" ", 1)
+  package = Requirement(wanted.strip('"'))
+  assert (package.name, package.extras, also) == ("omniimage", {"cuda"} if gpu else set(), "matplotlib")
+  assert package.url.startswith("file:///" if checkout else "git+https://")

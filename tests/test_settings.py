@@ -217,7 +217,7 @@ def test_a_whole_number_will_do_where_a_fraction_is_asked_for():
   "changes, said",
   [
     ({"seed": -1}, "config.seed=-1 must be from 0 to 18,446,744,073,709,551,615"),
-    ({"compute_dtype": "float16"}, "compute_dtype='float16': float32 or bfloat16"),
+    ({"compute_dtype": "float16"}, "compute_dtype='float16': auto, float32 or bfloat16"),
     ({"remat": "some"}, "remat='some': none, projections, mlp, attention, full, offload"),
     ({"data.image_size": 30}, "data.image_size=30 must be a multiple of decoder.pixels_per_token=8"),
     ({"data.image_size": 2048, "data.sequence_length": 2**16}, "has 256 tokens a side; at most 128"),

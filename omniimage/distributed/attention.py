@@ -5,6 +5,7 @@ sequence, so keys and values are gathered over `sequence`. The compiler spreads 
 not divide stays whole. Axes: B batch, T queries, S keys, H heads, G key/value heads, K head width.
 """
 
+import functools
 import math
 
 import jax
@@ -14,19 +15,25 @@ from jax.sharding import PartitionSpec as P
 
 from omniimage.distributed.mesh import batch_axes
 from omniimage.models.attention import AttentionFn, AttentionMask, dot_product_attention
+from omniimage.models.compute_type import capability, lacks_bfloat16
+from omniimage.models.cudnn import allowed_of, cudnn_attention, fits, static
+from omniimage.models.cudnn import run_kernel as run_cudnn
 from omniimage.models.kernels import attention_in_blocks
 from omniimage.models.splash import TILE, run_kernel, splash_attention, splash_kernel
 
 
 def attention_for(mesh: Mesh, own_rows: bool) -> AttentionFn:
-  """Splash attention on TPUs, elsewhere the plain product, on CPUs in blocks. `own_rows`: called under `shard_map`, on
-  a device's rows."""
-  platform = mesh.devices.flat[0].platform
-  if platform == "tpu":
-    return splash_attention if own_rows else sharded_splash(mesh)
-  whole = platform == "cpu" and mesh.shape["sequence"] == 1  # blocks would cut again what is cut over the mesh
-  product = attention_in_blocks if whole else dot_product_attention
-  return product if own_rows else sharded_dot_product(mesh, product)
+  """Splash attention on TPUs, cuDNN's on GPUs that have it, elsewhere the plain product, on CPUs in blocks. `own_rows`:
+  called under `shard_map`, on a device's rows."""
+  device = mesh.devices.flat[0]
+  own, sharded = dot_product_attention, sharded_dot_product
+  if device.platform == "tpu":
+    own, sharded = splash_attention, sharded_splash
+  elif device.platform == "cpu" and mesh.shape["sequence"] == 1:  # blocks would cut again what is cut over the mesh
+    own, sharded = attention_in_blocks, functools.partial(sharded_dot_product, product=attention_in_blocks)
+  elif capability(device) and not lacks_bfloat16(device):
+    own, sharded = cudnn_attention, sharded_cudnn
+  return own if own_rows else sharded(mesh)
 
 
 def sharded_dot_product(mesh: Mesh, product: AttentionFn = dot_product_attention) -> AttentionFn:
@@ -69,6 +76,33 @@ def sharded_splash(mesh: Mesh, interpret: bool = False) -> AttentionFn:
       out_specs=queries,
       check_vma=False,  # the kernel does not say over which axes its results vary
     )(kernel, q_BTHK, k_BSGK, v_BSGK, *segments)
+
+  return attend
+
+
+def sharded_cudnn(mesh: Mesh, implementation: str = "cudnn") -> AttentionFn:
+  """cuDNN's kernel under `shard_map`; `implementation` as of `cudnn_attention`. A device that has some of the queries
+  is told by a mask which keys each of them sees."""
+
+  def attend(q_BTHK: Array, k_BSGK: Array, v_BSGK: Array, mask: AttentionMask) -> Array:
+    if not fits(q_BTHK, k_BSGK, v_BSGK):
+      return sharded_dot_product(mesh)(q_BTHK, k_BSGK, v_BSGK, mask)
+    queries, keys = _specs(mesh, q_BTHK.shape, k_BSGK.shape)
+    rows, over_queries = queries[:2]
+    T, S = q_BTHK.shape[1], k_BSGK.shape[1]
+    whole = over_queries is None or mesh.shape[over_queries] == 1
+    causal, static_TS = static(mask.pattern, T, S) if whole else (False, mask.pattern.dense(T, S))
+
+    def local(q, k, v, static_TS, *segments):
+      return run_cudnn(q, k, v, causal, allowed_of(static_TS, *segments), implementation)
+
+    return jax.shard_map(
+      local,
+      mesh=mesh,
+      in_specs=(queries, keys, keys, P(over_queries, None), P(rows, over_queries), P(rows, None)),
+      out_specs=queries,
+      check_vma=False,  # nor does this kernel
+    )(q_BTHK, k_BSGK, v_BSGK, static_TS, mask.query_segments, mask.key_segments)
 
   return attend
 

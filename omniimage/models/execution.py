@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from omniimage.models.compute_type import compute_type
 from omniimage.models.kernels import PLAIN, Kernels
 from omniimage.models.remat import remat_policy
 from omniimage.settings import Settings
@@ -49,7 +50,8 @@ def execution_of(
 ) -> Execution:
   """How a part of a model is run under these settings; `gather_params` as of `view`."""
   gather = gather_params and functools.partial(gather_params.layer, part)
-  return Execution(scan, settings.remat, jnp.dtype(settings.compute_dtype), kernels, gather)
+  dtype = jnp.dtype(compute_type(settings.compute_dtype))
+  return Execution(scan, settings.remat, dtype, kernels, gather)
 
 
 def view(params: dict, scan: bool, gather_params: GatherParams | None) -> dict:

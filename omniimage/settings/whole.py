@@ -22,6 +22,7 @@ from omniimage.settings.training import FaultSettings, OptimizerSettings, StageS
 from omniimage.size import Size, in_pixels, size_of
 from omniimage.vocabulary import MAX_GRID, image_length
 
+COMPUTE_TYPES = ("auto", "float32", "bfloat16")
 REMAT = ("none", "projections", "mlp", "attention", "full", "offload")  # from all saved to nothing, or on the host
 
 
@@ -29,7 +30,7 @@ REMAT = ("none", "projections", "mlp", "attention", "full", "offload")  # from a
 class Settings(Ranged):
   system: str  # what is trained, of `omniimage.systems.SYSTEMS`
   seed: Annotated[int, SEEDS]
-  compute_dtype: str  # of activations; weights are float32
+  compute_dtype: str  # of activations; "auto" is what suits the devices, `models.compute_type`; weights are float32
   scan_layers: bool  # one compiled layer looped over (large models) or all unrolled (faster on CPU)
   gather_params: str  # how layers get their parameters over mesh.fsdp: "compiler" or, over rows alone, by "hand"
   remat: str  # what the backward pass finds saved, a name of `models.remat.SAVED`; "none": nothing is recomputed
@@ -49,7 +50,7 @@ class Settings(Ranged):
 
   def __post_init__(self):
     super().__post_init__()
-    require(self.compute_dtype in ("float32", "bfloat16"), f"compute_dtype={self.compute_dtype!r}: float32 or bfloat16")
+    require(self.compute_dtype in COMPUTE_TYPES, f"compute_dtype={self.compute_dtype!r}: auto, float32 or bfloat16")
     require(self.remat in REMAT, f"remat={self.remat!r}: {', '.join(REMAT)}")
     require(self.gather_params in ("compiler", "hand"), f"gather_params={self.gather_params!r}: compiler or hand")
     require(

@@ -20,6 +20,7 @@ from omniimage.data.text import TextTokenizer
 from omniimage.distributed.mesh import batch_axes, batch_sharding
 from omniimage.distributed.sharding import LAYER_RULES, Rules, unstacked_shardings
 from omniimage.interop.start import PriorStart
+from omniimage.models.compute_type import compute_type
 from omniimage.models.omni import Omni
 from omniimage.sampling.autoregressive import Written, sample_token
 from omniimage.sampling.diffusion import blank, paint_chunk
@@ -155,7 +156,7 @@ class OmniSystem(System):
 
   def sampler(self, mesh: Mesh, rows: int, length: int) -> Sampler:
     """One code of every row, without guidance; parameters in the compute type, divided over `tensor`."""
-    settings, dtype, omni = self.settings, jnp.dtype(self.settings.compute_dtype), self._to_sample
+    settings, dtype, omni = self.settings, jnp.dtype(compute_type(self.settings.compute_dtype)), self._to_sample
 
     def abstract(key):
       params = jax.tree.map(lambda x: x.astype(dtype), omni.view({"prior": omni.init(key)["prior"]}))
@@ -180,7 +181,7 @@ class OmniSystem(System):
 
   def painter(self, mesh: Mesh, rows: int) -> Sampler:
     """As `sampler`: a chunk of every row, the last, which sees the most."""
-    settings, dtype, omni = self.settings, jnp.dtype(self.settings.compute_dtype), self._to_sample
+    settings, dtype, omni = self.settings, jnp.dtype(compute_type(self.settings.compute_dtype)), self._to_sample
     size, s = settings.buckets[0], settings.decoder
 
     def abstract(key):

@@ -10,6 +10,7 @@ from omniimage.distributed.kernels import kernels_for
 from omniimage.distributed.mesh import batch_sharding
 from omniimage.distributed.sharding import state_shardings
 from omniimage.distributed.xla_flags import compiler_options
+from omniimage.models.compute_type import compute_type
 from omniimage.settings import Settings, require
 from omniimage.systems import open_system, system_named
 from omniimage.systems.system import Sampler, System, rules_of
@@ -22,7 +23,9 @@ SLOW_SCATTER = ("TPU v5 lite",)  # no sparse cores: a reduce-scatter holds up th
 
 
 def system_for(settings: Settings, text_size: int, mesh: Mesh) -> System:
-  """The system with the kernels that suit the mesh's devices and, if the settings say so, gathered by hand."""
+  """The system with the type and the kernels that suit the mesh's devices and, if the settings say so, gathered by
+  hand."""
+  settings = dataclasses.replace(settings, compute_dtype=compute_type(settings.compute_dtype, mesh.devices.flat[0]))
   by_hand = None
   if settings.gather_params == "hand":
     scatter = scatter_by_halves if mesh.devices.flat[0].device_kind in SLOW_SCATTER else scatter_at_once

@@ -8,6 +8,7 @@ import optax
 
 from omniimage import seeds
 from omniimage.data.batches import Batch
+from omniimage.models.compute_type import compute_type
 from omniimage.settings import Settings, StageSettings
 from omniimage.streams import Stream, fold
 from omniimage.systems.system import Metrics, Params, System, rules_of
@@ -25,7 +26,8 @@ def make_train_step(system: System, stage: StageSettings, stage_start: int) -> S
   nothing but the counters.
   """
   settings = system.settings
-  optimizer = make_optimizer(settings.optimizer, stage, rules_of(system), jnp.dtype(settings.compute_dtype))
+  dtype = jnp.dtype(compute_type(settings.compute_dtype))
+  optimizer = make_optimizer(settings.optimizer, stage, rules_of(system), dtype)
 
   def loss_fn(moving, frozen, rows, shared):
     return system.losses(stage, {**frozen, **moving}, *rows, *shared)

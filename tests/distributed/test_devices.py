@@ -1,5 +1,6 @@
 """Devices that are not there, or that JAX cannot use, are one line."""
 
+import logging
 import types
 
 import jax
@@ -14,8 +15,13 @@ from omniimage.errors import UserError
 def machine(monkeypatch):
   """A machine with these files and packages, where JAX finds these devices if it is told no platform."""
 
-  def pretend(paths=(), packages=(), platform="cpu", asked=None, error=None):
+  def pretend(paths=(), packages=(), platform="cpu", asked=None, error=None, complaint=None):
     def find():
+      if complaint:
+        try:
+          raise complaint
+        except Exception:
+          logging.getLogger("jax._src.xla_bridge").exception("Jax plugin configuration error")
       if error:
         raise error
       return [types.SimpleNamespace(platform=platform)]
@@ -99,3 +105,24 @@ def test_devices_that_are_asked_for_and_not_there_are_one_line(machine, asked, e
 def test_the_devices_of_these_tests_are_cpus():
   check_devices()
   assert jax.config.jax_platforms == "cpu"
+
+
+NO_DRIVER = RuntimeError("operation cuInit(0) failed:\nUnknown CUDA error 303")  # what JAX's package for CUDA says
+
+
+@pytest.mark.parametrize("paths, asked, error", [(("/dev/nvidia0",), None, None), ((), "cuda", AssertionError())])
+def test_why_a_gpu_cannot_be_used_is_in_the_line_and_in_no_traceback(machine, caplog, paths, asked, error):
+  machine(paths, ("jax-cuda12-plugin",), asked=asked, error=error, complaint=NO_DRIVER)
+  with pytest.raises(UserError) as raised:
+    check_devices()
+  assert "operation cuInit(0) failed: Unknown CUDA error 303" in str(raised.value) and "\n" not in str(raised.value)
+  assert not caplog.records
+
+
+def test_a_package_for_a_gpu_where_there_is_none_is_one_line(machine, caplog):
+  machine((), ("jax-cuda12-plugin",), complaint=NO_DRIVER)
+  check_devices()
+  (record,) = caplog.records
+  line = record.getMessage()
+  assert "finds none it can use (operation cuInit(0) failed: Unknown CUDA error 303): on the CPU" in line
+  assert "\n" not in line and not record.exc_info

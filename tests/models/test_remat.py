@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 
 from omniimage.models.attention import dot_product_attention
+from omniimage.models.cudnn import cudnn_attention
 from omniimage.models.kernels import Kernels
 from omniimage.models.remat import NAMES, OFFLOADED, SAVED, tag
 from omniimage.models.splash import splash_attention
 from omniimage.settings import REMAT
 from tests import small
+from tests.for_cuda import cudnn  # noqa: F401  # a fixture
 
 
 def gradients(remat: str):
@@ -45,14 +47,19 @@ def test_every_policy_gives_the_same_gradients(all_saved, remat):
 
 L, D, F, H, K = 24, 256, 96, 2, 128  # places, width, MLP width, heads and their width, in each part
 N, T, M = 4, 16, 4 + 3 + 1  # visual tokens; the painter's patches; its memory: visual tokens, text states, one null
-KERNELS = {"plain": dot_product_attention, "splash": functools.partial(splash_attention, interpret=True)}
+KERNELS = {
+  "plain": dot_product_attention,
+  "splash": functools.partial(splash_attention, interpret=True),
+  "cudnn": cudnn_attention,
+}
 
 
 def saved(part: str, remat: str, kernel: str) -> Counter:
   """Shapes of what the backward pass of one layer of a part finds, parameters and all."""
   widths = {f"{name}.{key}": value for name in ("tokenizer", "prior", "decoder")
             for key, value in dict(width=D, mlp_width=F, heads=H).items()}  # fmt: skip
-  s = small.settings(**small.SHALLOW, **widths, **{"prior.head_width": K, "remat": remat})
+  s = small.settings(**small.SHALLOW, **widths, **{"prior.head_width": K, "remat": remat},
+                     compute_dtype="bfloat16" if kernel == "cudnn" else "float32")  # fmt: skip
   omni = small.omni(s, kernels=Kernels(KERNELS[kernel]))
   forward = {
     "tokenizer": lambda p: omni.encode(p, jnp.zeros((1, 16, 16, 3))).features,
@@ -67,13 +74,18 @@ def saved(part: str, remat: str, kernel: str) -> Counter:
 
 
 def attended(kernel: str, places: int) -> list[tuple[int, ...]]:
-  """What attention gives; splash attention's is padded to a tile, heads first, with the log-sum-exp."""
-  return [(1, places, H, K)] if kernel == "plain" else [(1, H, 128, K), (1, H, 128)]
+  """What attention gives; splash attention's is padded to a tile, heads first, with the log-sum-exp, cuDNN's to 8."""
+  longer = -(-places // 8) * 8
+  return {
+    "plain": [(1, places, H, K)],
+    "splash": [(1, H, 128, K), (1, H, 128)],
+    "cudnn": [(1, longer, H, K), (1, H, longer)],
+  }[kernel]
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize("part", ["tokenizer", "prior", "decoder"])
-def test_a_policy_saves_what_its_names_say_in_every_part_on_every_platform(part, kernel):
+def test_a_policy_saves_what_its_names_say_in_every_part_on_every_platform(part, kernel, cudnn):  # noqa: F811
   places = {"tokenizer": N, "prior": L, "decoder": T}[part]
   heads, cross = [(1, places, H, K)], part == "decoder"
   shapes = {
