@@ -19,6 +19,7 @@ from omniimage.data.batches import Batch, empty_batch
 from omniimage.data.text import TextTokenizer
 from omniimage.distributed.mesh import batch_axes, batch_sharding
 from omniimage.distributed.sharding import LAYER_RULES, Rules, unstacked_shardings
+from omniimage.distributed.spread import Spread
 from omniimage.interop.start import PriorStart
 from omniimage.models.omni import Omni
 from omniimage.sampling.autoregressive import Written, sample_token
@@ -133,8 +134,8 @@ class OmniSystem(System):
   def sampler_flops(self, length: int) -> float:
     return omni_flops.token_flops(self.settings, self.text_size, length, kinds=("image",))
 
-  def generator(self, params: Params, text_tokenizer: TextTokenizer) -> Generator:
-    return Generator(self.settings, params, text_tokenizer)
+  def generator(self, params: Params, text_tokenizer: TextTokenizer, spread: Spread | None = None) -> Generator:
+    return Generator(self.settings, params, text_tokenizer, spread)
 
   def columns(
     self, generator: Generator, trained: Collection[str], prompts: Sequence[str], images: np.ndarray, seed: int
