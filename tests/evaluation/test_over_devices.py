@@ -1,0 +1,53 @@
+"""Evaluation over devices comes to the figures of one."""
+
+import jax
+import numpy as np
+
+from omniimage.distributed.spread import Spread
+from omniimage.evaluation import evaluate as module
+from omniimage.evaluation.evaluate import evaluate
+from omniimage.evaluation.held_out import drawn, held_out
+from omniimage.sampling.generate import Generator
+from omniimage.workdir import Run
+from tests import small
+
+
+def run() -> Run:
+  settings = small.settings(**small.SHALLOW)
+  return Run(settings, small.params(small.omni(settings)), small.text_tokenizer(), 1)
+
+
+def spread() -> Spread:
+  return Spread(tuple(jax.devices()[:4]))
+
+
+def test_captions_are_drawn_as_on_one_device():
+  """Six in batches of five, which no four devices divide."""
+  own, alone = run(), small.generator()
+  over = Generator(own.settings, own.params, own.text_tokenizer, spread())
+  captions = held_out(alone, 6, 0).captions
+  here, there = (drawn(generator, captions, 3, 5) for generator in (over, alone))
+  np.testing.assert_array_equal(here.codes, there.codes)
+  for name in ("images", "rendering"):
+    np.testing.assert_allclose(getattr(here, name).astype(int), getattr(there, name).astype(int), atol=1)
+
+
+def test_figures_are_those_of_one_device(tmp_path):
+  figures = [
+    evaluate(run(), tmp_path, "reconstruction", tmp_path / name, prompts=6, seed=0, batch=5, spread=over)
+    for name, over in (("one", None), ("four", spread()))
+  ]
+  one, four = (own["reconstruction"] for own in figures)
+  assert one.keys() == four.keys()
+  for name, value in one.items():
+    np.testing.assert_allclose(four[name], value, rtol=1e-3, err_msg=name)
+
+
+def test_only_the_first_process_writes_the_report(tmp_path, monkeypatch):
+  monkeypatch.setattr(jax, "process_index", lambda: 1)
+  monkeypatch.setattr(module, "write_report", lambda *_: pytest_fails())
+  assert "reconstruction" in evaluate(run(), tmp_path, "reconstruction", tmp_path / "report", prompts=2, seed=0)
+
+
+def pytest_fails():
+  raise AssertionError("the second process writes")
