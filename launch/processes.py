@@ -73,9 +73,10 @@ def joined() -> Iterator[None]:
 
 
 def end_at_once():
-  """From now on SIGTERM ends this process where it stands, as before it has joined others, whose handler of JAX's only
-  tells that it came: for commands that have nothing to save."""
-  signal.signal(signal.SIGTERM, signals.end)
+  """Where several processes have joined, SIGTERM ends this one where it stands from now on, as it does where there is
+  one: for commands that have nothing to save. JAX's own handler only notes that it came."""
+  if jax.distributed.is_initialized():
+    signal.signal(signal.SIGTERM, signals.end)
 
 
 def _end_alone(error: BaseException):

@@ -131,7 +131,7 @@ def _draw_file():
   from . import processes
 
   folder = Folder(OUT.value)
-  with processes.joined(), contextlib.closing(folder.lock):
+  with contextlib.closing(folder.lock), processes.joined():  # which lasts until all have drawn
     processes.end_at_once()
     first = jax.process_index() == 0
     run = _shaped(weights.load_run(WORKDIR.value, on_host=True))

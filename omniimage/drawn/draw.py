@@ -8,6 +8,7 @@ What is left is dealt out by process 0, which alone looks into the folder, batch
 processes after that.
 """
 
+import functools
 import hashlib
 import io
 from collections import defaultdict
@@ -56,7 +57,8 @@ def draw(
   """
   if len(set(from_each(hashlib.sha256(as_lines(wanted)).hexdigest()))) > 1:
     raise UserError("the processes read different prompts; give all of them the same file and --seed")
-  batches = in_batches(wanted, generator.places, batch)
+  places = functools.cache(generator.places)
+  batches = in_batches(wanted, places, batch)
   left = first_says(lambda: _left(batches, folder.begin(wanted, about)))
   own = [
     (batches[number], {one.name for one in batches[number]} if missing is None else set(missing))
@@ -64,7 +66,7 @@ def draw(
   ]
   total, done = sum(len(missing) for _, missing in own), 0
   with ThreadPoolExecutor(WRITERS) as pool:
-    for batches_drawn, images in _ahead(generator, list(_rounds(own, generator.places, devices)), batch, devices):
+    for batches_drawn, images in _ahead(generator, list(_rounds(own, places, devices)), batch, devices):
       todo = [
         (one, images[place * batch + row])
         for place, (own_batch, missing) in enumerate(batches_drawn)

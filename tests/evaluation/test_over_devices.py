@@ -32,6 +32,17 @@ def test_captions_are_drawn_as_on_one_device():
     np.testing.assert_allclose(getattr(here, name).astype(int), getattr(there, name).astype(int), atol=1)
 
 
+def test_answers_in_words_and_pictures_are_those_of_one_device():
+  own, alone = run(), small.generator()
+  over = Generator(own.settings, own.params, own.text_tokenizer, spread())
+  star = np.random.default_rng(0).integers(0, 256, (16, 16, 3)).astype(np.uint8)
+  asked, seeds = [["a large red star"], [star, "make it blue"], ["a small circle"]], [3, 2**40, 5]
+  assert over.write_after(asked, seeds) == alone.write_after(asked, seeds)
+  here, there = (generator.draw_after(asked, seeds) for generator in (over, alone))
+  np.testing.assert_array_equal(here.codes, there.codes)
+  np.testing.assert_allclose(here.images, there.images, atol=1e-3)
+
+
 def test_figures_are_those_of_one_device(tmp_path):
   figures = [
     evaluate(run(), tmp_path, "reconstruction", tmp_path / name, prompts=6, seed=0, batch=5, spread=over)
