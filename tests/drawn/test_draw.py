@@ -114,11 +114,11 @@ def test_every_prompt_gets_its_own_picture_once(tmp_path, devices, batch):
 
 @pytest.mark.parametrize("processes", [2, 3, 4])
 def test_processes_share_the_prompts_and_none_is_drawn_twice(tmp_path, processes):
-  asked, said, written = wanted(45), [], []
+  asked, said, written = wanted(120), [], []
   for index in range(processes):
     with one_of(processes, index, said):
       own = run(tmp_path, asked)
-    assert len(own) >= 45 // (2 * processes), "each its share"
+    assert len(own) >= 120 // (2 * processes), "each its share"
     written += own
   assert Counter(written) == Counter(one.name for one in asked) and colors(tmp_path) == expected(asked)
 

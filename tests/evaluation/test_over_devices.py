@@ -1,15 +1,21 @@
 """Evaluation over devices comes to the figures of one."""
 
+import json
+
 import jax
 import numpy as np
+import pytest
 
 from omniimage.distributed.spread import Spread
 from omniimage.evaluation import evaluate as module
 from omniimage.evaluation.evaluate import evaluate
 from omniimage.evaluation.held_out import drawn, held_out
 from omniimage.sampling.generate import Generator
+from omniimage.systems import load_run
 from omniimage.workdir import Run
 from tests import small
+from tests.launch.random_run import random_run
+from tests.process_of_a_run import Run as Processes
 
 
 def run() -> Run:
@@ -56,9 +62,17 @@ def test_figures_are_those_of_one_device(tmp_path):
 
 def test_only_the_first_process_writes_the_report(tmp_path, monkeypatch):
   monkeypatch.setattr(jax, "process_index", lambda: 1)
-  monkeypatch.setattr(module, "write_report", lambda *_: pytest_fails())
+  monkeypatch.setattr(module, "write_report", lambda *_: pytest.fail("the second process writes"))
   assert "reconstruction" in evaluate(run(), tmp_path, "reconstruction", tmp_path / "report", prompts=2, seed=0)
 
 
-def pytest_fails():
-  raise AssertionError("the second process writes")
+def test_two_processes_come_to_the_figures_of_one_and_write_one_report(tmp_path):
+  random_run(tmp_path / "run", **small.SHALLOW)
+  given = f"--workdir={tmp_path / 'run'}", "--suite=reconstruction", "--prompts=6", f"--out={tmp_path / 'two'}"
+  with Processes(2, *given, module="launch.evaluate") as processes:
+    assert processes.codes(100) == [0, 0], processes.said()
+    assert ["report: " in said for said in processes.said()] == [True, False]
+  one = evaluate(load_run(tmp_path / "run"), tmp_path / "run", "reconstruction", tmp_path / "one", prompts=6, seed=0)
+  two = json.loads((tmp_path / "two" / "report.json").read_text())
+  for name, value in one["reconstruction"].items():
+    np.testing.assert_allclose(two["reconstruction"][name], value, rtol=1e-3, err_msg=name)
