@@ -123,7 +123,7 @@ def _draw_file():
 
   from omniimage.distributed.agree import first_says
   from omniimage.distributed.spread import local
-  from omniimage.drawn.draw import draw, fingerprint
+  from omniimage.drawn.draw import draw, drawn_with
   from omniimage.drawn.folder import Folder
   from omniimage.drawn.prompts import check_prompts
   from omniimage.systems import open_generator, open_system
@@ -138,13 +138,7 @@ def _draw_file():
     check_prompts(PROMPTS.value, wanted, run.settings, run.text_tokenizer)
     system = open_system(sampling_flags.overridden(run.settings), run.text_tokenizer.size)
     scale = SCALE.value if SCALE.present else 1
-    about = {
-      "checkpoint": f"step {run.step}, {first_says(lambda: fingerprint(run.params))}",
-      "dtype": weights.DTYPE.value,
-      "size": list(system.settings.buckets[0].pixels),
-      "scale": scale,
-      "sampling": dataclasses.asdict(system.settings.sampling),
-    }
+    about = first_says(lambda: drawn_with(run, system.settings, weights.DTYPE.value, scale))
     first_says(folder.create)
     folder.lock.take()
     if first:

@@ -8,6 +8,7 @@ What is left is dealt out by process 0, which alone looks into the folder, batch
 processes after that.
 """
 
+import dataclasses
 import functools
 import hashlib
 import io
@@ -28,6 +29,8 @@ from omniimage.errors import UserError
 from omniimage.evaluation.sheets import to_uint8
 from omniimage.models.omni import Params
 from omniimage.sampling.drawing import Draws
+from omniimage.settings import Settings
+from omniimage.workdir import Run
 
 WRITERS = 4  # threads that compress pictures, which takes longer than their drawing where these are large
 Batch = list[Wanted]
@@ -48,7 +51,7 @@ def draw(
 
   Args:
     generator: over the devices of this process, so many.
-    about: what a picture depends on beside prompt and seed, as `Folder.begin` takes it.
+    about: as `drawn_with` gives it.
     batch: pictures that a device draws at a time.
     scale: pixels of a picture are enlarged so much.
     progress: is told how many of this process's share are there, and of how many.
@@ -85,6 +88,22 @@ def in_batches(wanted: Sequence[Wanted], places: Callable[[str], int], size: int
   for one in wanted:
     of_length[places(one.prompt)].append(one)
   return [own[i : i + size] for _, own in sorted(of_length.items()) for i in range(0, len(own), size)]
+
+
+def drawn_with(run: Run, settings: Settings, dtype: str, scale: int) -> dict[str, Any]:
+  """What a picture depends on beside prompt and seed, as `Folder.begin` takes it.
+
+  Args:
+    settings: of the run, with the sampling that is asked for.
+    dtype: of the weights.
+  """
+  return {
+    "checkpoint": f"step {run.step}, {fingerprint(run.params)}",
+    "dtype": dtype,
+    "size": list(settings.buckets[0].pixels),
+    "scale": scale,
+    "sampling": dataclasses.asdict(settings.sampling),
+  }
 
 
 def fingerprint(params: Params) -> str:
