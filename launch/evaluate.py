@@ -20,7 +20,7 @@ from omniimage.errors import UserError
 from omniimage.paths import absolute
 from omniimage.ranges import SEEDS, Range
 
-from . import cli, number_flags, sampling_flags
+from . import cli, number_flags, sampling_flags, weights
 
 WORKDIR = cli.path_flag("workdir", "The run to evaluate.")
 SUITE = flags.DEFINE_string("suite", "all", "A suite, as binding, reconstruction or seams; or all that fit the run.")
@@ -44,23 +44,31 @@ def main(argv: list[str]):
   if not WORKDIR.value:
     raise UserError("give --workdir=runs/scenes, the run to evaluate")
 
-  from omniimage.evaluation.evaluate import evaluate, summary  # after the flags: a wrong one should not wait for jax
+  import jax  # after the flags: a wrong one should not wait for it
+
+  from omniimage.distributed.spread import everywhere
+  from omniimage.evaluation.evaluate import evaluate, summary
   from omniimage.interop.lpips_weights import load
-  from omniimage.systems import load_run
+
+  from . import processes
 
   workdir = WORKDIR.value
   out = OUT.value or workdir
-  run = load_run(workdir)
-  check_pixels(PROMPTS.value, run.settings.buckets[0].pixels)
-  if INSTALL_SECONDS.value is not None:
-    run = dataclasses.replace(run, seconds={"install": INSTALL_SECONDS.value, **run.seconds})
-  settings = sampling_flags.overridden(run.settings)
-  if LPIPS.value:
-    load(LPIPS.value)  # for an error at once
-    settings = dataclasses.replace(settings, lpips=str(LPIPS.value))
-  run = dataclasses.replace(run, settings=settings)
-  figures = evaluate(run, workdir, SUITE.value, out, PROMPTS.value, SEED.value)
-  print(f"{workdir} at step {run.step}, seed {SEED.value}\n{summary(figures)}\nreport: {out / 'report.html'}")
+  with processes.joined():
+    processes.end_at_once()
+    spread = everywhere() if jax.device_count() > 1 else None
+    run = weights.load_run(workdir, on_host=spread is not None)
+    check_pixels(PROMPTS.value, run.settings.buckets[0].pixels)
+    if INSTALL_SECONDS.value is not None:
+      run = dataclasses.replace(run, seconds={"install": INSTALL_SECONDS.value, **run.seconds})
+    settings = sampling_flags.overridden(run.settings)
+    if LPIPS.value:
+      load(LPIPS.value)  # for an error at once
+      settings = dataclasses.replace(settings, lpips=str(LPIPS.value))
+    run = dataclasses.replace(run, settings=settings)
+    figures = evaluate(run, workdir, SUITE.value, out, PROMPTS.value, SEED.value, spread=spread)
+    if jax.process_index() == 0:
+      print(f"{workdir} at step {run.step}, seed {SEED.value}\n{summary(figures)}\nreport: {out / 'report.html'}")
 
 
 def compare_runs():

@@ -16,6 +16,7 @@ import contextlib
 import importlib.util
 import os
 import re
+import signal
 import sys
 import threading
 import time
@@ -26,6 +27,7 @@ from collections.abc import Iterator, Mapping
 import jax
 from jax._src import distributed  # the key-value store has no public name
 
+from omniimage import signals
 from omniimage.distributed import watch
 from omniimage.distributed.preemption import Preempted
 from omniimage.distributed.watch import NotJoined
@@ -68,6 +70,13 @@ def joined() -> Iterator[None]:
   jax.distributed.shutdown()
   if stopped:
     raise stopped
+
+
+def end_at_once():
+  """Where several processes have joined, SIGTERM ends this one where it stands from now on, as it does where there is
+  one: for commands that have nothing to save. JAX's own handler only notes that it came."""
+  if jax.distributed.is_initialized():
+    signal.signal(signal.SIGTERM, signals.end)
 
 
 def _end_alone(error: BaseException):

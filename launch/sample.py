@@ -1,4 +1,4 @@
-"""Draws a prompt, or captions of the data, with a trained run.
+"""Draws a prompt, a file of prompts, or captions of the data, with a trained run.
 
 python -m launch.sample --workdir=runs/scenes --prompt="a large red star in the top left" --out=star.png
 python -m launch.sample --workdir=runs/emoji --split=test --num_images=16 --out=unseen.png
@@ -8,10 +8,16 @@ python -m launch.sample --workdir=runs/images --image=cat.png --keep=0.5 --num_i
 python -m launch.sample --workdir=runs/images --image=cat.png --remix=hat.png --keep=0.8 --out=both.png
 python -m launch.sample --workdir=runs/images --image=cat.png --outpaint=0,32,0,32 --prompt="two cats" --out=wide.png
 python -m launch.sample --workdir=runs/fine --image=cat.png --upscale --out=large.png
+python -m launch.sample --workdir=runs/images --prompts=prompts.jsonl --out=pictures
+
+--prompts draws a picture for each line of a file into a folder, over all devices of all processes; the same command
+goes on behind what is there. docs/sampling.md says what a line may be.
 """
 
+import contextlib
 import dataclasses
 import io
+import sys
 
 from absl import flags, logging
 
@@ -19,13 +25,14 @@ from omniimage.errors import UserError
 from omniimage.paths import writing
 from omniimage.ranges import SEEDS, Range
 
-from . import cli, number_flags, sampling_flags
+from . import cli, number_flags, sampling_flags, weights
 from .out_file import check_out
 
 WORKDIR = cli.path_flag("workdir", "The run to draw with.")
 PROMPT = flags.DEFINE_string("prompt", None, "What to draw.")
 SPLIT = flags.DEFINE_enum("split", None, ["train", "test"], "Instead of a prompt: captions from all over this split.")
-OUT = cli.path_flag("out", "PNG file to write.")
+PROMPTS = cli.path_flag("prompts", "A file with a prompt a line; --out is then a folder.")
+OUT = cli.path_flag("out", "PNG file to write; with --prompts the folder to make.")
 IMAGE = cli.path_flag(
   "image", "A picture of which --mask is drawn again, or a share but for --keep; or for --outpaint, or --upscale."
 )
@@ -47,14 +54,22 @@ SIZE = flags.DEFINE_string(
 )
 flags.DEFINE_alias("aspect_ratio", "size")
 SEED = number_flags.whole("seed", 0, "Another seed draws another picture.", SEEDS)
-SCALE = number_flags.whole("scale", 4, "Enlarges the pixels of small images.", Range(1, 1024))
+BATCH = number_flags.whole("batch", 8, "With --prompts: pictures that a device draws at once.", Range(1, 1024))
+SCALE = number_flags.whole(
+  "scale", 4, "Enlarges the pixels of small images; with --prompts 1 unless given.", Range(1, 1024)
+)
 
+OF_ONE_PICTURE = (PROMPT, SPLIT, IMAGE, MASK, REMIX, KEEP, OUTPAINT, UPSCALE, NUM_IMAGES)
 MOST_PIXELS = 2**26  # of the picture that is written: 200 MB before it is compressed
 
 
 def main(argv: list[str]):
   if argv[1:]:
     raise UserError(f"{argv[1]!r} is not a flag; put a prompt of several words in quotes: --prompt='a red star'")
+  if PROMPTS.value is not None:
+    return _draw_file()
+  if BATCH.present:
+    raise UserError("--batch is of --prompts, a file with a prompt a line")
   ways = PROMPT.value is not None or IMAGE.value is not None, SPLIT.value is not None
   if not WORKDIR.value or sum(ways) != 1 or not OUT.value:
     raise UserError(
@@ -76,16 +91,12 @@ def main(argv: list[str]):
   from omniimage.evaluation.sheets import DISPLAYED, sheet, to_uint8
   from omniimage.files import write_whole
   from omniimage.sampling.prompts import check_text, read_prompt
-  from omniimage.systems import load_run, open_generator, open_system
+  from omniimage.systems import open_generator, open_system
 
   if PROMPT.value is not None:
     check_text(PROMPT.value)
-  run = load_run(WORKDIR.value)
-  if SIZE.value is not None:
-    learnt = run.settings.buckets
-    run = dataclasses.replace(run, settings=run.settings.drawing(SIZE.value))
-    if run.settings.buckets[0] not in learnt:
-      logging.warning("the run has not learnt pictures of %s pixels; they may be worse", SIZE.value)
+  spread = _devices() if SPLIT.value else None
+  run = _shaped(weights.load_run(WORKDIR.value, on_host=spread is not None))
   height, width = run.settings.buckets[0].pixels
   scale = max(1, DISPLAYED // max(height, width)) if SPLIT.value else SCALE.value
   check_pixels(NUM_IMAGES.value, (height * scale, width * scale))
@@ -93,7 +104,7 @@ def main(argv: list[str]):
     read_prompt(PROMPT.value, run.settings, run.text_tokenizer)  # nor a wrong prompt for the compiler
     _warn_of_unseen([PROMPT.value], run)
   system = open_system(sampling_flags.overridden(run.settings), run.text_tokenizer.size)
-  generator = open_generator(system, run.params, run.text_tokenizer)
+  generator = open_generator(system, run.params, run.text_tokenizer, spread)
   if SPLIT.value is None:
     drawing = (
       _redrawn(generator, sides) if IMAGE.value else generator([PROMPT.value] * NUM_IMAGES.value, seed=SEED.value)
@@ -111,6 +122,75 @@ def main(argv: list[str]):
   with writing(OUT.value):
     write_whole(OUT.value, png.getvalue())
   print(f"{OUT.value}: {len(drawing.images)} drawn at step {run.step} of the run")
+
+
+def _draw_file():
+  """A picture for each line of --prompts."""
+  if not WORKDIR.value or not OUT.value:
+    raise UserError("give --workdir=runs/scenes --prompts=prompts.jsonl --out=pictures, a folder")
+  if given := [flag.name for flag in OF_ONE_PICTURE if flag.present]:
+    raise UserError(f"--{given[0]} is of a single picture, and --prompts draws one a line; leave one of them out")
+
+  from omniimage.drawn.prompts import read_prompts
+
+  wanted = read_prompts(PROMPTS.value, SEED.value)
+
+  import jax
+  from tqdm import tqdm
+
+  from omniimage.distributed.agree import first_says
+  from omniimage.distributed.spread import local
+  from omniimage.drawn.draw import draw, drawn_with
+  from omniimage.drawn.folder import Folder
+  from omniimage.drawn.prompts import check_prompts
+  from omniimage.systems import open_generator, open_system
+
+  from . import processes
+
+  folder = Folder(OUT.value)
+  with contextlib.closing(folder.lock), processes.joined():  # which lasts until all have drawn
+    processes.end_at_once()
+    first = jax.process_index() == 0
+    run = _shaped(weights.load_run(WORKDIR.value, on_host=True))
+    check_prompts(PROMPTS.value, wanted, run.settings, run.text_tokenizer)
+    system = open_system(sampling_flags.overridden(run.settings), run.text_tokenizer.size)
+    scale = SCALE.value if SCALE.present else 1
+    about = first_says(lambda: drawn_with(run, system.settings, weights.DTYPE.value, scale))
+    first_says(folder.create)
+    folder.lock.take()
+    if first:
+      _warn_of_unseen([one.prompt for one in wanted], run)
+    spread = local()
+    generator = open_generator(system, run.params, run.text_tokenizer, spread)
+    with tqdm(unit="picture", disable=not (first and sys.stderr.isatty())) as bar:
+
+      def progress(done: int, of: int):
+        bar.total = of
+        bar.update(done - bar.n)
+
+      drawn = draw(generator, wanted, folder, about, BATCH.value, len(spread), scale, progress)
+  if first:
+    there = folder.drawn()
+    if missing := [one.name for one in wanted if one.name not in there]:
+      raise UserError(f"{missing[0]} and {len(missing) - 1} more pictures have vanished from {OUT.value}; run it again")
+    print(f"{OUT.value}: {len(wanted):,} pictures, {drawn:,} of them drawn now, at step {run.step} of the run")
+
+
+def _shaped(run):
+  """The run, to draw in the size that is asked for."""
+  if SIZE.value is None:
+    return run
+  shaped = dataclasses.replace(run, settings=run.settings.drawing(SIZE.value))
+  if shaped.settings.buckets[0] not in run.settings.buckets:
+    logging.warning("the run has not learnt pictures of %s pixels; they may be worse", SIZE.value)
+  return shaped
+
+
+def _devices():
+  """Those of this process, if it has more than one."""
+  from omniimage.distributed.spread import local
+
+  return local() if len(local()) > 1 else None
 
 
 def _sides(given: list[str] | None) -> dict[str, int]:

@@ -177,7 +177,9 @@ class Run:
 
 
 def load_run(
-  path: str | os.PathLike, init_of: Callable[[Settings, int], Callable] = lambda s, text_size: Omni(s, text_size).init
+  path: str | os.PathLike,
+  init_of: Callable[[Settings, int], Callable] = lambda s, text_size: Omni(s, text_size).init,
+  place: jax.sharding.Sharding | None = None,
 ) -> Run:
   """The last checkpoint of a workdir, without its optimizer, or what launch.export has made of one. UserError where
   there is none.
@@ -185,6 +187,7 @@ def load_run(
   Args:
     init_of: of settings and the size of the text vocabulary: what makes the parameters of the run's system.
       `omniimage.systems.load_run` knows those of all systems.
+    place: where they go; by default the first device.
   """
   from omniimage.interop import pretrained  # which knows what a run is
 
@@ -193,6 +196,7 @@ def load_run(
   check_devices()
   text_tokenizer = workdir.load_vocabulary(settings)
   params = jax.eval_shape(init_of(settings, text_tokenizer.size), jax.random.key(0))
+  params = jax.tree.map(lambda leaf: leaf.update(sharding=place), params)
   if pretrained.is_pretrained(workdir.path):
     return pretrained.read(workdir.path, settings, text_tokenizer, params)
   versions.refuse_unsealed(workdir.checkpoints)

@@ -33,6 +33,7 @@ LONGEST = (
   "test_notebooks.py",
   "training/test_resume.py",
   "launch/test_commands.py",
+  "launch/test_prompts_command.py",
   "prepare/test_preparing.py",
   "systems/test_omni_losses.py",
   "sampling/test_session.py",

@@ -27,13 +27,14 @@ from omniimage.errors import UserError
 
 
 class Run:
-  """Processes of this program, two CPU devices each, as a context: none outlives it."""
+  """Processes of this program or of another module, two CPU devices each, as a context: none outlives it."""
 
-  def __init__(self, count: int, *argv: str):
+  def __init__(self, count: int, *argv: str, module: str = "tests.process_of_a_run"):
+    flags = [flag for flag in os.environ.get("XLA_FLAGS", "").split() if "device_count" not in flag]
     environment = {
       **os.environ,
       "JAX_PLATFORMS": "cpu",
-      "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
+      "XLA_FLAGS": " ".join([*flags, "--xla_force_host_platform_device_count=2"]),
       "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{free_port()}",
       "JAX_NUM_PROCESSES": str(count),
     }
@@ -42,7 +43,7 @@ class Run:
     self.processes = []
     for index, log in enumerate(self._logs):
       with log.open("w") as file:
-        command = [sys.executable, "-m", "tests.process_of_a_run", *argv]
+        command = [sys.executable, "-m", module, *argv]
         environment["JAX_PROCESS_ID"] = str(index)
         self.processes.append(subprocess.Popen(command, env=environment, stdout=file, stderr=file))
 

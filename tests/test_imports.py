@@ -27,7 +27,7 @@ KEEPS = ("omniimage.checkpoint", "omniimage.lock", "omniimage.workdir")  # what 
 LAYERS = (
   ("launch",),
   ("omniimage.serving",),
-  ("omniimage.plan", "omniimage.prepare", "omniimage.chat"),
+  ("omniimage.plan", "omniimage.prepare", "omniimage.chat", "omniimage.drawn"),
   ("omniimage.training.loop",),
   ("omniimage.training.samples",),
   ("omniimage.evaluation",),

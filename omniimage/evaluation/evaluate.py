@@ -6,6 +6,8 @@ from pathlib import Path
 import jax
 
 from omniimage.data.sources import open_source
+from omniimage.distributed.agree import first_says
+from omniimage.distributed.spread import Spread
 from omniimage.errors import UserError
 from omniimage.evaluation.report import Conditions, Results, read_figures, write_report
 from omniimage.evaluation.suites import SUITES, suites_of
@@ -14,17 +16,29 @@ from omniimage.systems import open_generator, open_system, system_named
 from omniimage.workdir import Run, Workdir
 
 
-def evaluate(run: Run, workdir: Path, suite: str, out: Path, prompts: int, seed: int, batch: int = 64) -> dict:
+def evaluate(
+  run: Run,
+  workdir: Path,
+  suite: str,
+  out: Path,
+  prompts: int,
+  seed: int,
+  batch: int = 64,
+  spread: Spread | None = None,
+) -> dict:
   """Runs a suite, or all, writes the report into `out`, and returns the figures that were measured.
+
+  With `spread`, batches are over its devices. Where these are of several processes, all of them call it alike and come
+  to the same figures, and the first one writes.
 
   Raises UserError, before anything is compiled, where the suite does not fit the run or nothing can be written.
   """
   data, system = run.settings.data, open_system(run.settings, run.text_tokenizer.size)
   source = open_source(data, "test", run.settings.buckets, run.text_tokenizer, system.vocabulary)
   names = suites_of(suite, source, system)
-  check_out(out)
+  first_says(lambda: check_out(out))
   read_figures(out)  # for an error at once
-  generator, found, seconds = open_generator(system, run.params, run.text_tokenizer), {}, dict(run.seconds)
+  generator, found, seconds = open_generator(system, run.params, run.text_tokenizer, spread), {}, dict(run.seconds)
   for name in names:
     began = time.perf_counter()
     found[name] = SUITES[name].run(generator, prompts, seed, batch, found)
@@ -32,6 +46,8 @@ def evaluate(run: Run, workdir: Path, suite: str, out: Path, prompts: int, seed:
   seconds["evaluate"] = sum(seconds[name] for name in names)
   seconds = {name: round(value, 1) for name, value in seconds.items()}
   results = Results(Conditions(run.step, seed, prompts, run.settings.sampling), seconds, found)
+  if jax.process_index() > 0:
+    return results.figures()
   with writing(out):
     write_report(out, results, facts_of(run, workdir), Workdir(workdir).metrics / "metrics.jsonl")
   return results.figures()

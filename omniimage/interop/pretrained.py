@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from omniimage import strict_json, versions
@@ -58,7 +57,7 @@ def read(folder: Path, settings: Settings, text_tokenizer: TextTokenizer, abstra
   check_vocabulary(about, settings, text_tokenizer, str(folder))
   wanted = _named(by_path(abstract), files, written_in)
   _check(folder, files, wanted)
-  leaves = [jnp.asarray(files.read(name), leaf.dtype) for name, leaf in wanted.items()]
+  leaves = [jax.device_put(files.read(name).astype(leaf.dtype), leaf.sharding) for name, leaf in wanted.items()]
   params = jax.tree.unflatten(jax.tree.structure(abstract), leaves)
   return Run(settings, params, text_tokenizer, about["step"], about["seconds"])
 

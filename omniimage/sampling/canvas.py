@@ -6,6 +6,7 @@ N patches of the canvas, C numbers of a patch.
 
 import functools
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,11 +14,12 @@ import numpy as np
 from jax import Array
 
 from omniimage.data.text import TextTokenizer
+from omniimage.distributed.spread import Spread
 from omniimage.models.canvas import LatentDiffusion, Params, PixelDiffusion
 from omniimage.models.diffusion_decoder import Memory
-from omniimage.sampling.drawing import Drawing, Draws, row_keys
+from omniimage.sampling.drawing import Drawing, Draws, keys_of, row_keys
 from omniimage.sampling.guidance import asked_for, coefficients_at, guided, kept_by, repeated
-from omniimage.sampling.kernels import compiled
+from omniimage.sampling.kernels import over_rows
 from omniimage.sampling.prompts import pad, read_prompt, to_float
 from omniimage.sampling.solvers import walk
 from omniimage.settings import SamplingSettings, Settings
@@ -88,7 +90,7 @@ def finished(model: PixelDiffusion, params: Params, canvas_BhwZ: Array) -> Drawi
 
 
 def text_tokens(
-  prompts: list[str], settings: Settings, text_tokenizer: TextTokenizer, vocabulary: Vocabulary
+  prompts: Sequence[str], settings: Settings, text_tokenizer: TextTokenizer, vocabulary: Vocabulary
 ) -> tuple[np.ndarray, np.ndarray]:
   """What is read of prompts, the last `decoder.text_length` tokens of each: ids (B, S), at the end of the window as in
   training, and which of them exist. UserError where a prompt is empty or too long."""
@@ -105,15 +107,19 @@ class CanvasDrawer(Draws):
 
   draw_canvas = staticmethod(draw_canvas)
 
-  def __init__(self, model: PixelDiffusion, params: Params, text_tokenizer: TextTokenizer):
-    """`params` as stored (stacked); of `model` the layers are not scanned."""
+  def __init__(
+    self, model: PixelDiffusion, params: Params, text_tokenizer: TextTokenizer, spread: Spread | None = None
+  ):
+    """`params` as stored (stacked); of `model` the layers are not scanned; `spread`: the devices, if not the first
+    alone."""
+    self.spread = spread
     self.model, self.settings, self.text_tokenizer = model, model.settings, text_tokenizer
     self.vocabulary, self.plans = model.vocabulary, isinstance(model, LatentDiffusion)
     self.load(params)
     draw = functools.partial(self.draw_canvas, model, size=self.settings.buckets[0])
-    self._draw = compiled(draw, static_argnames="sampling")
-    self._encode = compiled(model.encode)
-    self._finish = compiled(functools.partial(finished, model))
+    self._draw = over_rows(draw, spread, ("sampling",))
+    self._encode = over_rows(model.encode, spread)
+    self._finish = over_rows(functools.partial(finished, model), spread)
 
   @property
   def patch_size(self) -> int:
@@ -121,11 +127,24 @@ class CanvasDrawer(Draws):
     return part.patch_size
 
   def load(self, params: Params):
-    self.params = jax.jit(self.model.view)(params)
+    viewed = jax.jit(self.model.view)(params)
+    self.params = self.spread.place(viewed) if self.spread else viewed
 
   def __call__(self, prompts: list[str], seed: int = 0, **changes) -> Drawing:
-    sampling, texts = self.sampling(changes), text_tokens(prompts, self.settings, self.text_tokenizer, self.vocabulary)
-    return self._draw(self.params, *texts, row_keys(seed, len(prompts)), sampling=sampling)
+    return self._drawn(prompts, row_keys(seed, len(prompts)), changes)
+
+  def each(self, prompts: Sequence[str], seeds: Sequence[int], **changes) -> Drawing:
+    return self._drawn(prompts, keys_of(seeds), changes)
+
+  def places(self, prompt: str) -> int:
+    return self._texts([prompt])[0].shape[1]
+
+  def _drawn(self, prompts: Sequence[str], keys: Array, changes: dict[str, Any]) -> Drawing:
+    sampling = self.sampling(changes)
+    return self._draw(self.params, *self._texts(prompts), keys, sampling=sampling)
+
+  def _texts(self, prompts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    return text_tokens(prompts, self.settings, self.text_tokenizer, self.vocabulary)
 
   def encode(self, images: Array) -> Array:
     """Latents (B, h, w, Z) of images (B, H, W, 3), uint8 or float in [-1, 1]."""

@@ -63,6 +63,17 @@ class Draws(ABC):
     """Draws each prompt once. `changes` override `settings.sampling`, for example `guidance=2.0`. SettingsError where
     they cannot be; UserError where a prompt is empty or too long."""
 
+  def each(self, prompts: Sequence[str], seeds: Sequence[int], **changes) -> Drawing:
+    """Draws each prompt with a seed of its own, as it would be drawn alone: what comes of it does not depend on the
+    others. Errors as of a call."""
+    drawn = [self([prompt], seed, **changes) for prompt, seed in zip(prompts, seeds, strict=True)]
+    return jax.tree.map(lambda *rows: np.concatenate(rows), *drawn)
+
+  def places(self, prompt: str) -> int:
+    """How many a prompt is padded to: those with as many are drawn by one compiled program, whatever is beside them.
+    Raises UserError."""
+    return self.prompt_tokens([prompt])[0].shape[1]
+
   def draw(self, prompt: str, n: int = 1, seed: int = 0, **changes) -> Drawing:
     """`n` drawings of one prompt."""
     return self([prompt] * n, seed, **changes)
@@ -75,7 +86,7 @@ class Draws(ABC):
     """Paints a given plan under the prompts."""
     raise NotImplementedError(f"{type(self).__name__} plans nothing")
 
-  def prompt_tokens(self, prompts: list[str]) -> tuple[np.ndarray, np.ndarray]:
+  def prompt_tokens(self, prompts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     """Prompts as tokens up to where codes begin: (B, P) padded on the right, and lengths (B,). Raises UserError."""
     v, size = self.vocabulary, self.settings.buckets[0]
     read = [read_prompt(prompt, self.settings, self.text_tokenizer) for prompt in prompts]

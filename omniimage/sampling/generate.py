@@ -11,6 +11,7 @@ from jax import Array
 
 from omniimage.data.conversation import Turn
 from omniimage.data.text import TextTokenizer
+from omniimage.distributed.spread import Spread
 from omniimage.errors import UserError
 from omniimage.models.adapter import InputFeatures
 from omniimage.models.layers import patchify, unpatchify
@@ -21,7 +22,7 @@ from omniimage.sampling.diffusion import paint, text_conditions
 from omniimage.sampling.drawing import Drawing, keys_of, row_keys
 from omniimage.sampling.events import Chunk, Codes, Image, TextEnd, turns_of
 from omniimage.sampling.kept import Kept, Redraw
-from omniimage.sampling.kernels import arranged, compiled
+from omniimage.sampling.kernels import arranged, compiled, over_rows
 from omniimage.sampling.pictures import Picture
 from omniimage.sampling.pieces import Pieces
 from omniimage.sampling.prompts import (
@@ -46,12 +47,13 @@ GRAY = 0.0  # what is still to come, in [-1, 1]
 class Generator(Redrawer):
   """Draws and answers. Compiles once for each number of prompts and bucket of lengths, for sessions once a bucket."""
 
-  def __init__(self, settings: Settings, params: Params, text_tokenizer: TextTokenizer):
-    """`params` as stored (stacked): {tokenizer, prior, decoder}."""
-    super().__init__(settings, params, text_tokenizer, draw_prompts, repaint)
-    self._write = compiled(functools.partial(write_prompts, self.omni), static_argnames=("new_tokens", "sampling"))
+  def __init__(self, settings: Settings, params: Params, text_tokenizer: TextTokenizer, spread: Spread | None = None):
+    """`params` as stored (stacked): {tokenizer, prior, decoder}. With `spread`, batches are over its devices; sessions,
+    which are of one picture, are not."""
+    super().__init__(settings, params, text_tokenizer, draw_prompts, repaint, spread)
+    self._write = over_rows(functools.partial(write_prompts, self.omni), spread, ("new_tokens", "sampling"))
     self._preview = compiled(functools.partial(render_written, self.omni))
-    self._pieces = Pieces(self.omni)
+    self._pieces = Pieces(self.omni, spread)
 
   @property
   def patch_size(self) -> int:

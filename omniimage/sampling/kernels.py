@@ -12,6 +12,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from omniimage.distributed.spread import Spread
 from omniimage.models.omni import Params
 
 FEW = 4  # rows up to which float32 is faster as trained
@@ -22,6 +23,14 @@ CPU_OPTIONS = {"xla_cpu_enable_concurrency_optimized_scheduler": True}
 def compiled(piece: Callable, **options) -> Callable:
   """`jax.jit` of what draws."""
   return jax.jit(piece, compiler_options=CPU_OPTIONS if _on_cpu() else None, **options)
+
+
+def over_rows(piece: Callable, spread: Spread | None, static_argnames: tuple[str, ...] = ()) -> Callable:
+  """`compiled` of `piece(params, *rows)`, on the devices of `spread`, if there are any, each with its share of the
+  rows."""
+  if spread is None:
+    return compiled(piece, static_argnames=static_argnames)
+  return spread.over_rows(piece, compiled, static_argnames)
 
 
 def arranged(params: Params | Callable[[], Params], rows: int) -> Callable[[], Params]:

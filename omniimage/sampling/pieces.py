@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from omniimage.distributed.spread import Spread
 from omniimage.models.adapter import InputFeatures
 from omniimage.models.layers import unpatchify
 from omniimage.models.omni import Omni, Params
@@ -16,18 +17,18 @@ from omniimage.sampling import reading
 from omniimage.sampling.autoregressive import Written, prefill, sample_tokens
 from omniimage.sampling.diffusion import Canvas, blank, paint_chunk, text_conditions
 from omniimage.sampling.kept import Kept
-from omniimage.sampling.kernels import compiled
+from omniimage.sampling.kernels import compiled, over_rows
 from omniimage.settings import SamplingSettings
 
 
 class Pieces:
   """The compiled pieces of a model's sessions. What is carried from one to the next is donated."""
 
-  def __init__(self, omni: Omni):
+  def __init__(self, omni: Omni, spread: Spread | None = None):
     def of_omni(piece, static: tuple[str, ...] = (), **options):
       return compiled(functools.partial(piece, omni), static_argnames=static, **options)
 
-    self.encode = of_omni(encode)
+    self.encode = over_rows(functools.partial(encode, omni), spread)
     self.blank_rows = of_omni(functools.partial(reading.blank_rows, batch=1), ("places",))
     self.read = of_omni(reading.read, donate_argnames="rows")
     self.read_beside = of_omni(reading.read_beside)

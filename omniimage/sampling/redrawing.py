@@ -28,7 +28,7 @@ class Redrawer(TokenDrawer):
     Args:
       named: width:height, one of the run's; or pixels, as 128x64, whether it was trained or not.
     """
-    other = type(self)(self.settings.drawing(named), {}, self.text_tokenizer)
+    other = type(self)(self.settings.drawing(named), {}, self.text_tokenizer, self.spread)
     other.params = self.params
     return other
 

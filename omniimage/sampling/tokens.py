@@ -12,12 +12,13 @@ import numpy as np
 from jax import Array
 
 from omniimage.data.text import TextTokenizer
+from omniimage.distributed.spread import Spread
 from omniimage.models.adapter import InputFeatures
 from omniimage.models.omni import Omni, Params
 from omniimage.sampling.autoregressive import prefill, sample_tokens
-from omniimage.sampling.drawing import Drawing, Draws, row_keys
+from omniimage.sampling.drawing import Drawing, Draws, keys_of, row_keys
 from omniimage.sampling.kept import Kept
-from omniimage.sampling.kernels import compiled
+from omniimage.sampling.kernels import over_rows
 from omniimage.sampling.prompts import input_features, to_float, without_padding, without_words
 from omniimage.sampling.together import Prompts
 from omniimage.settings import SamplingSettings, Settings
@@ -91,15 +92,17 @@ class TokenDrawer(Draws):
     text_tokenizer: TextTokenizer,
     draw: Callable = render_prompts,
     repaint: Callable = render_codes,
+    spread: Spread | None = None,
   ):
-    """`params` as stored (stacked), of all parts that `draw` and `repaint` use."""
+    """`params` as stored (stacked), of all parts that `draw` and `repaint` use; `spread`: the devices, if not the
+    first alone."""
     self.omni = Omni(settings, text_tokenizer.size, scan=False, unwritten=text_tokenizer.unwritten)
-    self.text_tokenizer = text_tokenizer
+    self.text_tokenizer, self.spread = text_tokenizer, spread
     self.load(params)
-    self._draw = compiled(functools.partial(draw, self.omni), static_argnames="sampling")
-    self._repaint = compiled(functools.partial(repaint, self.omni), static_argnames="sampling")
-    self._reconstruct = compiled(functools.partial(reconstruct, self.omni))
-    self._encode = compiled(lambda params, images: self.omni.encode(params, self.omni.shrink(images)).codes)
+    self._draw = over_rows(functools.partial(draw, self.omni), spread, ("sampling",))
+    self._repaint = over_rows(functools.partial(repaint, self.omni), spread, ("sampling",))
+    self._reconstruct = over_rows(functools.partial(reconstruct, self.omni), spread)
+    self._encode = over_rows(lambda params, images: self.omni.encode(params, self.omni.shrink(images)).codes, spread)
 
   @property
   def settings(self) -> Settings:
@@ -115,7 +118,8 @@ class TokenDrawer(Draws):
 
   def load(self, params: Params):
     """Draws with other parameters from here on, without compiling again."""
-    self.params = jax.jit(self.omni.view)(params)
+    viewed = jax.jit(self.omni.view)(params)
+    self.params = self.spread.place(viewed) if self.spread else viewed
 
   def encode(self, images: Array) -> Array:
     """Codes (B, h, w) of images (B, H, W, 3), uint8 or float in [-1, 1]."""
@@ -130,6 +134,9 @@ class TokenDrawer(Draws):
     they cannot be."""
     sampling = self.sampling(changes)
     return self._drawn(*self.prompt_tokens(prompts), row_keys(seed, len(prompts)), sampling)
+
+  def each(self, prompts: Sequence[str], seeds: Sequence[int], **changes) -> Drawing:
+    return self._drawn(*self.prompt_tokens(prompts), keys_of(seeds), self.sampling(changes))
 
   def repaint(self, prompts: list[str], codes: Array, seed: int = 0, **changes) -> Drawing:
     """Paints given codes (B, h, w) under the prompts, without the prior's choice of codes."""

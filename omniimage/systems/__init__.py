@@ -2,8 +2,11 @@
 
 import os
 
+from jax.sharding import SingleDeviceSharding
+
 from omniimage import workdir
 from omniimage.data.text import TextTokenizer
+from omniimage.distributed.spread import Spread, host
 from omniimage.errors import UserError
 from omniimage.sampling.drawing import Draws
 from omniimage.settings import Settings, require
@@ -41,14 +44,23 @@ def open_system(settings: Settings, text_size: int, **execution) -> System:
   return system
 
 
-def load_run(path: str | os.PathLike) -> workdir.Run:
-  """The last checkpoint of a run of any system. UserError where there is none."""
-  return workdir.load_run(path, lambda settings, text_size: system_named(settings.system)(settings, text_size).init)
+def load_run(path: str | os.PathLike, on_host: bool = False) -> workdir.Run:
+  """The last checkpoint of a run of any system. UserError where there is none.
+
+  With `on_host` its parameters are in the memory of the host, from where `open_generator` brings them to the devices of
+  a Spread: so no device holds more of them than it draws with.
+  """
+  place = SingleDeviceSharding(host()) if on_host else None
+  init_of = lambda settings, text_size: system_named(settings.system)(settings, text_size).init  # noqa: E731
+  return workdir.load_run(path, init_of, place)
 
 
-def open_generator(system: System, params: Params, text_tokenizer: TextTokenizer) -> Draws:
-  """What draws with a run's parameters, as its system does. UserError if that cannot draw."""
-  generator = system.generator(params, text_tokenizer)
+def open_generator(
+  system: System, params: Params, text_tokenizer: TextTokenizer, spread: Spread | None = None
+) -> Draws:
+  """What draws with a run's parameters, as its system does, over the devices of `spread` or on the first. UserError if
+  that cannot draw."""
+  generator = system.generator(params, text_tokenizer, spread)
   if generator is None:
     raise UserError(
       f"a run of config.system={system.settings.system!r} cannot draw, and only what draws can be looked at"

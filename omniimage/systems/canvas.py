@@ -18,6 +18,7 @@ from jax.sharding import PartitionSpec as P
 from omniimage.data.batches import Batch, empty_batch
 from omniimage.data.text import TextTokenizer
 from omniimage.distributed.sharding import LAYER_RULES, Rules
+from omniimage.distributed.spread import Spread
 from omniimage.models.canvas import Params, PixelDiffusion
 from omniimage.models.diffusion_decoder import Memory
 from omniimage.models.flow import flow_error, interpolate
@@ -165,8 +166,9 @@ class CanvasSystem(System):
     """What the denoiser attends to: the text, of some images."""
     return rows.model.remember(rows.params, rows.text_FSE, rows.text_FS[1], rows.keeps_text)
 
-  def generator(self, params: Params, text_tokenizer: TextTokenizer) -> CanvasDrawer:
-    return self.drawer_class(self.model_class(self.settings, self.text_size, scan=False), params, text_tokenizer)
+  def generator(self, params: Params, text_tokenizer: TextTokenizer, spread: Spread | None = None) -> CanvasDrawer:
+    model = self.model_class(self.settings, self.text_size, scan=False)
+    return self.drawer_class(model, params, text_tokenizer, spread)
 
   def columns(
     self, generator: CanvasDrawer, trained: Collection[str], prompts: Sequence[str], images: np.ndarray, seed: int

@@ -13,6 +13,7 @@ from jax import Array
 
 from omniimage.data.batches import Batch
 from omniimage.data.text import TextTokenizer
+from omniimage.distributed.spread import Spread
 from omniimage.sampling.tokens import TokenDrawer
 from omniimage.settings import require
 from omniimage.systems.omni import PRIOR_RULES, TOKENIZER_RULES, OmniSystem
@@ -40,8 +41,8 @@ class Dalle1System(OmniSystem):
   def shared_draws(self, key: Array) -> tuple:
     return ()
 
-  def generator(self, params: Params, text_tokenizer: TextTokenizer) -> TokenDrawer:
-    return TokenDrawer(self.settings, params, text_tokenizer)
+  def generator(self, params: Params, text_tokenizer: TextTokenizer, spread: Spread | None = None) -> TokenDrawer:
+    return TokenDrawer(self.settings, params, text_tokenizer, spread=spread)
 
   def columns(
     self, generator: TokenDrawer, trained: Collection[str], prompts: Sequence[str], images: np.ndarray, seed: int

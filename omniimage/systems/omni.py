@@ -19,6 +19,7 @@ from omniimage.data.batches import Batch, empty_batch
 from omniimage.data.text import TextTokenizer
 from omniimage.distributed.mesh import batch_axes, batch_sharding
 from omniimage.distributed.sharding import LAYER_RULES, Rules, unstacked_shardings
+from omniimage.distributed.spread import Spread
 from omniimage.interop.start import PriorStart
 from omniimage.models.compute_type import compute_type
 from omniimage.models.omni import Omni
@@ -137,8 +138,8 @@ class OmniSystem(System):
     flops = omni_flops.step_flops(self.settings, stage, self.text_size, size, self.reads_codes(stage))
     return flops + self.perceptual_flops(stage, size)
 
-  def generator(self, params: Params, text_tokenizer: TextTokenizer) -> Generator:
-    return Generator(self.settings, params, text_tokenizer)
+  def generator(self, params: Params, text_tokenizer: TextTokenizer, spread: Spread | None = None) -> Generator:
+    return Generator(self.settings, params, text_tokenizer, spread)
 
   def columns(
     self, generator: Generator, trained: Collection[str], prompts: Sequence[str], images: np.ndarray, seed: int

@@ -20,6 +20,7 @@ from jax.sharding import Mesh
 from omniimage.data.batches import Batch
 from omniimage.data.text import TextTokenizer
 from omniimage.distributed.sharding import Rules
+from omniimage.distributed.spread import Spread
 from omniimage.interop import lpips_weights
 from omniimage.models.execution import GatherParams
 from omniimage.models.kernels import PLAIN, Kernels
@@ -187,8 +188,9 @@ class System(ABC):
     """FLOPs that an update on a batch of a bucket needs, whatever a program does."""
     return 0.0
 
-  def generator(self, params: Params, text_tokenizer: TextTokenizer) -> Draws | None:
-    """What draws with parameters as stored; `load` gives it others. None if the system cannot draw."""
+  def generator(self, params: Params, text_tokenizer: TextTokenizer, spread: Spread | None = None) -> Draws | None:
+    """What draws with parameters as stored, over the devices of `spread` or on the first; `load` gives it others. None
+    if the system cannot draw."""
     return None
 
   def columns(

@@ -20,6 +20,7 @@ from omniimage.data.batches import Batches
 from omniimage.data.sources import open_source
 from omniimage.data.text import TextTokenizer
 from omniimage.distributed import preemption
+from omniimage.distributed.agree import first_says
 from omniimage.distributed.devices import check_devices
 from omniimage.distributed.mesh import batch_sharding, check_rows, global_batch, local_rows, make_mesh
 from omniimage.distributed.sharding import state_shardings
@@ -75,7 +76,7 @@ def train(config: ConfigDict, workdir: str, begin_anew: bool = False, from_step:
       except RollBack as why:
         state = trainer.go_back(why)
     trainer.checkpoints.wait()
-    if int(state.step) > first or not (trainer.workdir.samples / "final.png").exists():
+    if int(state.step) > first or not first_says((trainer.workdir.samples / "final.png").exists):
       trainer.sheets.write(state, "final")
   return state
 
@@ -160,7 +161,7 @@ class Trainer:
       reweighed=reweighed,
       coded=coded,
       checkpoints=Checkpoints(workdir.checkpoints, run.keep_checkpoints, run.keep_every, has_saved),
-      sheets=SampleSheets(system, text_tokenizer, sources, workdir.samples),
+      sheets=SampleSheets(system, text_tokenizer, sources, workdir.samples, list(mesh.devices.flat)),
       accounts=accounts,
       metrics=MetricsWriter(workdir.metrics),
       faults=FaultLog(workdir.metrics / "faults.jsonl", settings.faults, batches),

@@ -34,6 +34,6 @@ def _command(command: str, args) -> Iterator[tuple[cli.Main, list[str]]]:
     try:
       yield importlib.import_module(module).main, argv
     finally:
-      for defined in (module, "launch.sampling_flags"):
+      for defined in (module, "launch.sampling_flags", "launch.weights"):
         sys.modules.pop(defined, None)
         vars(launch).pop(defined.removeprefix("launch."), None)

@@ -319,7 +319,7 @@ def test_more_pixels_than_a_picture_may_have_are_refused(refused, run_of_zeros, 
 def test_more_pictures_than_memory_holds_are_not_evaluated(refused, monkeypatch):
   data = dataclasses.replace(small.settings().data, image_size=512, sequence_length=4100)
   settings = dataclasses.replace(small.settings(), data=data)
-  monkeypatch.setattr(workdir_module, "load_run", lambda path, _: Run(settings, {}, small.text_tokenizer(), 1))
+  monkeypatch.setattr(workdir_module, "load_run", lambda path, *_: Run(settings, {}, small.text_tokenizer(), 1))
   said = refused("evaluate", "--workdir=run", "--prompts=1048576")
   assert "--prompts=1048576: of this run's 512×512 pixels at most 1,024 fit into memory" in said
 

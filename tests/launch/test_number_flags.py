@@ -42,7 +42,7 @@ def _begin(**given):
 
 
 WORK = {  # of the commands: the first thing that would take long, or need a trained run
-  "omniimage.systems.load_run": lambda workdir: RUN,
+  "omniimage.systems.load_run": lambda workdir, *_: RUN,
   "omniimage.systems.open_generator": lambda system, *_: (
     lambda prompts, seed, **_: _begin(settings=system.settings, images=len(prompts), seed=seed)
   ),

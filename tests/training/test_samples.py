@@ -11,9 +11,11 @@ from omniimage.data.conversation import ImageTurn, TextTurn
 from omniimage.data.sources.source import Catalogue
 from omniimage.data.tasks import TextToImage
 from omniimage.training import samples
-from tests import small
+from tests import process_that_draws, small
+from tests.process_of_a_run import Run
 
 SIZE = small.settings().data.image_size
+STATE = types.SimpleNamespace(averaged={}, step=0)  # before anything is trained
 
 
 def asking(index: int, size: int = SIZE, text: str = "a star") -> list:
@@ -79,7 +81,7 @@ def write(monkeypatch, tmp_path):
     writer = samples.SampleSheets(system(), small.text_tokenizer(), sources, tmp_path)
     drawn.clear()
     for number in range(sheets):
-      writer.write(types.SimpleNamespace(averaged={}, step=0), f"{number}")
+      writer.write(STATE, f"{number}")
     assert len(list(tmp_path.iterdir())) == (sheets if drawn else 0)
     return list(drawn)
 
@@ -107,12 +109,38 @@ def test_a_run_without_a_record_that_paints_has_no_sheets_and_says_so_once(write
   assert caplog.text.count("cannot be drawn") == 1, "the unreadable ones are one line, not thirty"
 
 
-@pytest.mark.parametrize("count, index", [(1, 1), (2, 0)])
-def test_only_the_process_that_writes_sheets_reads_records(write, monkeypatch, count, index):
-  monkeypatch.setattr(jax, "process_count", lambda: count)
-  monkeypatch.setattr(jax, "process_index", lambda: index)
+def test_only_the_first_process_writes(monkeypatch, tmp_path):
+  monkeypatch.setattr(jax, "process_index", lambda: 1)
   source = Records(30)
-  assert write(source, source) == [] and source.read == []
+  samples.SampleSheets(system(), small.text_tokenizer(), [source, source], tmp_path).write(STATE, "sheet")
+  assert source.read and not list(tmp_path.iterdir())
+
+
+def test_processes_that_read_different_records_draw_no_sheets(write, monkeypatch, caplog):
+  monkeypatch.setattr(samples, "from_each", lambda text: [text, "another"])
+  assert write(Records(30), Records(30), sheets=2) == [] and caplog.text.count("read different records") == 1
+
+
+@pytest.mark.parametrize("free, drawn", [(2 * samples.COPIES, False), (8 * samples.COPIES, True)])
+def test_a_model_that_no_device_holds_is_not_drawn_with(monkeypatch, tmp_path, caplog, free, drawn):
+  """A thousand parameters in float32, of which a device has room for some bytes each."""
+  stats = {"bytes_limit": 10**6, "bytes_in_use": 10**6 - 1000 * free}
+  state = types.SimpleNamespace(averaged={"prior": {"kernel": np.zeros((10, 100), np.float32)}}, step=0)
+  monkeypatch.setattr(samples, "sheet", lambda *_: Image.new("RGB", (1, 1)))
+  devices, source = jax.devices()[:2], Records(30)
+  writer = samples.SampleSheets(system(), small.text_tokenizer(), [source, source], tmp_path, devices)
+  monkeypatch.setattr(jax, "local_devices", lambda: [types.SimpleNamespace(memory_stats=lambda: stats)])
+  writer.write(state, "sheet")
+  assert bool(list(tmp_path.iterdir())) == drawn and ("of each device, which has" in caplog.text) != drawn
+
+
+def test_a_sheet_of_several_processes_is_that_of_one(tmp_path):
+  with Run(2, str(tmp_path / "two"), module="tests.process_that_draws") as run:
+    assert run.codes(100) == [0, 0], run.said()
+  process_that_draws.write_sheet(tmp_path / "one", [])
+  sheets = [np.asarray(Image.open(tmp_path / name / "sheet.png"), int) for name in ("one", "two")]
+  np.testing.assert_allclose(*sheets, atol=1)
+  assert np.std(sheets[0]) > 10
 
 
 def test_nothing_is_read_before_the_first_sheet_and_then_once(write, tmp_path):
