@@ -2,11 +2,10 @@
 
 import contextlib
 import dataclasses
-import errno
 import json
 import sys
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -33,7 +32,9 @@ from omniimage.systems.system import System, rules_of
 from omniimage.training.accounts import Accounts, Rate
 from omniimage.training.coded import Coded
 from omniimage.training.continuing import check_config, check_schedule, log_changes, restore, untrained_parts
+from omniimage.training.disk_errors import disk_errors
 from omniimage.training.faults import FaultLog, RollBack
+from omniimage.training.log_file import LogFile
 from omniimage.training.metrics import MetricsWriter, Progress, last_wall_seconds
 from omniimage.training.optimizer import learning_rate, make_optimizer
 from omniimage.training.resuming import find_step, leave_later, set_old_run_aside, step_to_go_back_to
@@ -42,10 +43,6 @@ from omniimage.training.sharded import jitted_step, system_for
 from omniimage.training.state import TrainState, begin_with, enter_stage, fresh_state, leave_stage, stage_at
 from omniimage.training.step import StepFn
 from omniimage.workdir import Workdir, check_vocabulary
-
-DISK_ERRORS = (
-  errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE, errno.ENOTCONN
-)  # fmt: skip
 
 
 def train(config: ConfigDict, workdir: str, begin_anew: bool = False, from_step: int | None = None) -> TrainState:
@@ -62,7 +59,7 @@ def train(config: ConfigDict, workdir: str, begin_anew: bool = False, from_step:
   with (
     jax.enable_x64(False),  # else noise and optimizer would differ, and the run with them
     contextlib.closing(place.lock),
-    _disk_errors(place),
+    disk_errors(place),
     contextlib.closing(Trainer.prepare(config, place, begin_anew)) as trainer,
     preemption.notice() as asked_to_stop,
   ):
@@ -78,24 +75,6 @@ def train(config: ConfigDict, workdir: str, begin_anew: bool = False, from_step:
     if int(state.step) > first or not (trainer.workdir.samples / "final.png").exists():
       trainer.sheets.write(state, "final")
   return state
-
-
-@contextlib.contextmanager
-def _disk_errors(workdir: Workdir) -> Iterator[None]:
-  """A disk that is full or read-only and a workdir that has vanished are something a person can mend."""
-  try:
-    yield
-  except (OSError, CheckpointError) as error:
-    workdir.lock.check()
-    if isinstance(error, CheckpointError):
-      raise
-    inside = str(error.filename or "").startswith(f"{workdir.path}/")
-    if error.errno not in DISK_ERRORS and not inside:
-      raise
-    raise UserError(
-      f"cannot write to the workdir {workdir.path}: {error.strerror}{f' ({error.filename})' if inside else ''}; mend "
-      "that, and the same command goes on from the last checkpoint"
-    ) from None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,6 +95,7 @@ class Trainer:
   accounts: Accounts
   metrics: MetricsWriter
   faults: FaultLog
+  log: LogFile
 
   @classmethod
   def prepare(cls, config: ConfigDict, workdir: Workdir, begin_anew: bool = False) -> "Trainer":
@@ -163,13 +143,12 @@ class Trainer:
       accounts=accounts,
       metrics=MetricsWriter(workdir.metrics),
       faults=FaultLog(workdir.metrics / "faults.jsonl", settings.faults, batches),
+      log=LogFile(workdir.log),
     )
 
   def close(self):
-    try:
+    with contextlib.closing(self.log), contextlib.closing(self.checkpoints):
       self.metrics.close()
-    finally:
-      self.checkpoints.close()
 
   def restore_or_init(self, from_step: int | None = None) -> TrainState:
     """The state of the last undamaged checkpoint, or of that of `from_step`, or fresh parameters in the first stage.
