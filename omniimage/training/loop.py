@@ -19,6 +19,7 @@ from omniimage.data.batches import Batches
 from omniimage.data.sources import open_source
 from omniimage.data.text import TextTokenizer
 from omniimage.distributed import preemption
+from omniimage.distributed.agree import number_of_each
 from omniimage.distributed.devices import check_devices
 from omniimage.distributed.mesh import batch_sharding, check_rows, global_batch, local_rows, make_mesh
 from omniimage.distributed.sharding import state_shardings
@@ -29,7 +30,7 @@ from omniimage.settings import Settings, StageSettings, from_config
 from omniimage.step_folders import check_path
 from omniimage.streams import Stream, fold
 from omniimage.systems.system import System, rules_of
-from omniimage.training.accounts import Accounts, Rate
+from omniimage.training.accounts import Accounts, Rate, input_metrics
 from omniimage.training.coded import Coded
 from omniimage.training.continuing import check_config, check_schedule, log_changes, restore, untrained_parts
 from omniimage.training.disk_errors import disk_errors
@@ -193,12 +194,13 @@ class Trainer:
       source.keep_list(self.workdir.bad_records, first=False)  # what stages of the other kind have listed is read again
     self.metrics.begin(step)
     accounts.enter(name)
-    accounts.turn_to("compile")
+    accounts.turn_to("compile", step + 1)
     step_fn = self.compile_step(state, name, start)
     own = local_rows(stage.rows, sharding)
     ahead = source.iterate(index, index + stop - step, stage.rows, own)
     unseen, rate, last_loss, counted, compiled = deque(), Rate(), None, True, set()
     with contextlib.closing(ahead) as batches, Progress(name, step - start, stage.steps) as progress:
+      accounts.turn_to("input")
       for index, batch in batches:
         source.check()
         if (size := source.size_of(index)) in compiled:
@@ -234,7 +236,7 @@ class Trainer:
         if step == stop or (run.sample_every and step % run.sample_every == 0):
           accounts.turn_to("evaluation")
           self.sheets.write(state, f"{step:06d}")
-        accounts.turn_to("input")
+        accounts.turn_to("input", step + 1)
     return state
 
   def compile_step(self, state: TrainState, stage: str, start: int) -> StepFn:
@@ -325,4 +327,5 @@ class Trainer:
       for part in stage.moves
     }
     values = {**metrics, **rates, "images_per_second": rate.value, **self.accounts.metrics()}
+    values |= input_metrics(number_of_each(self.accounts.input_wait()))
     return {name: float(value) for name, value in values.items()}
