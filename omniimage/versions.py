@@ -96,6 +96,7 @@ CHANGES = (
       "sampling.guidance_until": 1.0,
     }
   ),
+  Change(settings={"faults.end_hanging_after": 0}),
 )
 FORMAT = len(CHANGES)
 

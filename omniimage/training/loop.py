@@ -35,6 +35,7 @@ from omniimage.training.coded import Coded
 from omniimage.training.continuing import check_config, check_schedule, log_changes, restore, untrained_parts
 from omniimage.training.disk_errors import disk_errors
 from omniimage.training.faults import FaultLog, RollBack
+from omniimage.training.hangs import Hangs
 from omniimage.training.log_file import LogFile
 from omniimage.training.metrics import MetricsWriter, Progress, last_wall_seconds
 from omniimage.training.optimizer import learning_rate, make_optimizer
@@ -72,7 +73,9 @@ def train(config: ConfigDict, workdir: str, begin_anew: bool = False, from_step:
         state = trainer.run_stage(state, stage, asked_to_stop)
       except RollBack as why:
         state = trainer.go_back(why)
+    trainer.accounts.turn_to("checkpoint", int(state.step))
     trainer.checkpoints.wait()
+    trainer.accounts.turn_to("evaluation")
     if int(state.step) > first or not (trainer.workdir.samples / "final.png").exists():
       trainer.sheets.write(state, "final")
   return state
@@ -97,6 +100,7 @@ class Trainer:
   metrics: MetricsWriter
   faults: FaultLog
   log: LogFile
+  hangs: Hangs
 
   @classmethod
   def prepare(cls, config: ConfigDict, workdir: Workdir, begin_anew: bool = False) -> "Trainer":
@@ -144,11 +148,12 @@ class Trainer:
       accounts=accounts,
       metrics=MetricsWriter(workdir.metrics),
       faults=FaultLog(workdir.metrics / "faults.jsonl", settings.faults, batches),
-      log=LogFile(workdir.log),
+      log=(log := LogFile(workdir.log)),
+      hangs=Hangs(accounts, log, settings.faults.end_hanging_after),
     )
 
   def close(self):
-    with contextlib.closing(self.log), contextlib.closing(self.checkpoints):
+    with contextlib.closing(self.log), contextlib.closing(self.hangs), contextlib.closing(self.checkpoints):
       self.metrics.close()
 
   def restore_or_init(self, from_step: int | None = None) -> TrainState:
