@@ -1,10 +1,11 @@
 """One process of several, for tests: sums over all devices step by step, and meets what its arguments say.
 
-python -m tests.process_of_a_run [steps=N] [end=SECONDS] [logs=FOLDER] [WHAT=I@STEP …]: feeds rows that do not lie
-together, then ends well after N steps, or goes on until it is asked to stop; or ends where one hangs for so long. At a
-step process I does WHAT: `kill` kills it, `stop` stops it, `exception` and `mistake` raise, `busy` keeps it from its
-next step, `read` from its next input, `slow` does so for six seconds, `fork` starts a worker that outlives it;
-`mistakes` raises in every process, in I half a second later.
+python -m tests.process_of_a_run logs=FOLDER [steps=N] [end=SECONDS] [WHAT=I@STEP …]: feeds rows that do not lie
+together, then ends well after N steps, or goes on until it is asked to stop. With `end` who hangs is named sooner than
+in earnest; if it is not 0, the run ends once a process hangs for so long. At a step process I does WHAT: `kill` kills
+it, `stop` stops it, `exception` and `mistake` raise, `busy` keeps it from its next step, `read` from its next input,
+`slow` does so for six seconds, `fork` starts a worker that outlives it; `mistakes` raises in every process, in I half a
+second later.
 """
 
 import contextlib
@@ -83,10 +84,11 @@ class Run:
 
 def main(argv: list[str]):
   events = dict(argument.split("=") for argument in argv[1:])
-  watch.OWN_ERROR = 2.0  # sooner than in earnest, and so are these
-  hangs.BEAT, hangs.SILENT, hangs.FLOOR, hangs.LATER, hangs.GIVEN_UP = 0.3, 3.0, 4.0, 6.0, 8.0
-  steps, end, logs = int(events.pop("steps", 10**6)), float(events.pop("end", 0)), events.pop("logs")
-  with processes.joined(), preemption.notice() as asked_to_stop, watched(Path(logs), end) as accounts:
+  watch.OWN_ERROR = 2.0  # sooner than in earnest
+  if "end" in events:
+    hangs.BEAT, hangs.SILENT, hangs.FLOOR, hangs.LATER, hangs.GIVEN_UP = 0.3, 3.0, 4.0, 6.0, 8.0
+  steps, end, logs = int(events.pop("steps", 10**6)), float(events.pop("end", 0)), Path(events.pop("logs"))
+  with processes.joined(), preemption.notice() as asked_to_stop, watched(logs, end) as accounts:
     sharding = NamedSharding(jax.make_mesh((jax.device_count(),), ("data",)), PartitionSpec("data"))
     total = jax.jit(jnp.sum)
     feed_rows_apart()

@@ -176,7 +176,7 @@ def test_of_two_processes_the_one_that_hangs_is_named_by_both_and_both_end_if_th
 
 @pytest.mark.parametrize("stopped", [0, 1])
 def test_a_process_that_is_stopped_is_named_by_the_other_which_ends_before_jax_aborts_it(stopped):
-  with Run(2, f"stop={stopped}@5") as run:
+  with Run(2, f"stop={stopped}@5", "end=0") as run:
     code, ended = run.processes[1 - stopped].wait(90), time.time()
     said = run.said()
   assert code == 75, said
@@ -187,7 +187,7 @@ def test_a_process_that_is_stopped_is_named_by_the_other_which_ends_before_jax_a
 
 
 def test_a_process_that_was_slow_is_named_and_the_run_goes_on_to_its_end():
-  with Run(2, "slow=1@7", "steps=90") as run:
+  with Run(2, "slow=1@7", "steps=90", "end=0") as run:
     assert run.codes(90) == [0, 0], run.said()
     said = run.said()
   for text in said:
