@@ -30,7 +30,7 @@ KNOWN_STEPS = 5  # that a median is of, at least
 LATER = 50.0  # seconds for what has no median: the first steps, and checkpoints
 # Seconds without a word. Less than FLOOR: who is silent is to be named before those that wait for it.
 SILENT = 15.0
-GIVEN_UP = 90.0  # seconds without a word after which the others end; after 100 s JAX would abort them
+GIVEN_UP = 60.0  # seconds without a word after which the others end; after 80 to 105 s JAX would abort them
 NAMED = 3  # processes by name, of many
 ENDED = "ended"
 # What a process does, as words for a step; in the order in which it comes in a step.
@@ -44,6 +44,7 @@ DOING = {
   ENDED: "its end",
 }
 ORDER = tuple(DOING)
+LIMITED = ("input", "steps", "checkpoint")  # to compile may take an hour
 
 
 @dataclasses.dataclass
@@ -81,11 +82,10 @@ class Seen:
 
 
 def allowed(step_seconds: Sequence[float]) -> dict[str, float]:
-  """Seconds after which a process hangs, by what it does, where steps have taken so long. There is no limit for what is
-  not named: to compile may take an hour."""
+  """Seconds after which a process hangs, by what of LIMITED it does, where steps have taken so long."""
   known = len(step_seconds) >= KNOWN_STEPS
   step = max(FLOOR, TIMES * statistics.median(step_seconds)) if known else LATER
-  return {"input": step, "steps": step, "checkpoint": LATER}
+  return dict(zip(LIMITED, (step, step, LATER), strict=True))
 
 
 def hanging(seen: Mapping[int, Seen], limits: Mapping[str, float]) -> list[int]:
@@ -95,6 +95,15 @@ def hanging(seen: Mapping[int, Seen], limits: Mapping[str, float]) -> list[int]:
   last = min(process.progress for process in seen.values())
   behind = [index for index, process in seen.items() if process.progress == last]
   return [index for index in behind if seen[index].seconds > limits.get(seen[index].kind, math.inf)]
+
+
+def too_long(process: Seen, end_after: float) -> bool:
+  """Whether a process has hung, or been silent, for so long that the run ends. `end_after`: as in `Hangs`."""
+  if process.kind not in LIMITED:  # it may be lowering a large model, in C code that holds the interpreter
+    return False
+  if process.is_silent:
+    return process.silent > min(GIVEN_UP, end_after or math.inf)
+  return 0 < end_after < process.seconds
 
 
 class Hangs:
@@ -145,7 +154,7 @@ class Hangs:
       found = [index for index in seen if index == 0 and seen[index].is_silent]
     named_before = set(self._told)
     self._tell(found, seen, usual)
-    if found and found[0] in named_before and self._too_long(seen[found[0]]):  # its stacks are written by now
+    if found and found[0] in named_before and too_long(seen[found[0]], self._end_after):  # its stacks are written
       self._end(found[0], _what(seen[found[0]]))
 
   def _say_doing(self, kind: str, step: int):
@@ -165,10 +174,11 @@ class Hangs:
   def _tell(self, found: Sequence[int], seen: Mapping[int, Seen], usual: Sequence[float]):
     """Says, once, who hangs; and who does so no more."""
     for index in [index for index in self._told if index not in found]:
-      since = self._told.pop(index)[-1]
-      text = f"{self._names([index])} goes on, after {time.time() - since:.0f} s"
-      self._say(text)
-      self._note("on", text)
+      silent, *progress, since = self._told.pop(index)
+      if silent or seen[index].progress != tuple(progress):  # else it waits for one that is silent now
+        text = f"{self._names([index])} goes on, after {time.time() - since:.0f} s"
+        self._say(text)
+        self._note("on", text)
     told = {index: (seen[index].is_silent, *seen[index].progress) for index in found}
     if new := [index for index in found if self._told.get(index, ())[:-1] != told[index]]:
       process = seen[new[0]]
@@ -194,11 +204,6 @@ class Hangs:
     logging.warning("%s%s", text, f"; its stacks: {self._log.path}" if own else "")
     if own:
       threading.Thread(target=lambda: self._log.add(stacks()), daemon=True, name="stacks").start()
-
-  def _too_long(self, process: Seen) -> bool:
-    if process.is_silent:
-      return process.silent > min(GIVEN_UP, self._end_after or math.inf)
-    return 0 < self._end_after < process.seconds
 
   def _end(self, index: int, what: str):
     if self._watch:

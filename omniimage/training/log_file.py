@@ -17,6 +17,7 @@ import omniimage
 OURS = str(Path(omniimage.__file__).parent)
 LAST_WORDS = 5.0  # seconds that writing may take at the end
 MOST_KEPT = 1000  # entries that wait for the disk
+MOST_BYTES = 2**20  # the last of those that it has refused
 
 
 class LogFile(logging.Handler):
@@ -55,9 +56,10 @@ class LogFile(logging.Handler):
     self._handlers = []
     if not self.file.closed and threading.excepthook == self._in_thread:
       threading.excepthook, sys.unraisablehook = self._hooks
-    if self._entries.full():
-      self._entries.get()
-    self._entries.put(None)
+    with contextlib.suppress(queue.Full, queue.Empty):
+      if self._entries.full():
+        self._entries.get_nowait()
+      self._entries.put_nowait(None)
     self._writer.join(LAST_WORDS)
     if not self._writer.is_alive():
       self.file.close()
@@ -66,7 +68,7 @@ class LogFile(logging.Handler):
   def _write(self):
     unwritten = b""
     while (entry := self._entries.get()) is not None:
-      unwritten = self._written(unwritten + entry)
+      unwritten = self._written((unwritten + entry)[-MOST_BYTES:])
     self._written(unwritten)
 
   def _written(self, text: bytes) -> bytes:

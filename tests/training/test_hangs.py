@@ -11,7 +11,7 @@ import pytest
 
 from omniimage.training import hangs
 from omniimage.training.accounts import Accounts
-from omniimage.training.hangs import FLOOR, LATER, SILENT, Hangs, Seen, allowed, hanging
+from omniimage.training.hangs import FLOOR, LATER, SILENT, Hangs, Seen, allowed, hanging, too_long
 from omniimage.training.log_file import LogFile
 from tests.process_of_a_run import Run
 
@@ -58,6 +58,14 @@ def test_a_step_may_take_ten_times_the_median_of_the_last_and_never_less_than_th
   assert allowed([0.1, 0.1, 3.0, 3.0, 9.0])["steps"] == 30.0
   assert allowed([0.1] * 64) == {"steps": FLOOR, "input": FLOOR, "checkpoint": LATER}
   assert allowed([0.1]) == {"steps": LATER, "input": LATER, "checkpoint": LATER}, "one step is no median"
+
+
+def test_a_run_ends_where_a_process_hangs_as_long_as_it_is_told_or_is_silent_until_jax_would_abort_it():
+  assert too_long(Seen("input", 7, seconds=61.0), 60) and not too_long(Seen("input", 7, seconds=59.0), 60)
+  assert not too_long(Seen("input", 7, seconds=1e6), 0)
+  assert too_long(Seen("steps", 7, silent=61.0), 0) and not too_long(Seen("steps", 7, silent=59.0), 0)
+  assert too_long(Seen("steps", 7, silent=31.0), 30)
+  assert not too_long(Seen("compile", 7, seconds=1e6, silent=1e6), 30), "C code that compiles may hold the interpreter"
 
 
 @pytest.fixture
