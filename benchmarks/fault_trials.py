@@ -287,13 +287,13 @@ def disk_full(reference: Reference, workdir: Path, rng: random.Random) -> Outcom
     run = reference.again(disk / "run", logs=workdir)
     run.start()
     codes, said, last = run.wait(), run.said(), run.last_step()
-    saved = run.steps_saved()
+    saved, at_length = run.steps_saved(), "Traceback" in (disk / "run" / "logs" / "0.log").read_text()
     resize(40 * one)
     run.start()
     outcome = reference.ended(run, run.wait(), lost=[last - run.resumed_at()], note=_error(said))
-    clean = codes == [2] and re.search("^error: .*(space|RESOURCE_EXHAUSTED)", said, re.MULTILINE)
+    clean = codes == [2] and one_error(said, "space|RESOURCE_EXHAUSTED")
     went_on = bool(saved) and run.resumed_at() == saved[-1]
-    return dataclasses.replace(outcome, survived=outcome.survived and bool(clean) and went_on)
+    return dataclasses.replace(outcome, survived=outcome.survived and clean and at_length and went_on)
 
 
 @contextlib.contextmanager
@@ -320,15 +320,19 @@ def read_only(reference: Reference, workdir: Path, rng: random.Random) -> Outcom
   immutable(workdir, "-i")
   run.start()
   outcome = reference.ended(run, run.wait(), lost=[last - run.resumed_at()], note=_error(said))
-  clean = codes == again == [2] and all(
-    re.search("^error: .*(not permitted|PERMISSION_DENIED)", s, re.MULTILINE) for s in (said, said_again)
-  )
+  clean = codes == again == [2] and all(one_error(s, "not permitted|PERMISSION_DENIED") for s in (said, said_again))
   return dataclasses.replace(outcome, survived=outcome.survived and clean)
 
 
 def immutable(folder: Path, flag: str):
   """Needs root, and a file system that can do it."""
   subprocess.run(["chattr", "-R", "-f", flag, str(folder)], check=False)
+
+
+def one_error(said: str, problem: str) -> bool:
+  """Whether a process printed one line with this problem, and beside it nothing but its progress."""
+  lines = [line for line in said.splitlines() if line and not re.match(r"\w+ \d+/\d+: |goes on from step ", line)]
+  return len(lines) == 1 and bool(re.match(f"error: .*({problem})", lines[0]))
 
 
 def _error(said: str) -> str:
@@ -343,7 +347,7 @@ def other_mesh(first: tuple[int, dict], then: tuple[int, dict]) -> Callable:
     run = reference.again(workdir)
     stopped_at(run, rng.randrange(reference.last // 4, reference.last * 3 // 4), devices=first[0], mesh=first[1])
     run.start(devices=then[0], mesh=then[1])
-    return _compared(reference, run, run.wait())
+    return compared(reference, run, run.wait())
 
   return trial
 
@@ -357,7 +361,7 @@ def other_hosts(first: int, then: int) -> Callable:
     run = reference.again(workdir, RECORDS=str(notes))
     stopped_at(run, rng.randrange(reference.last // 4, reference.last * 3 // 4), processes=first, devices=4 // first)
     run.start(processes=then, devices=4 // then)
-    outcome = _compared(reference, run, run.wait())
+    outcome = compared(reference, run, run.wait())
     same = _same_records(reference, notes, run)
     note = f"{outcome.note}, records {'the same' if same else 'DIFFER'}"
     return dataclasses.replace(outcome, survived=outcome.survived and same, note=note)
@@ -395,7 +399,8 @@ def _expected_records() -> Callable[[int], list[list[int]]]:
   return functools.cache(lambda index: batches.record_ids(index, 8))
 
 
-def _compared(reference: Reference, run: Run, codes: list[int]) -> Outcome:
+def compared(reference: Reference, run: Run, codes: list[int]) -> Outcome:
+  """The outcome of a run that should have ended with the reference's losses."""
   if set(codes) != {0}:
     return Outcome(False, note=f"exit codes {codes}: {run.said()[-300:]}")
   difference = reference.loss_difference(run)
@@ -416,7 +421,7 @@ def one_dies(count: int) -> Callable:
     others = [index for index in range(count) if index != victim]
     told = all(codes[i] == RUN_AGAIN and re.search(rf"process {victim}\b", run.said(i)) for i in others)
     run.start(processes=count // 2, devices=8 // count)
-    outcome = _compared(reference, run, run.wait())
+    outcome = compared(reference, run, run.wait())
     good = outcome.survived and told and seconds < NOTICED
     note = f"{outcome.note}, process {victim} of {count}: others stopped after {seconds:.1f} s"
     return dataclasses.replace(outcome, survived=good, lost=[last - run.resumed_at()], note=note)

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from absl import app, flags, logging
 
-from benchmarks import checkpoint_trials, workdir_trials
+from benchmarks import checkpoint_trials, hang_trials, workdir_trials
 from benchmarks import fault_trials as trials
 from benchmarks.fault_trials import Outcome, Reference
 
@@ -68,6 +68,11 @@ TABLE = (
   ),
   Fault("dead 2", "one of 2 processes killed", 4, trials.one_dies(2)),
   Fault("dead 4", "one of 4 processes killed", 4, trials.one_dies(4)),
+  Fault("stuck 1", "reading a batch never ends", 3, hang_trials.stuck(1)),
+  Fault("stuck 2", "reading a batch never ends in one of 2 processes", 3, hang_trials.stuck(2)),
+  Fault("slow", "reading a batch takes a minute", 3, hang_trials.slow(60)),
+  Fault("stopped 2", "SIGSTOP to one of 2 processes", 3, hang_trials.stopped(2)),
+  Fault("stopped 4", "SIGSTOP to one of 4 processes", 3, hang_trials.stopped(4)),
   Fault("nan", "gradients not finite, once", 1, trials.not_finite(1)),
   Fault("nans", "gradients not finite for ten steps", 1, trials.not_finite(10)),
 )

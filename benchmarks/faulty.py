@@ -2,10 +2,13 @@
 
 NAN_BATCHES=FIRST:COUNT   the gradients of these batches are not finite
 RECORDS=FOLDER            each process notes there which rows of which batch it reads, and their records
+STUCK=PROCESS:BATCH:S     reading this batch takes a process S seconds
+HASTE=N                   who hangs is named after an N-th of the time
 """
 
 import json
 import os
+import time
 from pathlib import Path
 
 import jax
@@ -15,11 +18,12 @@ from ml_collections import ConfigDict
 from configs import scenes
 from omniimage.data.batches import Reader
 from omniimage.systems.omni import OmniSystem
-from omniimage.training import sharded
+from omniimage.training import hangs, sharded
 from omniimage.training.samples import SampleSheets
 
 STEPS = 10  # a stage
 EVERY = 2  # steps between checkpoints
+LONG_READ = "read_for_long"  # the function that a stuck process is in
 
 
 def forty_steps() -> ConfigDict:
@@ -49,6 +53,12 @@ def get_config() -> ConfigDict:
     _poison(first, first + count)
   if folder := os.environ.get("RECORDS"):
     _note_records(Path(folder))
+  if stuck := os.environ.get("STUCK"):
+    process, batch, seconds = stuck.split(":")
+    if process == os.environ.get("JAX_PROCESS_ID", "0"):
+      _be_stuck(int(batch), float(seconds))
+  for name in ("BEAT", "FLOOR", "LATER", "SILENT", "GIVEN_UP"):
+    setattr(hangs, name, getattr(hangs, name) / int(os.environ.get("HASTE", 1)))
   return forty_steps()
 
 
@@ -94,3 +104,15 @@ def _note_records(folder: Path):
     return read(self, batch_index, rows, own)
 
   Reader.read = read_and_note
+
+
+def _be_stuck(batch: int, seconds: float):
+  read = Reader.read
+
+  def read_for_long(self, batch_index, rows, own=None):
+    if batch_index == batch:
+      print(f"stuck at {time.time()}", flush=True)
+      time.sleep(seconds)
+    return read(self, batch_index, rows, own)
+
+  Reader.read = read_for_long

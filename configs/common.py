@@ -60,6 +60,7 @@ def base() -> ConfigDict:
   faults.spike_score = 10.0  # deviations above the median of the last losses
   faults.skip_spikes = False  # early in training the losses of good batches jump
   faults.roll_back_after = 10  # steps in a row without a finite loss and gradient
+  faults.end_hanging_after = 0  # seconds that a process may hang before the run ends, to be started again; 0: no end
 
   config.run = run = ConfigDict()
   run.keep_checkpoints = 2  # the last so many

@@ -35,6 +35,7 @@ def get_config(variant: str = "1b") -> ConfigDict:
   config.mesh.fsdp = 16  # longer rings cut the matrices into slices thinner than a tile
   config.sampling.temperature = 1.0
   config.tokenizer.levels = (8, 8, 8, 6, 5)  # 15,360 codes, the FSQ paper's levels for 2^14
+  config.faults.end_hanging_after = 600  # seconds: whoever runs a pod starts it again, and it costs while it hangs
   config.run.checkpoint_every = 1000  # steps
   config.run.sample_every = 0  # at the end of a stage alone: every device gathers all parameters for a sheet
   VARIANTS[variant](config)

@@ -88,7 +88,7 @@ def parse(argv: list[str]) -> list[str]:
     _stop(_last_error(str(error)))
   if not flags.FLAGS["verbosity"].present:
     logging.set_verbosity(logging.WARNING)
-    logging.get_absl_logger().addFilter(_no_traceback_of_orbax)
+    logging.get_absl_handler().addFilter(_no_traceback_of_orbax)  # not of the logger: a run's log file has it
   return rest
 
 

@@ -100,6 +100,7 @@ CHANGES = (
     settings={
       "decoder.chunk_columns": (),
       "decoder.reads_gap": False,
+      "faults.end_hanging_after": 0,
       "lpips": "models/lpips/alexnet.safetensors",
       "sampling.chunk_columns": -1,
       "stages.*.few_steps": 0.0,

@@ -1,4 +1,4 @@
-"""A run is a folder: config.json, checkpoints/, metrics/, samples/, report.html, lock, and where there are such,
+"""A run is a folder: config.json, checkpoints/, metrics/, samples/, logs/, report.html, lock, and where there are such,
 bad_records.jsonl, and tokenizer.json with a text vocabulary that does not ship with the package. This file knows its
 names.
 """
@@ -59,6 +59,11 @@ class Workdir:
     """Lines of the records that this process could not use. The name is that of the first process."""
     process = jax.process_index()
     return self.path / (f"bad_records.{process}.jsonl" if process else "bad_records.jsonl")
+
+  @property
+  def log(self) -> Path:
+    """What this process has to say at length."""
+    return self.path / "logs" / f"{jax.process_index()}.log"
 
   @property
   def unsaved(self) -> Path:

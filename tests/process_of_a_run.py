@@ -1,11 +1,14 @@
 """One process of several, for tests: sums over all devices step by step, and meets what its arguments say.
 
-python -m tests.process_of_a_run [steps=N] [WHAT=I@STEP …]: feeds rows that do not lie together, then ends well after N
-steps, or goes on until it is asked to stop. At a step process I does WHAT: `kill` kills it, `exception` and `mistake`
-raise, `busy` keeps it from its next step, `fork` starts a worker that outlives it; `mistakes` raises in every process,
-in I half a second later.
+python -m tests.process_of_a_run logs=FOLDER [steps=N] [end=SECONDS] [WHAT=I@STEP …]: feeds rows that do not lie
+together, then ends well after N steps, or goes on until it is asked to stop. With `end` who hangs is named sooner than
+in earnest; if it is not 0, the run ends once a process hangs for so long. At a step process I does WHAT: `kill` kills
+it, `stop` stops it, `exception` and `mistake` raise, `busy` keeps it from its next step, `read` from its next input,
+`slow` does so for six seconds, `fork` starts a worker that outlives it; `mistakes` raises in every process, in I half a
+second later.
 """
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -22,14 +25,20 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from benchmarks.fault_trials import free_port
 from launch import cli, processes
 from omniimage.distributed import preemption, watch
+from omniimage.distributed.agree import number_of_each
 from omniimage.distributed.mesh import axes, batch_sharding, global_batch, local_rows
 from omniimage.errors import UserError
+from omniimage.training import hangs
+from omniimage.training.accounts import Accounts
+from omniimage.training.log_file import LogFile
+
+THIS = "tests.process_of_a_run"
 
 
 class Run:
   """Processes of this program or of another module, two CPU devices each, as a context: none outlives it."""
 
-  def __init__(self, count: int, *argv: str, module: str = "tests.process_of_a_run"):
+  def __init__(self, count: int, *argv: str, module: str = THIS):
     flags = [flag for flag in os.environ.get("XLA_FLAGS", "").split() if "device_count" not in flag]
     environment = {
       **os.environ,
@@ -43,7 +52,8 @@ class Run:
     self.processes = []
     for index, log in enumerate(self._logs):
       with log.open("w") as file:
-        command = [sys.executable, "-m", module, *argv]
+        own = [f"logs={self._folder.name}/logs"] if module == THIS else []
+        command = [sys.executable, "-m", module, *own, *argv]
         environment["JAX_PROCESS_ID"] = str(index)
         self.processes.append(subprocess.Popen(command, env=environment, stdout=file, stderr=file))
 
@@ -62,6 +72,10 @@ class Run:
   def said(self) -> list[str]:
     return [log.read_text() for log in self._logs]
 
+  def logged(self, index: int) -> str:
+    """What a process has in its log file."""
+    return (Path(self._folder.name) / "logs" / f"{index}.log").read_text()
+
   def last_step(self, index: int) -> int:
     steps = [line.split()[1] for line in self.said()[index].splitlines() if line.startswith("step ")]
     return int(steps[-1]) if steps else 0
@@ -75,21 +89,31 @@ class Run:
 def main(argv: list[str]):
   events = dict(argument.split("=") for argument in argv[1:])
   watch.OWN_ERROR = 2.0  # sooner than in earnest
-  steps = int(events.pop("steps", 10**6))
-  with processes.joined(), preemption.notice() as asked_to_stop:
+  if "end" in events:
+    hangs.BEAT, hangs.SILENT, hangs.FLOOR, hangs.LATER, hangs.GIVEN_UP = 0.3, 3.0, 4.0, 6.0, 8.0
+  steps, end, logs = int(events.pop("steps", 10**6)), float(events.pop("end", 0)), Path(events.pop("logs"))
+  with processes.joined(), preemption.notice() as asked_to_stop, watched(logs, end) as accounts:
     sharding = NamedSharding(jax.make_mesh((jax.device_count(),), ("data",)), PartitionSpec("data"))
     total = jax.jit(jnp.sum)
     feed_rows_apart()
+    assert number_of_each(jax.process_index()).tolist() == list(range(jax.process_count()))
     for step in range(1, steps + 1):
+      accounts.turn_to("input", step)
+      happen(events, step, HAPPENS_TO_INPUT)
+      accounts.turn_to("steps")
       ones = jax.make_array_from_process_local_data(sharding, jnp.ones(jax.local_device_count()))
       print(f"step {step} sum {float(total(ones)):.0f}", flush=True)
       time.sleep(0.02)
-      for what, when in events.items():
-        index, at = map(int, when.split("@"))
-        if at == step:
-          happen(what, index)
+      happen(events, step, HAPPENS)
       if asked_to_stop(step):
         raise preemption.Preempted(step)
+
+
+@contextlib.contextmanager
+def watched(logs: Path, end: float):
+  accounts, log = Accounts(), LogFile(logs / f"{jax.process_index()}.log")
+  with contextlib.closing(log), contextlib.closing(hangs.Hangs(accounts, log, end)):
+    yield accounts
 
 
 def feed_rows_apart():
@@ -104,24 +128,55 @@ def feed_rows_apart():
     np.testing.assert_array_equal(shard.data, np.arange(rows)[shard.index])
 
 
-def happen(what: str, index: int):
-  if what == "mistakes":
-    time.sleep(0.5 * (index == jax.process_index()))
-    raise UserError("of every process")
-  if index != jax.process_index():
-    return
-  if what == "kill":
-    print(f"killed at {time.time()}", flush=True)
-    os.kill(os.getpid(), signal.SIGKILL)
-  elif what == "exception":
-    raise ValueError("of this process alone")
-  elif what == "mistake":
-    raise UserError("of this process alone")
-  elif what == "busy":
-    time.sleep(1000)
-  elif what == "fork" and os.fork() == 0:
+def happen(events: dict[str, str], step: int, what_happens: dict):
+  for what, when in events.items():
+    index, at = map(int, when.split("@"))
+    if what in what_happens and at == step and (index == jax.process_index() or what == "mistakes"):
+      what_happens[what](index)
+
+
+def die(index: int):
+  print(f"killed at {time.time()}", flush=True)
+  os.kill(os.getpid(), signal.SIGKILL)
+
+
+def stop(index: int):
+  print(f"stopped at {time.time()}", flush=True)
+  os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def raise_own(kind: type):
+  def raises(index: int):
+    raise kind("of this process alone")
+
+  return raises
+
+
+def mistakes(index: int):
+  time.sleep(0.5 * (index == jax.process_index()))
+  raise UserError("of every process")
+
+
+def fork(index: int):
+  if os.fork() == 0:
     time.sleep(10)
     os._exit(0)
+
+
+def stuck_in_a_read(seconds: float):
+  time.sleep(seconds)
+
+
+HAPPENS_TO_INPUT = {"read": lambda index: stuck_in_a_read(1000), "slow": lambda index: stuck_in_a_read(6)}
+HAPPENS = {
+  "kill": die,
+  "stop": stop,
+  "exception": raise_own(ValueError),
+  "mistake": raise_own(UserError),
+  "mistakes": mistakes,
+  "busy": lambda index: time.sleep(1000),
+  "fork": fork,
+}
 
 
 if __name__ == "__main__":

@@ -56,6 +56,7 @@ def test_a_setting_that_was_added_has_the_value_that_changes_nothing():
     "spike_score": 10.0,
     "skip_spikes": False,
     "roll_back_after": 10,
+    "end_hanging_after": 0,
   }
   assert config == given, "what was passed is left as it is"
   assert "text_rows" not in present_config(config, FORMAT)["prior"], "in this format it would be a fault"

@@ -21,6 +21,13 @@ def from_each(text: str) -> list[str]:
   return [row[:size].tobytes().decode() for row, size in zip(multihost_utils.process_allgather(padded), sizes)]
 
 
+def number_of_each(number: float) -> np.ndarray:
+  """The number of every process, (processes,) float32, on every process."""
+  if jax.process_count() == 1:
+    return np.float32([number])
+  return multihost_utils.process_allgather(np.float32(number)).ravel()
+
+
 def first_says(act: Callable[[], Any]) -> Any:
   """What `act` returns on process 0, which alone calls it: small JSON. UserError on all where it raises one there."""
   if jax.process_count() == 1:

@@ -3,7 +3,7 @@
 By itself JAX lets them wait, in a collective or on the host, until no heartbeat has come for 100 s, and then aborts
 them. Here every process keeps a connection to process 0. The kernel closes it when either of the two dies, and probes
 it while it is idle, so that a machine that has vanished counts as dead too. Lines of text go over it: "done" and
-"failed" to process 0; "lost INDEX HOST REASON" and "done" from it.
+"failed" to process 0; "lost INDEX HOST REASON" and "done" from it; and "note …", of whoever hears them, both ways.
 """
 
 import contextlib
@@ -17,6 +17,7 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Callable
 from typing import TextIO
 
 import jax
@@ -34,6 +35,8 @@ LINGER = 1.0  # process 0 ends so much later than the others, since JAX aborts t
 HEARING = 2.0  # an error that comes of another's death waits so long for the news of it
 DIED, FAILED = "died", "ended with an error, which its own log shows"
 
+_current = None  # the Watch of this process
+
 
 class NotJoined(UserError):
   """The processes did not find one another; those that are missing may come later."""
@@ -50,20 +53,31 @@ def begin(client, index: int, count: int, coordinator: str) -> "Watch":
 
   Raises NotJoined.
   """
+  global _current
+  _current = Watch(index, _connect(client, index, count, coordinator))
+  return _current
+
+
+def current() -> "Watch | None":
+  """That of this process; None where it is not one of several."""
+  return _current
+
+
+def _connect(client, index: int, count: int, coordinator: str) -> "dict[int, Peer]":
   host = coordinator.rpartition(":")[0].strip("[]")
   try:
     if index == 0:
-      return Watch(0, _accept(client, host, count))
+      return _accept(client, host, count)
     port, token, name = client.blocking_key_value_get(KEY, int(1000 * JOINING)).split()
     connection = socket.create_connection((host, int(port)), timeout=JOINING)
-    connection.sendall(f"{token} {index} {_host()}\n".encode())
+    connection.sendall(f"{token} {index} {host_name()}\n".encode())
   except (OSError, RuntimeError) as error:  # RuntimeError: of JAX, which knows no such key in time
     reason = " ".join(str(error).split())[:200]
     raise NotJoined(
       f"process {index} could not connect with process 0 on {host}: {reason}; let the hosts reach one another on all "
       "ports"
     ) from error
-  return Watch(index, {0: Peer(name, connection)})
+  return {0: Peer(name, connection)}
 
 
 class Peer:
@@ -89,7 +103,8 @@ class Watch:
   """Lasts until `done` returns, `failed` returns, or another process ends too soon, and this one with exit code 75."""
 
   def __init__(self, index: int, peers: dict[int, Peer]):
-    self._index, self._peers = index, peers
+    self.index, self._peers = index, peers
+    self._hear_note: Callable[[int, list[str]], None] = lambda other, words: None
     self._not_done = {index, *peers}
     self._lost, self._all_done, self._leaving = threading.Event(), threading.Event(), threading.Event()
     self._died, self._lock = False, threading.Lock()
@@ -100,7 +115,7 @@ class Watch:
 
   def done(self):
     """Returns once every process has called it."""
-    if self._index == 0:
+    if self.index == 0:
       self._mark_done(0)
     else:
       self._tell("done")
@@ -113,11 +128,28 @@ class Watch:
       threading.Event().wait()
     with self._lock:
       self._leaving.set()
-    self._tell(f"lost 0 {_host()} {FAILED}" if self._index == 0 else "failed")
-    if self._index == 0:  # until the others have gone
+    self._tell(f"lost 0 {host_name()} {FAILED}" if self.index == 0 else "failed")
+    if self.index == 0:  # until the others have gone
       end = time.monotonic() + OWN_ERROR + LINGER
       for thread in self._threads:
         thread.join(max(end - time.monotonic(), 0))
+
+  @property
+  def hosts(self) -> dict[int, str]:
+    """Those of the processes that this one is connected with, and its own."""
+    return {self.index: host_name(), **{index: peer.host for index, peer in self._peers.items()}}
+
+  def note(self, *words: object):
+    """Tells process 0, or all others, where this is process 0. The last word alone may have spaces."""
+    self._tell(f"note {' '.join(map(str, words))}")
+
+  def hear_notes(self, hear: Callable[[int, list[str]], None]):
+    """From now on `hear` is called, in threads of the watch, with who sent a note and its words."""
+    self._hear_note = hear
+
+  def end(self, index: int, reason: str):
+    """Ends this process, and where it is process 0 all others, with exit code 75, because one of them hangs."""
+    self._leave(index, self.hosts[index], reason)
 
   def _listen(self, other: int, peer: Peer):
     with contextlib.suppress(OSError):  # reset, or the probes went unanswered
@@ -132,7 +164,9 @@ class Watch:
         self._leave(other, self._peers[other].host, FAILED)
       case ["lost", index, host, *reason]:
         self._leave(int(index), host, " ".join(reason))
-      case ["done"] if self._index == 0:
+      case ["note", *note]:
+        self._hear_note(other, note)
+      case ["done"] if self.index == 0:
         self._mark_done(other)
       case ["done"]:
         self._all_done.set()
@@ -152,9 +186,9 @@ class Watch:
         return
       self._died = reason == DIED
       self._lost.set()
-    if self._index == 0:
+    if self.index == 0:
       self._tell(f"lost {index} {host} {reason}")
-    self._leaving.wait((OWN_ERROR if reason == FAILED else 0) + (LINGER if self._index == 0 else 0))
+    self._leaving.wait((OWN_ERROR if reason == FAILED else 0) + (LINGER if self.index == 0 else 0))
     with self._lock:
       if self._leaving.is_set():
         return
@@ -176,7 +210,7 @@ def _accept(client, host: str, count: int) -> dict[int, Peer]:
   """The connections of all other processes. Who does not know the token is turned away."""
   token, peers, deadline = secrets.token_hex(16), {}, time.monotonic() + JOINING
   with _server(host) as server:
-    client.key_value_set(KEY, f"{server.getsockname()[1]} {token} {_host()}")
+    client.key_value_set(KEY, f"{server.getsockname()[1]} {token} {host_name()}")
     while missing := set(range(1, count)) - set(peers):
       server.settimeout(max(deadline - time.monotonic(), 0.01))
       try:
@@ -206,7 +240,7 @@ def _server(host: str) -> socket.socket:
   return socket.create_server(("", 0))
 
 
-def _host() -> str:
+def host_name() -> str:
   return socket.gethostname() or "unknown"
 
 

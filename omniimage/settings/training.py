@@ -60,8 +60,11 @@ class OptimizerSettings(Ranged):
 
 @dataclasses.dataclass(frozen=True)
 class FaultSettings(Ranged):
-  """What happens to updates that must not count, `omniimage.training.health`."""
+  """What happens to updates that must not count, `omniimage.training.health`, and to processes that hang,
+  `omniimage.training.hangs`."""
 
   spike_score: Annotated[float, Range(1e-3, 1e6)]  # deviations above the last losses' median that make a spike
   skip_spikes: bool  # spikes are logged; with this their updates change nothing
   roll_back_after: Steps  # updates in a row that changed nothing: back to the last checkpoint before them
+  # Seconds that a process may hang before the run ends with exit code 75; 0: it is named, and may hang.
+  end_hanging_after: Annotated[int, Range(0, 7 * 86400)]

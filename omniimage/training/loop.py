@@ -2,11 +2,10 @@
 
 import contextlib
 import dataclasses
-import errno
 import json
 import sys
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -20,7 +19,7 @@ from omniimage.data.batches import Batches
 from omniimage.data.sources import open_source
 from omniimage.data.text import TextTokenizer
 from omniimage.distributed import preemption
-from omniimage.distributed.agree import first_says
+from omniimage.distributed.agree import first_says, number_of_each
 from omniimage.distributed.devices import check_devices
 from omniimage.distributed.mesh import batch_sharding, check_rows, global_batch, local_rows, make_mesh
 from omniimage.distributed.sharding import state_shardings
@@ -31,10 +30,13 @@ from omniimage.settings import Settings, StageSettings, from_config
 from omniimage.step_folders import check_path
 from omniimage.streams import Stream, fold
 from omniimage.systems.system import System, rules_of
-from omniimage.training.accounts import Accounts, Rate
+from omniimage.training.accounts import Accounts, Rate, input_metrics
 from omniimage.training.coded import Coded
 from omniimage.training.continuing import check_config, check_schedule, log_changes, restore, untrained_parts
+from omniimage.training.disk_errors import disk_errors
 from omniimage.training.faults import FaultLog, RollBack
+from omniimage.training.hangs import Hangs
+from omniimage.training.log_file import LogFile
 from omniimage.training.metrics import MetricsWriter, Progress, last_wall_seconds
 from omniimage.training.optimizer import learning_rate, make_optimizer
 from omniimage.training.resuming import find_step, leave_later, set_old_run_aside, step_to_go_back_to
@@ -43,10 +45,6 @@ from omniimage.training.sharded import jitted_step, system_for
 from omniimage.training.state import TrainState, begin_with, enter_stage, fresh_state, leave_stage, stage_at
 from omniimage.training.step import StepFn
 from omniimage.workdir import Workdir, check_vocabulary
-
-DISK_ERRORS = (
-  errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE, errno.ENOTCONN
-)  # fmt: skip
 
 
 def train(config: ConfigDict, workdir: str, begin_anew: bool = False, from_step: int | None = None) -> TrainState:
@@ -63,7 +61,7 @@ def train(config: ConfigDict, workdir: str, begin_anew: bool = False, from_step:
   with (
     jax.enable_x64(False),  # else noise and optimizer would differ, and the run with them
     contextlib.closing(place.lock),
-    _disk_errors(place),
+    disk_errors(place),
     contextlib.closing(Trainer.prepare(config, place, begin_anew)) as trainer,
     preemption.notice() as asked_to_stop,
   ):
@@ -75,28 +73,12 @@ def train(config: ConfigDict, workdir: str, begin_anew: bool = False, from_step:
         state = trainer.run_stage(state, stage, asked_to_stop)
       except RollBack as why:
         state = trainer.go_back(why)
+    trainer.accounts.turn_to("checkpoint", int(state.step))
     trainer.checkpoints.wait()
+    trainer.accounts.turn_to("evaluation")
     if int(state.step) > first or not first_says((trainer.workdir.samples / "final.png").exists):
       trainer.sheets.write(state, "final")
   return state
-
-
-@contextlib.contextmanager
-def _disk_errors(workdir: Workdir) -> Iterator[None]:
-  """A disk that is full or read-only and a workdir that has vanished are something a person can mend."""
-  try:
-    yield
-  except (OSError, CheckpointError) as error:
-    workdir.lock.check()
-    if isinstance(error, CheckpointError):
-      raise
-    inside = str(error.filename or "").startswith(f"{workdir.path}/")
-    if error.errno not in DISK_ERRORS and not inside:
-      raise
-    raise UserError(
-      f"cannot write to the workdir {workdir.path}: {error.strerror}{f' ({error.filename})' if inside else ''}; mend "
-      "that, and the same command goes on from the last checkpoint"
-    ) from None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,6 +99,8 @@ class Trainer:
   accounts: Accounts
   metrics: MetricsWriter
   faults: FaultLog
+  log: LogFile
+  hangs: Hangs
 
   @classmethod
   def prepare(cls, config: ConfigDict, workdir: Workdir, begin_anew: bool = False) -> "Trainer":
@@ -165,13 +149,13 @@ class Trainer:
       accounts=accounts,
       metrics=MetricsWriter(workdir.metrics),
       faults=FaultLog(workdir.metrics / "faults.jsonl", settings.faults, batches),
+      log=(log := LogFile(workdir.log)),
+      hangs=Hangs(accounts, log, settings.faults.end_hanging_after),
     )
 
   def close(self):
-    try:
+    with contextlib.closing(self.log), contextlib.closing(self.hangs), contextlib.closing(self.checkpoints):
       self.metrics.close()
-    finally:
-      self.checkpoints.close()
 
   def restore_or_init(self, from_step: int | None = None) -> TrainState:
     """The state of the last undamaged checkpoint, or of that of `from_step`, or fresh parameters in the first stage.
@@ -216,12 +200,13 @@ class Trainer:
       source.keep_list(self.workdir.bad_records, first=False)  # what stages of the other kind have listed is read again
     self.metrics.begin(step)
     accounts.enter(name)
-    accounts.turn_to("compile")
+    accounts.turn_to("compile", step + 1)
     step_fn = self.compile_step(state, name, start)
     own = local_rows(stage.rows, sharding)
     ahead = source.iterate(index, index + stop - step, stage.rows, own)
     unseen, rate, last_loss, counted, compiled = deque(), Rate(), None, True, set()
     with contextlib.closing(ahead) as batches, Progress(name, step - start, stage.steps) as progress:
+      accounts.turn_to("input")
       for index, batch in batches:
         source.check()
         if (size := source.size_of(index)) in compiled:
@@ -257,7 +242,7 @@ class Trainer:
         if step == stop or (run.sample_every and step % run.sample_every == 0):
           accounts.turn_to("evaluation")
           self.sheets.write(state, f"{step:06d}")
-        accounts.turn_to("input")
+        accounts.turn_to("input", step + 1)
     return state
 
   def compile_step(self, state: TrainState, stage: str, start: int) -> StepFn:
@@ -348,4 +333,5 @@ class Trainer:
       for part in stage.moves
     }
     values = {**metrics, **rates, "images_per_second": rate.value, **self.accounts.metrics()}
+    values |= input_metrics(number_of_each(self.accounts.input_wait()))
     return {name: float(value) for name, value in values.items()}

@@ -22,6 +22,7 @@ MOVED = (
   "report.html",
   "samples",
   "metrics",
+  "logs",
   "bad_records*.jsonl",
 )
 

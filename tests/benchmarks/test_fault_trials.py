@@ -8,7 +8,7 @@ import subprocess
 
 import pytest
 
-from benchmarks import checkpoint_trials, workdir_trials
+from benchmarks import checkpoint_trials, hang_trials, workdir_trials
 from benchmarks import fault_trials as trials
 from benchmarks.fault_trials import Reference
 
@@ -81,6 +81,14 @@ def test_another_number_of_processes_goes_on_with_the_same_losses_and_records(re
 
 def test_when_one_process_dies_the_others_name_it_and_a_single_one_goes_on(reference, tmp_path):
   survives(trials.one_dies(2), reference, tmp_path)
+
+
+def test_a_run_whose_input_is_stuck_is_named_ends_as_told_and_goes_on(reference, tmp_path):
+  survives(hang_trials.stuck(1, haste=8), reference, tmp_path)
+
+
+def test_a_process_of_two_that_is_stopped_is_named_by_the_other_and_both_go_on(reference, tmp_path):
+  survives(hang_trials.stopped(2, haste=5), reference, tmp_path)
 
 
 def test_gradients_that_are_not_finite_are_stepped_over_or_send_the_run_back(reference, tmp_path):

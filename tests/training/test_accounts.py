@@ -3,7 +3,7 @@
 import pytest
 
 from omniimage.training import accounts as module
-from omniimage.training.accounts import KINDS, Accounts
+from omniimage.training.accounts import KINDS, Accounts, input_metrics
 
 
 @pytest.fixture
@@ -47,3 +47,40 @@ def test_going_back_turns_what_came_after_the_checkpoint_into_loss(clock):
   clock(4)
   accounts.go_back(saved, {})
   assert accounts.kinds["steps"] == 5 and accounts.kinds["lost"] == 4 and accounts.total == 9
+
+
+def test_a_step_takes_what_its_input_and_its_update_take_and_not_what_is_compiled_or_saved_in_it(clock):
+  accounts = Accounts()
+  accounts.turn_to("compile", 1)
+  for step, (compiling, waiting, working, saving) in enumerate([(50, 0, 0, 0), (0, 1, 2, 30), (9, 1, 3, 0)], start=1):
+    for kind, seconds in (("compile", compiling), ("input", waiting), ("steps", working), ("checkpoint", saving)):
+      accounts.turn_to(kind)
+      clock(seconds)
+    accounts.turn_to("input", step + 1)
+  assert list(accounts.step_seconds) == [3, 4] and accounts.doing == ("input", 4)
+  accounts.turn_to("compile", 2)  # gone back
+  accounts.enter("joint")
+  assert not accounts.step_seconds, "the steps of another stage take another time"
+
+
+def test_the_wait_for_input_is_a_mean_of_the_steps_since_it_was_last_asked_for(clock):
+  accounts = Accounts()
+  for step, seconds in enumerate((1, 2, 6), start=1):
+    accounts.turn_to("input", step)
+    clock(seconds)
+    accounts.turn_to("steps")
+    clock(10)
+  assert accounts.input_wait() == 3
+  accounts.turn_to("input", 4)
+  clock(0.5)
+  assert accounts.input_wait() == 0.5
+
+
+def test_the_process_whose_input_is_slow_stands_out():
+  waits = [0.1] * 20
+  waits[13] = 2.1
+  metrics = input_metrics(waits)
+  assert metrics["input_seconds"] == pytest.approx(0.2) and metrics["input_slowest"] == 13
+  assert metrics["input_apart"] == pytest.approx(2.0) and metrics["input_seconds/13"] == 2.1
+  assert sum(name.startswith("input_seconds/") for name in metrics) == 8
+  assert input_metrics([0.3]) == {"input_seconds": 0.3}

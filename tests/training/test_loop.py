@@ -1,12 +1,16 @@
 """The loop around the step, with a step that learns nothing and compiles nothing."""
 
 import json
+import re
+import threading
+import time
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from omniimage.errors import UserError
+from omniimage.training import hangs
 from omniimage.training.loop import Trainer
 from omniimage.training.samples import SampleSheets
 from omniimage.training.state import TrainState, fresh_state
@@ -60,3 +64,31 @@ def test_where_the_storage_fails_the_run_stops_in_one_line_that_says_so(trainer,
   with pytest.raises(UserError, match=r"of the last .* could not be read.*Transport endpoint is not connected"):
     train(trainer)
   assert len(lines(trainer, "metrics.jsonl")) < 30
+
+
+def test_input_that_stands_still_is_named_while_it_does_and_in_the_metrics_after(trainer, monkeypatch, caplog):
+  for name in ("BEAT", "FLOOR", "LATER"):
+    monkeypatch.setattr(hangs, name, 0.2)
+  record, read, named = type(trainer.batches._reader.source).record, [], threading.Event()
+
+  def standing_still(self, index, rng):
+    read.append(index)
+    if len(read) > 100:
+      named.wait(20)
+    return record(self, index, rng)
+
+  def wait_for_the_name():
+    end, said = time.monotonic() + 20, r"process 0 \(\S+\) hangs in the input of step \d+ since"
+    while time.monotonic() < end and not re.search(said, caplog.text):
+      time.sleep(0.02)
+    named.set()
+
+  monkeypatch.setattr(type(trainer.batches._reader.source), "record", standing_still)
+  waiting = threading.Thread(target=wait_for_the_name)
+  waiting.start()
+  assert int(train(trainer).step) == 40
+  waiting.join()
+  assert "hangs in the input" in caplog.text
+  assert max(line["input_seconds"] for line in lines(trainer, "metrics.jsonl")) > 0.2
+  log = trainer.workdir.log.read_text()
+  assert "hangs in the input" in log and "in standing_still" in log

@@ -50,7 +50,7 @@ def _arrays(workdir: Path, step: int) -> dict[str, np.ndarray]:
 
 def _metrics(workdir: Path) -> list[dict]:
   lines = (workdir / "metrics" / "metrics.jsonl").read_text().splitlines()
-  timed = ("images_per_second", "wall_seconds", "goodput/")
+  timed = ("images_per_second", "wall_seconds", "goodput/", "input_seconds")
   return [{k: v for k, v in json.loads(line).items() if not k.startswith(timed)} for line in lines]
 
 

@@ -1,0 +1,30 @@
+"""A disk that is full or read-only and a workdir that has vanished are something a person can mend."""
+
+import contextlib
+import errno
+from collections.abc import Iterator
+
+from omniimage.errors import CheckpointError, UserError
+from omniimage.workdir import Workdir
+
+DISK_ERRORS = (
+  errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE, errno.ENOTCONN
+)  # fmt: skip
+
+
+@contextlib.contextmanager
+def disk_errors(workdir: Workdir) -> Iterator[None]:
+  """What comes of them becomes a UserError of one line; all else stays what it is."""
+  try:
+    yield
+  except (OSError, CheckpointError) as error:
+    workdir.lock.check()
+    if isinstance(error, CheckpointError):
+      raise
+    inside = str(error.filename or "").startswith(f"{workdir.path}/")
+    if error.errno not in DISK_ERRORS and not inside:
+      raise
+    raise UserError(
+      f"cannot write to the workdir {workdir.path}: {error.strerror}{f' ({error.filename})' if inside else ''}; mend "
+      "that, and the same command goes on from the last checkpoint"
+    ) from None
