@@ -160,6 +160,7 @@ def test_a_workdir_that_cannot_be_written_is_named(refused, tmp_path):
     ("sample", ["--prompt=a star", "--workdir=/tmp/never"], "out"),
     ("evaluate", [], "workdir"),
     ("evaluate", ["--workdir=/tmp/never"], "out"),
+    ("evaluate", ["--workdir=/tmp/never"], "lpips"),
     ("plan", [TINY, "--topology=v5e:2x4"], "out"),
     ("plan", [TINY, "--topology=v5e:2x4", "--out=/tmp/plan.json"], "hlo"),
   ],
@@ -278,6 +279,7 @@ def test_evaluate_and_sample_name_what_is_wrong_with_their_flags(refused, run_of
   assert "'binding' is not a flag" in refused("evaluate", here, "binding")
   assert "give --workdir" in refused("evaluate")
   assert "--prompts=0" in refused("evaluate", here, "--prompts=0")
+  assert "none.safetensors: `pip download" in refused("evaluate", here, f"--lpips={tmp_path / 'none.safetensors'}")
   assert "--num_images=0" in refused("sample", here, "--num_images=0")
   assert "'red' is not a flag" in refused("sample", here, "--prompt=a", "red", "star", f"--out={tmp_path}/star.png")
   assert "give --workdir" in refused("sample", here, "--prompt=a star")

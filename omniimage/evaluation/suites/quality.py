@@ -128,7 +128,7 @@ def _named(figures: Mapping) -> list[tuple[str, str]]:
     if measure == "frechet":
       named.append((f"Fréchet distance of {features}, drawn", f"{value:.4g}"))
     if measure == "kid" and not key.endswith("_std"):
-      named.append((f"kernel distance of {features}, drawn", f"{value:.4f} ± {figures[f'{key}_std']:.4f}"))
+      named.append((f"kernel distance of {features}, drawn", f"{value:.4g} ± {figures[f'{key}_std']:.2g}"))
   return [*named, ("borders of patches, drawn", f"{figures['patch_border_ratio']:.3f}")]
 
 
