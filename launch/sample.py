@@ -20,7 +20,7 @@ from omniimage.ranges import SEEDS, Range
 
 from . import cli, number_flags, sampling_flags
 
-WORKDIR = cli.path_flag("workdir", "The run to draw with.")
+WORKDIR = cli.path_flag("workdir", "The run to draw with.", in_buckets=True)
 PROMPT = flags.DEFINE_string("prompt", None, "What to draw.")
 SPLIT = flags.DEFINE_enum("split", None, ["train", "test"], "Instead of a prompt: captions from all over this split.")
 OUT = cli.path_flag("out", "PNG file to write.")

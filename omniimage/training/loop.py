@@ -2,11 +2,10 @@
 
 import contextlib
 import dataclasses
-import errno
 import json
 import sys
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -33,6 +32,7 @@ from omniimage.systems.system import System, rules_of
 from omniimage.training.accounts import Accounts, Rate
 from omniimage.training.coded import Coded
 from omniimage.training.continuing import check_config, check_schedule, log_changes, restore, untrained_parts
+from omniimage.training.disk_errors import disk_errors
 from omniimage.training.faults import FaultLog, RollBack
 from omniimage.training.metrics import MetricsWriter, Progress, last_wall_seconds
 from omniimage.training.optimizer import learning_rate, make_optimizer
@@ -42,10 +42,6 @@ from omniimage.training.sharded import jitted_step, system_for
 from omniimage.training.state import TrainState, begin_with, enter_stage, fresh_state, leave_stage, stage_at
 from omniimage.training.step import StepFn
 from omniimage.workdir import Workdir, check_vocabulary
-
-DISK_ERRORS = (
-  errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE, errno.ENOTCONN
-)  # fmt: skip
 
 
 def train(config: ConfigDict, workdir: str, begin_anew: bool = False, from_step: int | None = None) -> TrainState:
@@ -61,8 +57,8 @@ def train(config: ConfigDict, workdir: str, begin_anew: bool = False, from_step:
   place = Workdir(workdir)
   with (
     jax.enable_x64(False),  # else noise and optimizer would differ, and the run with them
-    contextlib.closing(place.lock),
-    _disk_errors(place),
+    contextlib.closing(place),
+    disk_errors(place),
     contextlib.closing(Trainer.prepare(config, place, begin_anew)) as trainer,
     preemption.notice() as asked_to_stop,
   ):
@@ -78,24 +74,6 @@ def train(config: ConfigDict, workdir: str, begin_anew: bool = False, from_step:
     if int(state.step) > first or not (trainer.workdir.samples / "final.png").exists():
       trainer.sheets.write(state, "final")
   return state
-
-
-@contextlib.contextmanager
-def _disk_errors(workdir: Workdir) -> Iterator[None]:
-  """A disk that is full or read-only and a workdir that has vanished are something a person can mend."""
-  try:
-    yield
-  except (OSError, CheckpointError) as error:
-    workdir.lock.check()
-    if isinstance(error, CheckpointError):
-      raise
-    inside = str(error.filename or "").startswith(f"{workdir.path}/")
-    if error.errno not in DISK_ERRORS and not inside:
-      raise
-    raise UserError(
-      f"cannot write to the workdir {workdir.path}: {error.strerror}{f' ({error.filename})' if inside else ''}; mend "
-      "that, and the same command goes on from the last checkpoint"
-    ) from None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,9 +122,10 @@ class Trainer:
     if begin_anew:
       set_old_run_aside(workdir)
       workdir.create()
-    batches.keep_list(workdir.bad_records, first=jax.process_index() == 0)
+    bad_records, metrics = workdir.growing(workdir.bad_records), workdir.growing(workdir.metrics)
+    batches.keep_list(bad_records, first=jax.process_index() == 0)
     for own in reweighed.values():
-      own.keep_list(workdir.bad_records, first=False)
+      own.keep_list(bad_records, first=False)
     run, has_saved = settings.run, lambda: workdir.unsaved.unlink(missing_ok=True)
     return cls(
       config=json.loads(json.dumps(config.to_dict())),
@@ -161,13 +140,14 @@ class Trainer:
       checkpoints=Checkpoints(workdir.checkpoints, run.keep_checkpoints, run.keep_every, has_saved),
       sheets=SampleSheets(system, text_tokenizer, sources, workdir.samples),
       accounts=accounts,
-      metrics=MetricsWriter(workdir.metrics),
-      faults=FaultLog(workdir.metrics / "faults.jsonl", settings.faults, batches),
+      metrics=MetricsWriter(metrics),
+      faults=FaultLog(metrics / "faults.jsonl", settings.faults, batches),
     )
 
   def close(self):
     try:
       self.metrics.close()
+      self.workdir.bring()
     finally:
       self.checkpoints.close()
 
@@ -211,7 +191,8 @@ class Trainer:
     self.faults.follow(source)
     if self.coded:
       self.coded.check(self.system, state)
-      source.keep_list(self.workdir.bad_records, first=False)  # what stages of the other kind have listed is read again
+      bad_records = self.workdir.growing(self.workdir.bad_records)
+      source.keep_list(bad_records, first=False)  # what stages of the other kind have listed is read again
     self.metrics.begin(step)
     accounts.enter(name)
     accounts.turn_to("compile")
@@ -338,6 +319,7 @@ class Trainer:
       "config": self.config,
       "vocabulary": self.text_tokenizer.fingerprint,
     }
+    self.workdir.bring()  # lines of steps that are not made again
     self.checkpoints.save(int(state.step), state, versions.stamped(about))
 
   def _logged(self, metrics, stage: StageSettings, stage_step: int, rate: Rate) -> dict[str, float]:
