@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
+from etils import epath
 
 from benchmarks.faulty import EVERY
 from omniimage import strict_json
@@ -53,7 +54,9 @@ class Outcome:
 class Run:
   """A workdir and the processes that train it."""
 
-  def __init__(self, workdir: Path, flags: tuple[str, ...] = (), logs: Path | None = None, **environment: str):
+  def __init__(
+    self, workdir: Path | epath.Path, flags: tuple[str, ...] = (), logs: Path | None = None, **environment: str
+  ):
     self.workdir, self.processes, self._logs_beside = workdir, [], logs or workdir
     self._flags, self._environment = flags, environment
 
@@ -176,7 +179,7 @@ class Reference:
     seconds = time.monotonic() - began
     return cls(run, flags, run.last_step(), run.arrays(), start_seconds, seconds)
 
-  def again(self, workdir: Path, logs: Path | None = None, **environment: str) -> Run:
+  def again(self, workdir: Path | epath.Path, logs: Path | None = None, **environment: str) -> Run:
     """The same command, in another workdir."""
     return Run(workdir, self.flags, logs, **environment)
 
@@ -210,8 +213,8 @@ class Reference:
     return Outcome(bitwise=self.same_bits(run), survived=True, **outcome)
 
 
-def killed(reference: Reference, workdir: Path, rng: random.Random) -> Outcome:
-  run, lost, last, kills, saving = reference.again(workdir), [], None, 0, 0
+def killed(reference: Reference, workdir: Path, rng: random.Random, run: Run | None = None) -> Outcome:
+  run, lost, last, kills, saving = run or reference.again(workdir), [], None, 0, 0
   while True:
     run.start()
     moment = rng.uniform(0.8 * reference.start_seconds, reference.seconds)

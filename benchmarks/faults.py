@@ -19,7 +19,7 @@ from pathlib import Path
 
 from absl import app, flags, logging
 
-from benchmarks import checkpoint_trials, hang_trials, workdir_trials
+from benchmarks import bucket_trials, checkpoint_trials, hang_trials, workdir_trials
 from benchmarks import fault_trials as trials
 from benchmarks.fault_trials import Outcome, Reference
 
@@ -75,6 +75,12 @@ TABLE = (
   Fault("stopped 4", "SIGSTOP to one of 4 processes", 3, hang_trials.stopped(4)),
   Fault("nan", "gradients not finite, once", 1, trials.not_finite(1)),
   Fault("nans", "gradients not finite for ten steps", 1, trials.not_finite(10)),
+  Fault("bucket kill", "in a bucket: SIGKILL at random moments until the run has ended", 40, bucket_trials.killed),
+  Fault("bucket damaged", "in a bucket: an object of the last checkpoint changed", 20, bucket_trials.damaged),
+  Fault(
+    "bucket busy", "in a bucket: each tenth answer 429 or 503, all late", 5, bucket_trials.answered_badly(0.1, 0.05)
+  ),
+  Fault("bucket two", "in a bucket: the same command started twice", 10, bucket_trials.started_twice),
 )
 
 

@@ -13,9 +13,9 @@ from pathlib import Path
 
 from absl import app, flags, logging
 
-from omniimage import signals
+from omniimage import buckets, signals
 from omniimage.errors import UserError
-from omniimage.paths import absolute
+from omniimage.paths import absolute, anywhere
 
 flags.disclaim_key_flags()  # those of `path_flag` are the command's
 
@@ -34,13 +34,16 @@ EXPECTED = (
 class _PathParser(flags.ArgumentParser):
   syntactic_help = "a path"
 
-  def parse(self, argument: str | Path) -> Path:
-    return absolute(argument)
+  def __init__(self, parse: Callable[[str | Path], Path]):
+    super().__init__()
+    self.parse = parse
 
 
-def path_flag(name: str, help_text: str) -> flags.FlagHolder:
-  """Defines a flag that names a file or folder; its value is an absolute Path, or None."""
-  return flags.DEFINE(_PathParser(), name, None, help_text, serializer=flags.ArgumentSerializer())
+def path_flag(name: str, help_text: str, in_buckets: bool = False) -> flags.FlagHolder:
+  """Defines a flag that names a file or folder; its value is an absolute Path, or None. With `in_buckets` it may be
+  gs://BUCKET/FOLDER too, an `epath.Path`."""
+  parser = _PathParser(anywhere if in_buckets else absolute)
+  return flags.DEFINE(parser, name, None, help_text, serializer=flags.ArgumentSerializer())
 
 
 def run(main: Main):
@@ -69,6 +72,10 @@ def mendable(main: Main) -> Main:
       return main(argv)
     except UserError as error:
       _stop(str(error), error.exit_code)
+    except Exception as error:
+      if not (why := buckets.trouble(error)):
+        raise
+      _stop(f"a bucket cannot be read or written: {why}; mend that, and run the same command again")
     except KeyboardInterrupt:
       _stop("interrupted", signals.INTERRUPTED)
 

@@ -17,15 +17,17 @@ import dataclasses
 from absl import flags
 
 from omniimage.errors import UserError
-from omniimage.paths import absolute
+from omniimage.paths import anywhere
 from omniimage.ranges import SEEDS, Range
 
 from . import cli, number_flags, sampling_flags, weights
 
-WORKDIR = cli.path_flag("workdir", "The run to evaluate.")
+WORKDIR = cli.path_flag("workdir", "The run to evaluate.", in_buckets=True)
 SUITE = flags.DEFINE_string("suite", "all", "A suite, as binding, reconstruction or seams; or all that fit the run.")
 COMPARE = flags.DEFINE_list("compare", None, "Runs to show beside each other, instead of a workdir.")
-OUT = cli.path_flag("out", "Folder for report.json and report.html, or compare.html. Default: the workdir.")
+OUT = cli.path_flag(
+  "out", "Folder for report.json and report.html, or compare.html. Default: the workdir.", in_buckets=True
+)
 PROMPTS = number_flags.whole("prompts", 256, "Held-out prompts, or images; with --compare 24.", Range(1, 2**20))
 INSTALL_SECONDS = number_flags.real(
   "install_seconds", None, "What installing took, to be noted in the report.", Range(0, 1e6)
@@ -81,7 +83,7 @@ def compare_runs():
   from omniimage.evaluation.compare import compare
   from omniimage.evaluation.report import SHOWN
 
-  workdirs = [absolute(path) for path in COMPARE.value]
+  workdirs = [anywhere(path) for path in COMPARE.value]
   prompts = PROMPTS.value if flags.FLAGS["prompts"].present else SHOWN
 
   def sampled(settings):

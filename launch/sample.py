@@ -28,7 +28,7 @@ from omniimage.ranges import SEEDS, Range
 from . import cli, number_flags, sampling_flags, weights
 from .out_file import check_out
 
-WORKDIR = cli.path_flag("workdir", "The run to draw with.")
+WORKDIR = cli.path_flag("workdir", "The run to draw with.", in_buckets=True)
 PROMPT = flags.DEFINE_string("prompt", None, "What to draw.")
 SPLIT = flags.DEFINE_enum("split", None, ["train", "test"], "Instead of a prompt: captions from all over this split.")
 PROMPTS = cli.path_flag("prompts", "A file with a prompt a line; --out is then a folder.")

@@ -19,7 +19,7 @@ from omniimage.settings import MOST_STEPS
 from . import cli, config_file, number_flags
 
 CONFIG = config_file.define("Config file, with its variant: configs/scenes.py:tiny.")
-WORKDIR = cli.path_flag("workdir", "Where the run lives: config, checkpoints, metrics, samples.")
+WORKDIR = cli.path_flag("workdir", "Where the run lives: config, checkpoints, metrics, samples.", in_buckets=True)
 BEGIN_ANEW = flags.DEFINE_boolean(
   "begin_anew", False, "Moves the run that is there to WORKDIR/old_run and begins anew."
 )

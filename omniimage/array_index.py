@@ -5,12 +5,13 @@ from collections.abc import Iterable
 import tensorstore
 from etils import epath
 
+from omniimage.buckets import is_remote, kvstore
 from omniimage.manifests import some
 
 
 def unreadable(place: epath.Path, arrays: Iterable[str]) -> str:
   """What is missing of these arrays, by path, in words; empty if the index names values of all. Reads no array."""
-  base = f"{place}/" if "://" in str(place) else {"driver": "file", "path": f"{place}/"}
+  base = kvstore(place) if is_remote(place) else {"driver": "file", "path": f"{place}/"}
   index = tensorstore.KvStore.open({"driver": "ocdbt", "base": base}).result()
   names = {key.decode() for key in index.list().result()}
   described = {name.removesuffix("/zarr.json") for name in names if name.endswith("/zarr.json")}

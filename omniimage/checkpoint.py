@@ -25,6 +25,8 @@ from jax.tree_util import keystr
 from orbax.checkpoint import v1 as ocp
 
 from omniimage import array_index
+from omniimage.bucket_folders import BucketFolders
+from omniimage.buckets import is_remote
 from omniimage.distributed.agree import first_says, from_each
 from omniimage.errors import CheckpointError
 from omniimage.host_memory import HostMemory, sizes
@@ -41,7 +43,7 @@ from omniimage.manifests import (
   wrong,
 )
 from omniimage.settings import require
-from omniimage.step_folders import StepFolders, check_path, remove
+from omniimage.step_folders import StepFolders, check_path
 
 # Orbax starts a task for each array, and raises what the first that fails has met; asyncio would print all others.
 standard_logging.getLogger("asyncio").addFilter(lambda record: "orbax" not in record.getMessage())
@@ -74,7 +76,7 @@ class Checkpoints:
   ):
     if keep is not None and keep < 1:
       raise CheckpointError(f"cannot keep {keep} checkpoints; keep at least 1")
-    self._folders = StepFolders(directory)
+    self._folders = (BucketFolders if is_remote(directory) else StepFolders)(directory)
     self._directory = self._folders.directory
     self._keep, self._keep_every, self._saved = keep, keep_every, saved
     self._background, self._pending = ThreadPoolExecutor(1, "checkpoint"), None
@@ -83,8 +85,7 @@ class Checkpoints:
     check_path(self._directory, write=keep is not None)
     if keep is not None and jax.process_index() == 0:
       with _one_line(f"cannot write checkpoints to {self._directory}; choose another workdir"):
-        self._directory.mkdir(parents=True, exist_ok=True)
-        require(not self._folders.local or os.access(self._directory, os.W_OK), "it is not writable")
+        self._folders.create()
         self._folders.clear()
 
   def reserve(self, state: Any):
@@ -107,7 +108,7 @@ class Checkpoints:
       inventory = {path: [str(leaf.dtype), list(leaf.shape)] for path, leaf in arrays.items()}
       about = to_json({"metadata": metadata, "arrays": inventory})
       if jax.process_index() == 0:  # before any process creates it anew: Orbax holds them all up at its beginning
-        remove(self._folders.unfinished(step))
+        self._folders.begin(step)
       arrays |= self._memory.copies(arrays)
       with _writing():
         written = ocp.save_async(self._folders.unfinished(step), arrays, checkpointable_name=ARRAYS)

@@ -8,10 +8,12 @@ from typing import BinaryIO
 
 from etils import epath
 
+from omniimage.buckets import is_remote
+
 
 def write_whole(path: Path | epath.Path, content: bytes):
   """All of a file or nothing, and for good. What is no file, as /dev/null, is written to and stays what it is."""
-  if "://" in str(path) or (path.exists() and not path.is_file()):
+  if is_remote(path) or (path.exists() and not path.is_file()):
     path.write_bytes(content)
     return
   unfinished = path.with_name(f"{path.name}.tmp")
@@ -42,7 +44,7 @@ def finish(unfinished: Path | epath.Path, path: Path | epath.Path):
 def flush(*paths: Path | epath.Path):
   """Has what was written to files or folders survive a power cut. Object stores do so by themselves."""
   for path in paths:
-    if "://" not in str(path):
+    if not is_remote(path):
       descriptor = os.open(path, os.O_RDONLY)
       try:
         os.fsync(descriptor)

@@ -20,6 +20,7 @@ import threading
 import time
 import uuid
 from pathlib import Path
+from typing import Any
 
 from absl import logging
 
@@ -58,8 +59,7 @@ class Lock:
 
   def check(self):
     """UserError if the workdir has vanished or has been taken over meanwhile. Costs a look at the file."""
-    if self._problem:
-      raise UserError(self._problem)
+    self._raise_problem()
     if self._file is not None and not self._is_there():
       raise UserError(
         f"{self._folder} {self._path.parent} has vanished, or another is in its place; the run cannot go on"
@@ -75,6 +75,10 @@ class Lock:
           os.ftruncate(file, 0)
       os.close(file)
 
+  def _raise_problem(self):
+    if self._problem:
+      raise UserError(self._problem)
+
   def _try(self) -> str:
     """Why the lock is not held, in words; empty once it is."""
     try:
@@ -89,18 +93,14 @@ class Lock:
     """Why not, in words; empty once the lock is held."""
     self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     os.register_at_fork(after_in_child=self._disown)
-    locks = _flock(self._file)
+    locks = flock(self._file)
     if locks is False:
       return self._held_by(_holder(self._path, NAMING))
     holder, written = _holder(self._path), os.fstat(self._file).st_size
     known_dead = locks and holder.get("machine") == self._machine()
     if written and not known_dead and _beats(self._path, holder):
       return self._held_by(holder)
-    since = time.strftime("%Y-%m-%d %H:%M:%S %z")
-    self._own = {
-      "host": socket.gethostname(), "process": os.getpid(), "since": since, "machine": self._machine(),
-      "token": uuid.uuid4().hex,
-    }  # fmt: skip
+    self._own = self._named()
     os.ftruncate(self._file, 0)
     os.pwrite(self._file, strict_json.dumps(self._own).encode() + b"\n", 0)
     os.fsync(self._file)
@@ -111,6 +111,14 @@ class Lock:
         return self._held_by(now)
     threading.Thread(target=self._beat, daemon=True, name="lock").start()
     return ""
+
+  def _named(self) -> dict[str, Any]:
+    """What this process writes of itself."""
+    since = time.strftime("%Y-%m-%d %H:%M:%S %z")
+    return {
+      "host": socket.gethostname(), "process": os.getpid(), "since": since, "machine": self._machine(),
+      "token": uuid.uuid4().hex,
+    }  # fmt: skip
 
   def _held_by(self, holder: dict) -> str:
     process, host, since = (holder.get(name) for name in ("process", "host", "since"))
@@ -151,7 +159,7 @@ class Lock:
       os.close(file)
 
 
-def _flock(file: int) -> bool | None:
+def flock(file: int) -> bool | None:
   """Whether the lock was granted; None where the file system knows none."""
   try:
     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -178,13 +186,17 @@ def _beats(path: Path, holder: dict) -> bool:
   left = PATIENCE - (_now(path.parent) - last)  # a clock of the file system, like that of the touch
   stop = time.monotonic() + min(left, PATIENCE)
   if left > 0:
-    name = f"process {holder.get('process')} on {holder.get('host')}" if holder else "the process that wrote it"
-    print(f"{path}: waits up to {min(left, PATIENCE):.0f} s to see whether {name} lives", file=sys.stderr, flush=True)
+    say_that_it_waits(path, holder, min(left, PATIENCE))
   while time.monotonic() < stop:
     time.sleep(min(1.0, PATIENCE / 10))
     if _touched(path) != last:
       return path.stat().st_size > 0  # else it has just let go
   return False
+
+
+def say_that_it_waits(path: Path, holder: dict, seconds: float):
+  name = f"process {holder.get('process')} on {holder.get('host')}" if holder else "the process that wrote it"
+  print(f"{path}: waits up to {seconds:.0f} s to see whether {name} lives", file=sys.stderr, flush=True)
 
 
 def _touched(path: Path) -> float:

@@ -15,6 +15,8 @@ import jax
 from absl import logging
 from etils import epath
 
+from omniimage import buckets
+from omniimage.buckets import is_remote
 from omniimage.errors import CheckpointError, require
 from omniimage.files import flush, write_whole
 
@@ -91,16 +93,19 @@ def wrong(place: epath.Path, name: str, entry: list) -> str:
   if os.path.islink(path):
     return f"{name} is a symbolic link"
   try:
-    size = path.stat().length
+    found = entry_of(path) if is_remote(path) else None
+    size = found[0] if found else path.stat().length
     if size < saved:
       return f"{name} is truncated: {size} of {saved} bytes"
-    return "" if size == saved and entry_of(path) == entry else f"{name} differs from what was saved"
+    return "" if size == saved and (found or entry_of(path)) == entry else f"{name} differs from what was saved"
   except OSError as error:
     return f"{name} cannot be read: {first_line(error)}"
 
 
 def _files(place: epath.Path, folder: str = "") -> list[str]:
   """Paths of all files below a checkpoint. Links and foreign folders are named, not followed."""
+  if is_remote(place):
+    return list(buckets.sizes(place))
   names = []
   for path in place.iterdir():
     name = folder + path.name
@@ -124,6 +129,13 @@ def _manifest_name(process: int, count: int) -> str:
 
 
 def entry_of(path: epath.Path) -> list:
+  """Bytes and SHA-256."""
+  if is_remote(path):
+    size, digest = 0, hashlib.sha256()
+    for piece in buckets.read_pieces(path):
+      digest.update(piece)
+      size += len(piece)
+    return [size, digest.hexdigest()]
   with path.open("rb") as file:
     digest = hashlib.file_digest(file, "sha256").hexdigest()
     return [file.tell(), digest]
@@ -159,11 +171,11 @@ def to_json(content: Any) -> bytes:
 
 
 def wait_for(happened: Callable[[], bool], what: str, seconds: float = PATIENCE):
-  """Looks on the shared disk, where other processes write, until it has happened."""
+  """Looks on the shared disk or bucket, where other processes write, until it has happened."""
   stop = time.monotonic() + seconds
   while not happened():
     require(time.monotonic() < stop, f"waited {seconds:.0f} s in vain for {what}")
-    time.sleep(0.02)
+    time.sleep(0.5 if is_remote(what) else 0.02)  # a bucket counts requests, of every host
 
 
 def first_line(error: Exception) -> str:

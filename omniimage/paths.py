@@ -5,15 +5,20 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from omniimage import buckets
 from omniimage.errors import UserError
+
+if TYPE_CHECKING:
+  from etils import epath
 
 
 def absolute(typed: str | os.PathLike) -> Path:
   """The path from the root, `~` expanded. UserError where it cannot be one, as gs://bucket/run."""
   text = os.fspath(typed)
   if scheme := re.match(r"([A-Za-z][\w+.-]*):/{2}", text):
-    raise UserError(f"{text!r} is no path: {scheme[1]}:// cannot be read or written yet; mount it, and give its folder")
+    raise UserError(f"{text!r} is no path: {scheme[1]}:// cannot be read or written here; mount it, give its folder")
   if not text or "\0" in text or not is_utf8(text):
     raise UserError(f"{text!r} is no path; give the name of a file or folder")
   try:
@@ -26,13 +31,22 @@ def absolute(typed: str | os.PathLike) -> Path:
     ) from None
 
 
+def anywhere(typed: str | os.PathLike) -> "Path | epath.Path":
+  """The same where a bucket will do: gs://BUCKET/FOLDER is epath's, which can do what is asked of paths here."""
+  text = os.fspath(typed)
+  return buckets.remote(text) if text.startswith(buckets.SCHEME) else absolute(text)
+
+
 @contextlib.contextmanager
-def writing(path: Path) -> Iterator[None]:
+def writing(path: "Path | epath.Path") -> Iterator[None]:
   """Around what writes there at a command's end: a disk that is full or a folder that has vanished is one line."""
   try:
     yield
-  except OSError as error:
-    raise UserError(f"{path} cannot be written: {error.strerror or error}; mend that, or choose another path") from None
+  except Exception as error:
+    why = buckets.trouble(error) or (isinstance(error, OSError) and (error.strerror or error))
+    if not why:
+      raise
+    raise UserError(f"{path} cannot be written: {why}; mend that, or choose another path") from None
 
 
 def is_utf8(text: str) -> bool:

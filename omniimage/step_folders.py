@@ -1,7 +1,7 @@
 """The names in a directory of checkpoints, and what is renamed and deleted there. `omniimage.checkpoint` says what a
-checkpoint holds.
+checkpoint holds, `omniimage.bucket_folders` how the same is done in a bucket.
 
-  STEP          a checkpoint; without its marker, one that has lost it, or in an object store one being written
+  STEP          a checkpoint; without its marker, one that has lost it
   saving.STEP   being written; deleted.STEP: being deleted
   damaged.STEP  set aside: not as it was saved
   after.STEP/   set aside: the checkpoints of later steps, when the run went on from that one on purpose
@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from absl import logging
 from etils import epath
 
+from omniimage.buckets import is_remote
 from omniimage.errors import require
 from omniimage.files import flush
 from omniimage.manifests import COMPLETE
@@ -30,8 +31,7 @@ UNFINISHED = re.compile(r"(saving\.|deleted\.(damaged\.)?)?\d+(\.orbax-checkpoin
 
 class StepFolders:
   def __init__(self, directory: str | os.PathLike):
-    self.local = "://" not in str(directory)
-    self.directory = epath.Path(os.path.abspath(os.path.expanduser(directory)) if self.local else directory)
+    self.directory = epath.Path(os.path.abspath(os.path.expanduser(directory)))
 
   def __truediv__(self, step: int) -> epath.Path:
     return self.directory / str(step)
@@ -41,8 +41,8 @@ class StepFolders:
     return [step for step in self._steps() if self.is_complete(step)]
 
   def all(self) -> list[int]:
-    """Those and, where a folder appears under its name only with its marker, those that have lost it."""
-    return self._steps() if self.local else self.complete()
+    """Those and those that have lost their marker: a folder appears under its name only with it."""
+    return self._steps()
 
   def is_complete(self, step: int) -> bool:
     return (self / step / COMPLETE).exists()
@@ -51,25 +51,31 @@ class StepFolders:
     """Names of what has been set aside as damaged."""
     return sorted(name for name in self._names() if re.fullmatch(r"damaged\.\d+", name))
 
+  def create(self):
+    """Makes the directory. OSError where nothing can be written there."""
+    self.directory.mkdir(parents=True, exist_ok=True)
+    require(os.access(self.directory, os.W_OK), "it is not writable")
+
   def unfinished(self, step: int) -> epath.Path:
-    """Where a checkpoint is written. Object stores cannot rename, and the last file alone decides there."""
-    return self.directory / f"{SAVING}{step}" if self.local else self / step
+    """Where a checkpoint is written."""
+    return self.directory / f"{SAVING}{step}"
+
+  def begin(self, step: int):
+    """Before a checkpoint is written: what an earlier try has left of it is removed."""
+    remove(self.unfinished(step))
 
   def finish(self, step: int):
     """Gives what was written its name; a folder of that name without its marker gives way."""
-    if self.local:
-      if (self / step).exists() and not self.is_complete(step):
-        logging.warning("%s has no %s and is set aside", self / step, COMPLETE)
-        self.set_aside(step)
-      self.unfinished(step).rename(self / step)
-      flush(self.directory)
+    if (self / step).exists() and not self.is_complete(step):
+      logging.warning("%s has no %s and is set aside", self / step, COMPLETE)
+      self.set_aside(step)
+    self.unfinished(step).rename(self / step)
+    flush(self.directory)
 
   def clear(self):
     """Removes what a save or a deletion that was cut short has left."""
     for path in list(self.directory.iterdir()):
-      if not UNFINISHED.fullmatch(path.name) or not path.is_dir():
-        continue
-      if not _is_step(path.name) or not (self.local or (path / COMPLETE).exists()):
+      if UNFINISHED.fullmatch(path.name) and path.is_dir() and not is_step(path.name):
         with _held_files_left():
           remove(path)
 
@@ -96,26 +102,21 @@ class StepFolders:
 
   def delete(self, path: epath.Path):
     """So that no half of a checkpoint is left of a deletion cut short."""
-    if self.local:
-      doomed = self.directory / f"{DELETED}{path.name}"
-      if doomed.exists():
-        doomed.rmtree()
-      path = path.rename(doomed)
-    else:
-      (path / COMPLETE).unlink(missing_ok=True)
+    doomed = self.directory / f"{DELETED}{path.name}"
+    if doomed.exists():
+      doomed.rmtree()
+    path = path.rename(doomed)
     with _held_files_left():
       path.rmtree()
 
   def _move(self, place: epath.Path, to: epath.Path):
-    if not self.local:  # file by file: what is cut short must not pass for a checkpoint
-      (place / COMPLETE).unlink(missing_ok=True)
     place.rename(to)
 
   def _names(self) -> list[str]:
     return [path.name for path in self.directory.iterdir()] if self.directory.exists() else []
 
   def _steps(self) -> list[int]:
-    return sorted(int(name) for name in self._names() if _is_step(name) and (self.directory / name).is_dir())
+    return sorted(int(name) for name in self._names() if is_step(name) and (self.directory / name).is_dir())
 
 
 @contextlib.contextmanager
@@ -129,7 +130,7 @@ def _held_files_left() -> Iterator[None]:
     logging.warning("%s cannot be deleted yet: %s", error.filename, error.strerror)
 
 
-def _is_step(name: str) -> bool:
+def is_step(name: str) -> bool:
   return re.fullmatch("0|[1-9][0-9]*", name) is not None
 
 
@@ -137,7 +138,7 @@ def check_path(directory: str | os.PathLike, write: bool):
   """UserError where Orbax or TensorStore would take a folder's name for something else: Orbax finds what it has written
   by a glob pattern that begins with the path, TensorStore takes a backslash for the end of a folder's name."""
   path = str(directory)
-  if "://" in path:
+  if is_remote(path):  # whose names are checked where they are typed
     return
   path = os.path.abspath(path)
   wrong = [repr(sign) for sign in ("\\", *("*?[" if write else "")) if sign in path]

@@ -30,8 +30,12 @@ def loads(text: str | bytes) -> Any:
 
 def read_lines(path: Path) -> list[dict]:
   """The objects of a file of one a line; of lines that are no such object nothing. Empty if there is no file."""
-  lines = path.read_bytes().split(b"\n") if path.exists() else []
-  return [entry for line in lines if (entry := _parsed(line)) is not None]
+  return lines_in(path.read_bytes()) if path.exists() else []
+
+
+def lines_in(content: bytes) -> list[dict]:
+  """The same of a file's content."""
+  return [entry for line in content.split(b"\n") if (entry := _parsed(line)) is not None]
 
 
 def append_line(path: Path, entry: Mapping[str, Any]):

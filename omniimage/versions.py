@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from omniimage.buckets import is_remote
 from omniimage.errors import UserError
 
 KEY = "format"  # beside the settings of config.json and the metadata of a checkpoint; no setting
@@ -188,6 +189,8 @@ def dropped_paths(there: Collection[str], written_in: int) -> set[str]:
 
 def refuse_unsealed(checkpoints: str | os.PathLike):
   """UserError if a folder of checkpoints is of the first layout: without complete.json, its metadata by Orbax."""
+  if is_remote(checkpoints):  # where none was ever written
+    return
   for found in Path(checkpoints).glob("[0-9]*/about/_METADATA"):
     place = found.parents[1]
     if not (place / "complete.json").exists():

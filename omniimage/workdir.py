@@ -3,6 +3,7 @@ bad_records.jsonl, and tokenizer.json with a text vocabulary that does not ship 
 names.
 """
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -12,17 +13,20 @@ from typing import Any
 
 import jax
 from absl import logging
+from etils import epath
 
-from omniimage import versions
+from omniimage import buckets, versions
+from omniimage.bucket_lock import BucketLock
 from omniimage.checkpoint import Checkpoints, by_path
 from omniimage.commands import command
 from omniimage.data.text import BUILTIN, TextTokenizer, vocabulary_fingerprint
 from omniimage.distributed.devices import check_devices
 from omniimage.errors import UserError
 from omniimage.files import write_whole
+from omniimage.growing import Growing
 from omniimage.lock import Lock
 from omniimage.models.omni import Omni, Params
-from omniimage.paths import absolute
+from omniimage.paths import absolute, anywhere
 from omniimage.settings import Settings, SettingsError, from_stored
 
 BUILTIN_VOCABULARY = "builtin"
@@ -30,61 +34,94 @@ AGAIN = "the command that trained the run writes it again"
 
 
 class Workdir:
+  """The run at a path, on disk or in a bucket."""
+
   def __init__(self, path: str | os.PathLike):
-    self.path = absolute(path)
-    self.lock = Lock(self.path / "lock")
+    self.path = anywhere(path)
+    self.remote = buckets.is_remote(self.path)
+    self.lock = (BucketLock if self.remote else Lock)(self.path / "lock")
+    self._growing: Growing | None = None
 
   @property
-  def config(self) -> Path:
+  def config(self) -> Path | epath.Path:
     return self.path / "config.json"
 
   @property
-  def vocabulary(self) -> Path:
+  def vocabulary(self) -> Path | epath.Path:
     return self.path / "tokenizer.json"
 
   @property
-  def checkpoints(self) -> Path:
+  def checkpoints(self) -> Path | epath.Path:
     return self.path / "checkpoints"
 
   @property
-  def metrics(self) -> Path:
+  def metrics(self) -> Path | epath.Path:
     return self.path / "metrics"
 
   @property
-  def samples(self) -> Path:
+  def samples(self) -> Path | epath.Path:
     return self.path / "samples"
 
   @property
-  def bad_records(self) -> Path:
+  def bad_records(self) -> Path | epath.Path:
     """Lines of the records that this process could not use. The name is that of the first process."""
     process = jax.process_index()
     return self.path / (f"bad_records.{process}.jsonl" if process else "bad_records.jsonl")
 
   @property
-  def log(self) -> Path:
+  def log(self) -> Path | epath.Path:
     """What this process has to say at length."""
     return self.path / "logs" / f"{jax.process_index()}.log"
 
   @property
-  def unsaved(self) -> Path:
+  def unsaved(self) -> Path | epath.Path:
     """A file that is there as long as the run has completed no checkpoint, and may begin anew by itself."""
     return self.path / "nothing_saved_yet"
 
   @property
-  def old_run(self) -> Path:
+  def old_run(self) -> Path | epath.Path:
     """Where a run is moved to when another is begun in its place."""
     return self.path / "old_run"
 
   def create(self):
     """Makes the folders. UserError where they cannot be made or written to."""
     try:
-      for folder in (self.checkpoints, self.metrics, self.samples):
+      for folder in () if self.remote else (self.checkpoints, self.metrics, self.samples):
         folder.mkdir(parents=True, exist_ok=True)
       probe = self.path / f".writable.{jax.process_index()}"
       probe.touch()
       probe.unlink()
-    except OSError as error:
-      raise UserError(f"cannot write to the workdir {self.path}: {error.strerror}; choose another --workdir") from None
+    except Exception as error:
+      why = self.trouble(error)
+      if not why:
+        raise
+      raise UserError(f"cannot write to the workdir {self.path}: {why}; choose another --workdir") from None
+
+  def trouble(self, error: BaseException) -> str:
+    """What a disk or a bucket had against being written to or read, in words; empty if the error is none of theirs."""
+    if self.remote:
+      return buckets.trouble(error)
+    return str(error.strerror or error) if isinstance(error, OSError) else ""
+
+  def growing(self, path: Path | epath.Path) -> Path:
+    """Where lines are added to a file or to those of a folder: there, or for a bucket here, until `bring`."""
+    if not self.remote:
+      return path
+    self._growing = self._growing or Growing(self.path)
+    return self._growing.place(path)
+
+  def bring(self):
+    """What has grown is in the workdir when this returns."""
+    if self._growing is not None:
+      self._growing.bring()
+
+  def close(self):
+    """Lets the lock go."""
+    with contextlib.closing(self.lock):
+      if self._growing is not None:
+        with contextlib.suppress(Exception):  # the log's last lines, if the storage takes them
+          self._growing.bring()
+        self._growing.close()
 
   def write_config(self, config: Mapping[str, Any]):
     if jax.process_index() == 0:
@@ -145,7 +182,7 @@ class Workdir:
     """The run's own vocabulary, whatever path its config names."""
     return TextTokenizer.load(str(self.vocabulary_of(settings)))
 
-  def vocabulary_of(self, settings: Settings) -> Path:
+  def vocabulary_of(self, settings: Settings) -> Path | epath.Path:
     """The file of the run's vocabulary: its own, or the one that ships with the package."""
     return BUILTIN if settings.data.vocabulary == BUILTIN_VOCABULARY else self.vocabulary
 

@@ -7,6 +7,8 @@ import os
 import pathlib
 from importlib import metadata
 
+import pytest
+
 TESTS = pathlib.Path(__file__).parent
 COMPILED = TESTS.parent / ".pytest_cache" / "jax"  # 5-9 times faster to load than to compile
 FLAGS = (
@@ -49,6 +51,18 @@ LONGEST = (
   "test_lock.py",
   "test_signals.py",
 )
+
+
+@pytest.fixture
+def bucket():
+  """A bucket on this machine, gs://bucket, empty."""
+  from benchmarks.fake_storage import shared
+
+  storage = shared()
+  yield storage
+  storage.failing = 0.0
+  for name in storage.objects:
+    del storage.objects[name]
 
 
 def pytest_collection_modifyitems(items):

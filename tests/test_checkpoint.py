@@ -578,20 +578,6 @@ def test_a_directory_without_its_marker_is_no_checkpoint_and_does_not_stand_in_t
   assert Checkpoints(tmp_path).steps() == [3, 4] and Checkpoints(tmp_path).damage(4) == ""
 
 
-def test_where_nothing_can_be_renamed_the_marker_alone_decides(checkpoints, monkeypatch, warnings):
-  """As in an object store."""
-  checkpoints._folders.local = False
-  saved(saved(saved(checkpoints, 1), 2), 3)
-  assert checkpoints.steps() == [2, 3] and sorted(os.listdir(checkpoints._directory)) == ["2", "3"]
-  (step_directory(checkpoints, 3) / "complete.json").unlink()
-  saved(checkpoints, 3)
-  assert_same_bits(checkpoints.restore(3, abstract(a_state(), a_mesh(2))), a_state())
-  flip(data_files(checkpoints)[0])
-  assert checkpoints.newest_good() == 2 and checkpoints.steps() == [2]
-  checkpoints.drop_after(1)
-  assert os.listdir(checkpoints._directory) == ["damaged.3"]
-
-
 SAVER = """
 import sys
 import jax.numpy as jnp

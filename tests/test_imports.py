@@ -16,13 +16,15 @@ RECORDS = tuple(
     "emoji",
     "records",
     "prepared",
+    "fetched",
     "codes",
     "formats",
     "images",
     "color_profiles",
   )
 )
-KEEPS = ("omniimage.checkpoint", "omniimage.lock", "omniimage.workdir")  # what a run is, among several processes
+# What a run is, among several processes.
+KEEPS = ("omniimage.checkpoint", "omniimage.lock", "omniimage.bucket_lock", "omniimage.workdir")
 # From top to bottom; a module belongs to the longest entry that begins its name. Entries of one row know each other.
 LAYERS = (
   ("launch",),

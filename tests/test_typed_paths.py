@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from omniimage import buckets
 from omniimage.errors import UserError
 from omniimage.files import write_whole
-from omniimage.paths import absolute, writing
+from omniimage.paths import absolute, anywhere, writing
 from omniimage.versions import FORMAT
 from omniimage.workdir import Workdir
 
@@ -30,8 +31,32 @@ def test_what_is_above_a_link_is_where_it_leads(tmp_path):
 
 @pytest.mark.parametrize("typed", ["gs://bucket/run", "s3://b", "file:///tmp/run", "https://host/run", "gs:///run"])
 def test_what_is_no_path_of_the_file_system_is_refused_in_one_line(typed):
-  with pytest.raises(UserError, match=r"is no path: \w+:// cannot be read or written yet; mount it"):
+  with pytest.raises(UserError, match=r"is no path: \w+:// cannot be read or written here; mount it"):
     absolute(typed)
+  if not typed.startswith("gs://"):
+    with pytest.raises(UserError, match="is no path"):
+      anywhere(typed)
+
+
+def test_where_a_bucket_will_do_its_folder_is_a_path_as_any_other():
+  run = anywhere("gs://bucket//runs/a/")
+  assert str(run) == "gs://bucket/runs/a" and str(run / "config.json") == "gs://bucket/runs/a/config.json"
+  assert run.name == "a" and anywhere("/tmp/run") == Path("/tmp/run")
+
+
+@pytest.mark.parametrize(
+  "typed", ["gs://", "gs://bucket", "gs:///run", "gs://Bucket/run", "gs://b/../run", "gs://bu/a*"]
+)
+def test_what_names_no_folder_of_a_bucket_is_refused_in_one_line(typed):
+  with pytest.raises(UserError, match="give gs://BUCKET/FOLDER") as why:
+    anywhere(typed)
+  assert "\n" not in str(why.value)
+
+
+def test_without_what_reads_buckets_one_line_says_what_to_install(monkeypatch):
+  monkeypatch.setattr(buckets.importlib.util, "find_spec", lambda name: None)
+  with pytest.raises(UserError, match=r"not installed; pip install 'omniimage\[gcs\]'"):
+    anywhere("gs://bucket/run")
 
 
 @pytest.mark.parametrize("typed", ["", "a\0b", "a\udcffb", "~nobody-has-this-name/run"])

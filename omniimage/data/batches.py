@@ -137,7 +137,7 @@ class Batches:
     if first and len(left_out):
       for record in left_out[:MOST_LISTED].tolist():
         self._list(record, f"larger than a row: {why_too_large(tokens[record], images[record], self._data)}")
-      logging.warning("%d of %d records are left out, larger than a row: %s", len(left_out), len(tokens), path)
+      logging.warning("%d of %d records are left out, larger than a row: %s", len(left_out), len(tokens), path.name)
 
   def _note(self, notes: Notes):
     for record, problem in notes:

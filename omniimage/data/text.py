@@ -21,7 +21,7 @@ from omniimage.data.lossless import PROBES, losses
 from omniimage.data.scenes.captions import vocabulary_captions
 from omniimage.data.tokenizer_files import Unfit, build, read, unwritten
 from omniimage.errors import UserError
-from omniimage.paths import absolute
+from omniimage.paths import anywhere
 
 BUILTIN = Path(__file__).parent / "vocabulary.json"
 BUILTIN_SIZE = 1024  # 256 bytes and 768 merges
@@ -55,7 +55,7 @@ class TextTokenizer:
     try:
       if not path:
         raise Unfit("it has no name")
-      description = read(BUILTIN if path == "builtin" else absolute(path))
+      description = read(BUILTIN if path == "builtin" else anywhere(path))
       built, added = build(description, path)
       tokenizer = cls(built, _fingerprint(description))
       tokenizer._check(description, [token["content"] for token in added if token["special"]], path)

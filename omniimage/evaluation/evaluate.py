@@ -5,6 +5,7 @@ from pathlib import Path
 
 import jax
 
+from omniimage import buckets
 from omniimage.data.sources import open_source
 from omniimage.distributed.agree import first_says
 from omniimage.distributed.spread import Spread
@@ -56,12 +57,16 @@ def evaluate(
 def check_out(out: Path):
   """Makes the folder. UserError where nothing can be written."""
   try:
-    out.mkdir(parents=True, exist_ok=True)
+    if not buckets.is_remote(out):
+      out.mkdir(parents=True, exist_ok=True)
     probe = out / ".writable"
     probe.touch()
     probe.unlink()
-  except OSError as error:
-    raise UserError(f"cannot write to {out}: {error.strerror}; choose another --out") from None
+  except Exception as error:
+    why = buckets.trouble(error) or (isinstance(error, OSError) and (error.strerror or error))
+    if not why:
+      raise
+    raise UserError(f"cannot write to {out}: {why}; choose another --out") from None
 
 
 def facts_of(run: Run, workdir: Path) -> dict[str, str]:

@@ -10,7 +10,7 @@ from omniimage.commands import command
 from omniimage.data.sources.records import weighted
 from omniimage.evaluation.evaluate import facts_of, summary
 from omniimage.evaluation.report import read_figures
-from omniimage.paths import absolute
+from omniimage.paths import anywhere
 from omniimage.workdir import Run, Workdir
 
 PICTURE = "samples.png"  # beside it, if there is one
@@ -92,7 +92,7 @@ def _data(source: Mapping[str, Any]) -> Iterator[str]:
     yield f"{name}: {BUILTIN[name]}"
   elif isinstance(path, str):
     for folder, _ in weighted(path) or [(path, 1.0)]:
-      told = _described(absolute(folder) / "dataset.json")
+      told = _described(anywhere(folder) / "dataset.json")
       yield f"{told.get('name') or name}: licence {told.get('licence') or 'not given'}"
   for below in source.values():
     if isinstance(below, Mapping):

@@ -16,6 +16,7 @@ import jax
 import numpy as np
 
 from omniimage import strict_json, versions
+from omniimage.buckets import is_remote
 from omniimage.checkpoint import by_path
 from omniimage.data.text import TextTokenizer
 from omniimage.errors import UserError
@@ -29,7 +30,10 @@ ABOUT = "pretrained.json"  # written last: a folder that has it is whole
 
 
 def is_pretrained(folder: Path) -> bool:
-  return (folder / ABOUT).is_file()
+  found = (folder / ABOUT).is_file()
+  if found and is_remote(folder):
+    raise UserError(f"{folder} is an exported model, which is read from a disk; copy the folder here first")
+  return found
 
 
 def write(run: Run, workdir: Workdir, out: Path, dtype: str = "float32"):

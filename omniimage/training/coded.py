@@ -15,10 +15,10 @@ from omniimage.checkpoint import by_path
 from omniimage.commands import command
 from omniimage.data.batches import Batches
 from omniimage.data.codes import StoredCodes
+from omniimage.data.fetched import on_this_machine
 from omniimage.data.sources import open_codes
 from omniimage.data.text import TextTokenizer
 from omniimage.errors import UserError
-from omniimage.paths import absolute
 from omniimage.settings import Settings
 from omniimage.systems.system import Params, System
 from omniimage.training.state import TrainState
@@ -42,7 +42,7 @@ class Coded:
       if data.codes:
         logging.warning("data.codes=%r is not read: every stage of the schedule needs pixels", data.codes)
       return None
-    stored = StoredCodes.open(absolute(data.codes))
+    stored = StoredCodes.open(on_this_machine(data.codes))
     stored.check(meant(settings))
     source = open_codes(stored, data, "train", settings.buckets, text_tokenizer, system.vocabulary)
     batches = Batches(source, data, system.vocabulary, text_tokenizer, settings.buckets, settings.seed, coded=True)

@@ -1,4 +1,4 @@
-"""A disk that is full or read-only and a workdir that has vanished are something a person can mend."""
+"""What stands between a run and its workdir, a disk or a bucket, told in one line."""
 
 import contextlib
 import errno
@@ -14,13 +14,23 @@ DISK_ERRORS = (
 
 @contextlib.contextmanager
 def disk_errors(workdir: Workdir) -> Iterator[None]:
-  """What comes of them becomes a UserError of one line; all else stays what it is."""
+  """A disk that is full or read-only, a bucket that refuses, and a workdir that has vanished are something a person can
+  mend: a UserError of one line; all else stays what it is."""
   try:
     yield
-  except (OSError, CheckpointError) as error:
+  except CheckpointError:
     workdir.lock.check()
-    if isinstance(error, CheckpointError):
+    raise
+  except Exception as error:
+    why = workdir.trouble(error)
+    if not why:
       raise
+    workdir.lock.check()
+    if workdir.remote:
+      raise UserError(
+        f"cannot read or write the workdir {workdir.path}: {why}; mend that, and the same command goes on from the "
+        "last checkpoint"
+      ) from None
     inside = str(error.filename or "").startswith(f"{workdir.path}/")
     if error.errno not in DISK_ERRORS and not inside:
       raise

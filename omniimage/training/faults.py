@@ -71,7 +71,7 @@ class FaultLog:
     if self._times > ROLLBACKS:
       raise UserError(
         f"the run went back {ROLLBACKS} times to the checkpoint of step {checkpoint or 0}, and its losses or gradients "
-        f"were not finite again; {self._path} names the batches. Lower the learning rates, or mend the data"
+        f"were not finite again; {self._path.name} names the batches. Lower the learning rates, or mend the data"
       )
 
   def _write(self, **entry):

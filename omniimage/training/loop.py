@@ -60,7 +60,7 @@ def train(config: ConfigDict, workdir: str, begin_anew: bool = False, from_step:
   place = Workdir(workdir)
   with (
     jax.enable_x64(False),  # else noise and optimizer would differ, and the run with them
-    contextlib.closing(place.lock),
+    contextlib.closing(place),
     disk_errors(place),
     contextlib.closing(Trainer.prepare(config, place, begin_anew)) as trainer,
     preemption.notice() as asked_to_stop,
@@ -130,9 +130,10 @@ class Trainer:
     if begin_anew:
       set_old_run_aside(workdir)
       workdir.create()
-    batches.keep_list(workdir.bad_records, first=jax.process_index() == 0)
+    bad_records, metrics = workdir.growing(workdir.bad_records), workdir.growing(workdir.metrics)
+    batches.keep_list(bad_records, first=jax.process_index() == 0)
     for own in reweighed.values():
-      own.keep_list(workdir.bad_records, first=False)
+      own.keep_list(bad_records, first=False)
     run, has_saved = settings.run, lambda: workdir.unsaved.unlink(missing_ok=True)
     return cls(
       config=json.loads(json.dumps(config.to_dict())),
@@ -147,15 +148,16 @@ class Trainer:
       checkpoints=Checkpoints(workdir.checkpoints, run.keep_checkpoints, run.keep_every, has_saved),
       sheets=SampleSheets(system, text_tokenizer, sources, workdir.samples, list(mesh.devices.flat)),
       accounts=accounts,
-      metrics=MetricsWriter(workdir.metrics),
-      faults=FaultLog(workdir.metrics / "faults.jsonl", settings.faults, batches),
-      log=(log := LogFile(workdir.log)),
+      metrics=MetricsWriter(metrics),
+      faults=FaultLog(metrics / "faults.jsonl", settings.faults, batches),
+      log=(log := LogFile(workdir.growing(workdir.log))),
       hangs=Hangs(accounts, log, settings.faults.end_hanging_after),
     )
 
   def close(self):
     with contextlib.closing(self.log), contextlib.closing(self.hangs), contextlib.closing(self.checkpoints):
       self.metrics.close()
+      self.workdir.bring()
 
   def restore_or_init(self, from_step: int | None = None) -> TrainState:
     """The state of the last undamaged checkpoint, or of that of `from_step`, or fresh parameters in the first stage.
@@ -197,7 +199,8 @@ class Trainer:
     self.faults.follow(source)
     if self.coded:
       self.coded.check(self.system, state)
-      source.keep_list(self.workdir.bad_records, first=False)  # what stages of the other kind have listed is read again
+      bad_records = self.workdir.growing(self.workdir.bad_records)
+      source.keep_list(bad_records, first=False)  # what stages of the other kind have listed is read again
     self.metrics.begin(step)
     accounts.enter(name)
     accounts.turn_to("compile", step + 1)
@@ -325,6 +328,7 @@ class Trainer:
       "config": self.config,
       "vocabulary": self.text_tokenizer.fingerprint,
     }
+    self.workdir.bring()  # lines of steps that are not made again
     self.checkpoints.save(int(state.step), state, versions.stamped(about))
 
   def _logged(self, metrics, stage: StageSettings, stage_step: int, rate: Rate) -> dict[str, float]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import jax
 
+from omniimage import bucket_folders, buckets
 from omniimage.checkpoint import Checkpoints, NoneWhole
 from omniimage.distributed.agree import first_says
 from omniimage.errors import CheckpointError, UserError
@@ -78,27 +79,47 @@ def set_old_run_aside(workdir: Workdir):
   """Moves all that a workdir holds of a run into `old_run`, once: where that is there already, nothing is done, so that
   a command that begins anew can be started again like any other."""
   done = workdir.old_run
-  moving = done.with_name(f"{done.name}.moving")
+  moving = done if workdir.remote else done.with_name(f"{done.name}.moving")
 
   def move() -> bool:
-    if done.exists():
-      return False
     try:
-      moving.mkdir(parents=True, exist_ok=True)
-      workdir.unsaved.unlink(missing_ok=True)
-      for source in [found for pattern in MOVED for found in workdir.path.glob(pattern)]:
-        target = moving / source.name
-        if not (target.exists() and _is_empty(source)):
-          source.rename(target)
-      moving.rename(done)
-    except OSError as error:
-      raise UserError(f"the old run in {workdir.path} cannot be moved to {moving}: {error.strerror}") from None
-    return True
+      return _move_in_bucket(workdir) if workdir.remote else _move(workdir, moving)
+    except Exception as error:
+      if why := workdir.trouble(error):
+        raise UserError(f"the old run in {workdir.path} cannot be moved to {moving}: {why}") from None
+      raise
 
   if first_says(move):
     _say(f"begins anew; what was in the workdir before is in {done}")
   else:
     _say(f"has begun anew before, the old run is in {done}; rename that to begin anew once more")
+
+
+def _move(workdir: Workdir, moving: Path) -> bool:
+  if workdir.old_run.exists():
+    return False
+  moving.mkdir(parents=True, exist_ok=True)
+  workdir.unsaved.unlink(missing_ok=True)
+  for source in [found for pattern in MOVED for found in workdir.path.glob(pattern)]:
+    target = moving / source.name
+    if not (target.exists() and _is_empty(source)):
+      source.rename(target)
+  moving.rename(workdir.old_run)
+  return True
+
+
+def _move_in_bucket(workdir: Workdir) -> bool:
+  """By copying, each thing before it is deleted; an object says that all is there. A deletion cut short leaves what is
+  copied again, and no run that could be begun anew: its checkpoints go first, and what else there is tells of it."""
+  done = workdir.old_run / bucket_folders.MOVED
+  if done.exists():
+    return False
+  workdir.unsaved.unlink(missing_ok=True)
+  for source in [found for pattern in MOVED for found in workdir.path.glob(pattern)]:
+    buckets.copy(source, workdir.old_run / source.name)
+    buckets.remove(source)
+  done.write_bytes(b"")
+  return True
 
 
 def _checked(checkpoints: Checkpoints, step: int) -> int:
@@ -125,7 +146,7 @@ def _traces(workdir: Workdir) -> list[str]:
   """What only a run leaves behind that may have saved."""
   lines, sheets = workdir.metrics / "metrics.jsonl", workdir.samples.glob("*.png")
   aside = [path for kind in ("damaged.*", "after.*") for path in workdir.checkpoints.glob(kind)]
-  found = [lines] if lines.exists() and lines.stat().st_size else []
+  found = [lines] if lines.exists() and lines.read_bytes() else []
   return [str(path) for path in (*found, *sorted(sheets)[:1], *sorted(aside)[:1])]
 
 

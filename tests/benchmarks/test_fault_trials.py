@@ -8,7 +8,7 @@ import subprocess
 
 import pytest
 
-from benchmarks import checkpoint_trials, hang_trials, workdir_trials
+from benchmarks import bucket_trials, checkpoint_trials, hang_trials, workdir_trials
 from benchmarks import fault_trials as trials
 from benchmarks.fault_trials import Reference
 
@@ -93,3 +93,19 @@ def test_a_process_of_two_that_is_stopped_is_named_by_the_other_and_both_go_on(r
 
 def test_gradients_that_are_not_finite_are_stepped_over_or_send_the_run_back(reference, tmp_path):
   assert "back to step 4" in survives(trials.not_finite(3, roll_back_after=3), reference, tmp_path).note
+
+
+def test_a_run_in_a_bucket_that_was_killed_goes_on_from_its_last_checkpoint_to_the_same_bits(reference, tmp_path):
+  assert survives(bucket_trials.killed_once, reference, tmp_path).lost == [0]
+
+
+def test_a_checkpoint_in_a_bucket_of_which_an_object_was_changed_is_set_aside(reference, tmp_path):
+  survives(bucket_trials.damaged, reference, tmp_path)
+
+
+def test_a_bucket_that_answers_badly_costs_a_run_nothing(reference, tmp_path):
+  survives(bucket_trials.answered_badly(0.1, 0.02), reference, tmp_path)
+
+
+def test_of_two_runs_in_one_folder_of_a_bucket_one_trains_and_the_other_says_which(reference, tmp_path):
+  survives(bucket_trials.started_twice, reference, tmp_path)

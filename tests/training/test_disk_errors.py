@@ -48,3 +48,10 @@ def test_other_errors_stay_what_they_are(workdir, error):
   with pytest.raises(type(error)) as why, disk_errors(workdir):
     raise error
   assert why.value is error
+
+
+def test_a_bucket_that_is_gone_is_one_line(bucket):
+  workdir = Workdir("gs://gone/run")
+  said = "the workdir gs://gone/run: there is no such bucket or object; mend that"
+  with pytest.raises(UserError, match=said), disk_errors(workdir):
+    (workdir.path / "config.json").write_bytes(b"")

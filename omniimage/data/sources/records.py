@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from omniimage.buckets import SCHEME
 from omniimage.data import codes
 from omniimage.data.codes import StoredCodes
 from omniimage.data.conversation import Tokenizer
+from omniimage.data.fetched import on_this_machine
 from omniimage.data.records import BadRecord, Record
 from omniimage.data.sources.coded import CodedSource
 from omniimage.data.sources.mixture import MixtureSettings, MixtureSource
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RecordsSettings(StoredSettings):
-  path: str  # of the folder; or of several, each with its weight: photos:0.7,texts:0.3
+  path: str  # of the folder, on a disk or gs://BUCKET/FOLDER; or of several, each with its weight: photos:0.7,texts:0.3
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ def open_records(settings: RecordsSettings, split: str, sizes: Sequence[Size], t
     bool(settings.path),
     "data.source.path is empty; set config.data.source.path to a folder that launch.prepare has made of your data",
   )
-  path = absolute(settings.path)
+  path = on_this_machine(settings.path)
   prepared = Prepared.open(path)
   require(
     not codes.holds_codes(prepared),
@@ -86,7 +88,7 @@ def open_records(settings: RecordsSettings, split: str, sizes: Sequence[Size], t
 def weighted(path: str) -> list[tuple[str, float]]:
   """The folders and weights of `photos:0.7,texts:0.3`; none where that is one folder, whatever it is called."""
   parts = [re.fullmatch(r"(.*[^:]):(\d+(?:\.\d*)?|\.\d+)", part) for part in path.split(",")]
-  if not all(parts) or absolute(path).exists():
+  if not all(parts) or (SCHEME not in path and absolute(path).exists()):
     return []
   return [(part[1], float(part[2])) for part in parts]
 
@@ -97,5 +99,5 @@ def open_codes(
   """The same split with the codes of its images in their place. UserError if they are of another folder's."""
   from omniimage.data.prepared import Prepared
 
-  stored.check_records(Prepared.open(absolute(settings.path)))
+  stored.check_records(Prepared.open(on_this_machine(settings.path)))
   return CodedSource(settings, PreparedSplit(stored.folder, split), sizes, text_tokenizer)
