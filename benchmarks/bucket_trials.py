@@ -4,13 +4,14 @@
 
 import random
 import re
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks import fault_trials
 from benchmarks.fake_storage import shared as storage
-from benchmarks.fault_trials import Outcome, Reference, Run
+from benchmarks.fault_trials import RTOL, RUN_AGAIN, Outcome, Reference, Run
 from benchmarks.faulty import EVERY
 from omniimage.paths import anywhere
 
@@ -84,6 +85,22 @@ def started_twice(reference: Reference, workdir: Path, rng: random.Random) -> Ou
   told = re.search(rf"^error: .* is in use by process {holder.processes[0].pid} on .*\n", other.said(), re.MULTILINE)
   outcome.survived, outcome.note = outcome.survived and bool(told), "" if told else f"said {other.said()[-300:]!r}"
   return outcome
+
+
+def fewer_hosts(reference: Reference, workdir: Path, rng: random.Random) -> Outcome:
+  """Two processes are asked to stop once they have a checkpoint, and one goes on from there."""
+  run = again(reference, workdir)
+  run.start(processes=2, devices=2)
+  while not _complete(run) and run.alive():
+    time.sleep(0.02)
+  run.processes[0].send_signal(signal.SIGTERM)
+  if set(codes := run.wait()) != {RUN_AGAIN}:
+    return Outcome(False, note=f"exit codes {codes}: {run.said()[-300:]}")
+  last = max(_complete(run))
+  run.start(devices=4)
+  difference = reference.loss_difference(run) if run.wait() == [0] else float("inf")
+  survived = difference <= RTOL and run.resumed_at() == last
+  return Outcome(survived, note=f"losses within {difference:.0e}" if survived else run.said()[-300:])
 
 
 def _killed_after(run: Run, checkpoints: int, rng: random.Random) -> int:

@@ -81,6 +81,7 @@ TABLE = (
     "bucket busy", "in a bucket: each tenth answer 429 or 503, all late", 5, bucket_trials.answered_badly(0.1, 0.05)
   ),
   Fault("bucket two", "in a bucket: the same command started twice", 10, bucket_trials.started_twice),
+  Fault("bucket hosts", "in a bucket: 2 processes, then 1", 2, bucket_trials.fewer_hosts),
 )
 
 

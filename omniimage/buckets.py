@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 SCHEME = "gs://"
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]")
+SILENCE = 60.0  # seconds without an answer, or a part of it
 LIBRARIES = ("gcsfs", "fsspec", "aiohttp", "google.auth", "google.api_core")
 
 
@@ -52,7 +53,9 @@ def _set_up():
   os.environ.setdefault("EPATH_USE_TF", "false")  # one way, whether TensorFlow is installed or not
   # It would ask another service of what kind each bucket is. All we do is the same in every kind.
   os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
-  options = {"use_listings_cache": False}  # another process writes there too
+  # A connection that has died in silence is given up, and what was asked is asked again; by itself after five minutes.
+  patience = importlib.import_module("aiohttp").ClientTimeout(total=None, sock_connect=SILENCE, sock_read=SILENCE)
+  options = {"use_listings_cache": False, "requests_timeout": patience}  # no cache: another process writes there too
   if emulator := os.environ.get("STORAGE_EMULATOR_HOST"):
     os.environ.setdefault("TENSORSTORE_GCS_HTTP_URL", emulator if "://" in emulator else f"http://{emulator}")
     os.environ.setdefault("GOOGLE_AUTH_TOKEN_FOR_TESTING", "none")  # else TensorStore looks for one for seconds

@@ -38,7 +38,7 @@ def test_what_is_no_path_of_the_file_system_is_refused_in_one_line(typed):
       anywhere(typed)
 
 
-def test_where_a_bucket_will_do_its_folder_is_a_path_as_any_other():
+def test_where_a_bucket_will_do_its_folder_is_a_path_as_any_other(bucket):
   run = anywhere("gs://bucket//runs/a/")
   assert str(run) == "gs://bucket/runs/a" and str(run / "config.json") == "gs://bucket/runs/a/config.json"
   assert run.name == "a" and anywhere("/tmp/run") == Path("/tmp/run")

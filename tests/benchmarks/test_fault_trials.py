@@ -95,17 +95,21 @@ def test_gradients_that_are_not_finite_are_stepped_over_or_send_the_run_back(ref
   assert "back to step 4" in survives(trials.not_finite(3, roll_back_after=3), reference, tmp_path).note
 
 
-def test_a_run_in_a_bucket_that_was_killed_goes_on_from_its_last_checkpoint_to_the_same_bits(reference, tmp_path):
+def test_a_run_in_a_bucket_that_was_killed_goes_on_to_the_same_bits(reference, bucket, tmp_path):
   assert survives(bucket_trials.killed_once, reference, tmp_path).lost == [0]
 
 
-def test_a_checkpoint_in_a_bucket_of_which_an_object_was_changed_is_set_aside(reference, tmp_path):
+def test_a_checkpoint_in_a_bucket_of_which_an_object_was_changed_is_set_aside(reference, bucket, tmp_path):
   survives(bucket_trials.damaged, reference, tmp_path)
 
 
-def test_a_bucket_that_answers_badly_costs_a_run_nothing(reference, tmp_path):
+def test_a_bucket_that_answers_badly_costs_a_run_nothing(reference, bucket, tmp_path):
   survives(bucket_trials.answered_badly(0.1, 0.02), reference, tmp_path)
 
 
-def test_of_two_runs_in_one_folder_of_a_bucket_one_trains_and_the_other_says_which(reference, tmp_path):
+def test_of_two_runs_in_one_folder_of_a_bucket_one_trains_and_the_other_says_which(reference, bucket, tmp_path):
   survives(bucket_trials.started_twice, reference, tmp_path)
+
+
+def test_two_processes_write_one_checkpoint_in_a_bucket_and_one_goes_on_from_it(reference, bucket, tmp_path):
+  survives(bucket_trials.fewer_hosts, reference, tmp_path)
