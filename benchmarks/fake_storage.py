@@ -64,7 +64,9 @@ class Storage:
     """The environment that leads to the bucket by a server of its own.
 
     Args:
-      failing: share of the requests that are answered with 429 or 503.
+      failing: share of the requests that are answered with 429 or 503, half of them though they were done, but for
+        writes on a condition: a client that tries one of these again meets what it has written itself, and TensorStore
+        then ends a save with an error.
       delay: seconds before any answer, at most.
     """
     server = _Server(self, failing, delay, seed)
@@ -151,14 +153,14 @@ class _Server(ThreadingHTTPServer):
     super().__init__(("127.0.0.1", 0), _Handler)
     self.storage, self._failing, self._delay, self._dice = storage, failing, delay, random.Random(seed)
 
-  def fault(self, writes: bool) -> tuple[int, bool] | None:
+  def fault(self, writes: bool, on_condition: bool) -> tuple[int, bool] | None:
     """The answer that a request gets in place of its own, and whether what it asked for is done all the same."""
     with self.storage.lock:
       if writes and self.storage.losing:
         self.storage.losing -= 1
         return 503, True
       wait, chance = self._dice.uniform(0, self._delay), self._dice.random()
-      code, done = self._dice.choice((429, 503)), self._dice.random() < 0.5
+      code, done = self._dice.choice((429, 503)), self._dice.random() < 0.5 and not on_condition
     time.sleep(wait)
     failing = self.storage.failing if self._failing is None else self._failing
     return (code, done) if chance < failing else None
@@ -195,7 +197,7 @@ class _Handler(BaseHTTPRequestHandler):
     url = urlsplit(self.path)
     self.query = {name: values[0] for name, values in parse_qs(url.query, keep_blank_values=True).items()}
     self.path_alone = url.path
-    fault = self.server.fault(writes=self.command == "POST")
+    fault = self.server.fault(writes=self.command == "POST", on_condition="ifGenerationMatch" in self.query)
     if fault and not fault[1]:
       self._say(fault[0], {"error": {"code": fault[0], "message": "try again"}})
       return

@@ -108,7 +108,7 @@ def test_every_field_has_a_reader(read, monkeypatch, tmp_path):
     **small.SHALLOW, **terms, **{"schedule": ("joint",), "lpips": str(tmp_path / "alexnet.safetensors")}
   )
   trainer = loop.Trainer.prepare(config, Workdir(tmp_path))
-  trainer.checkpoints.close()
+  trainer.close()
   trainer = dataclasses.replace(trainer, checkpoints=Nothing(), sheets=Nothing(), metrics=Nothing())
 
   def traced_step(self, state, stage, start):

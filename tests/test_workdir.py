@@ -87,11 +87,14 @@ def test_what_is_written_into_a_workdir_is_whole_or_not_there(workdir, monkeypat
 
 
 def test_nothing_that_is_loaded_is_code():
-  """No pickle, in whatever disguise."""
+  """No pickle, in whatever disguise, but for published weights, by an unpickler that knows NumPy's arrays alone
+  (tests/interop/test_lpips_weights.py)."""
   loads = re.compile(
     r"import (pickle|dill|cloudpickle|shelve|joblib|marshal)|allow_pickle|\b(eval|exec)\(|yaml\.load\("
   )
   root = Path(omniimage.__file__).parents[1]
   for folder in ("omniimage", "launch", "configs"):
     for file in (root / folder).rglob("*.py"):
+      if file.name == "lpips_weights.py":
+        continue
       assert not loads.search(file.read_text(encoding="utf-8")), file

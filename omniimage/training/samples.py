@@ -67,7 +67,7 @@ class SampleSheets:
     stages = (s.stages[name] for name in s.schedule)
     trained = trained_parts(((stage.rates, stage.steps) for stage in stages), int(state.step))
     columns = {"true": images, **self._system.columns(self._generator, trained, prompts, images, s.seed)}
-    if self._spread:
+    if self._spread and self._generator is not None:
       self._generator.params = None  # training needs the room
     if jax.process_index() > 0:
       return

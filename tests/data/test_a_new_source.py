@@ -75,7 +75,7 @@ def test_a_config_names_it_and_its_batches_hold_its_records():
   shown = set(batch["images"][batch["image_mask"]][:, 0, 0, 0].tolist())
   held_out = {test.record(i, np.random.default_rng(0))[1].image[0, 0, 0] for i in test.distinct()}
   assert not batches.bad_records and len(shown) > 8 and not shown & held_out
-  assert suites_of("all", test, open_system(s, text_tokenizer.size)) == ("reconstruction", "seams")
+  assert suites_of("all", test, open_system(s, text_tokenizer.size)) == ("reconstruction", "seams", "quality")
 
 
 @pytest.mark.parametrize(

@@ -284,6 +284,8 @@ def test_the_commands_of_the_docs_take_these_flags(line):
   module = ROOT / "launch" / f"{words[2].removeprefix('launch.')}.py"
   assert module.is_file(), f"there is no {module.name}"
   text = module.read_text()
+  shared = re.search(r"^from \. import (.*)", text, re.MULTILINE)
+  text += "".join((ROOT / "launch" / f"{name}.py").read_text() for name in shared[1].split(", "))
   defined = set(re.findall(r'(?:DEFINE_\w+|path_flag|whole|real)\(\s*"(\w+)"', text))
   defined |= {"config"} if "config_file.define(" in text else set()
   assert {word.removeprefix("--").split("=")[0] for word in words[3:] if word.startswith("--")} <= defined

@@ -15,7 +15,14 @@ from omniimage.sampling.generate import draw_prompts
 from omniimage.settings import MeshSettings
 from omniimage.systems.omni import OmniSystem
 from omniimage.systems.system import rules_of
-from omniimage.training.sharded import abstract_batch, abstract_sampler, abstract_state, jitted_step
+from omniimage.training.sharded import (
+  abstract_batch,
+  abstract_sampler,
+  abstract_state,
+  jitted_step,
+  painter_of,
+  sampler_of,
+)
 from tests import for_cuda, small
 from tests.for_cuda import cudnn  # noqa: F401  # a fixture
 
@@ -68,11 +75,13 @@ def test_on_a_card_without_bfloat16_there_is_none(cudnn):  # noqa: F811
   assert counted(program) == (0, 0) and "bf16" not in program.mlir_module()
 
 
-def test_the_sampler_is_a_program_for_cuda():
+def test_writing_and_painting_are_programs_for_cuda():
   s, mesh = small.settings(**small.SHALLOW, compute_dtype="bfloat16"), make_mesh(ONE, jax.devices()[:1])
   with jax.set_mesh(mesh):
-    sampler, arguments = abstract_sampler(s, small.text_tokenizer().size, mesh, 2, 64)
-    assert for_cuda.exported(sampler, *arguments).platforms == ("cuda",)
+    text_size = small.text_tokenizer().size
+    for sampler in (sampler_of(s, text_size, mesh, 2, 64), painter_of(s, text_size, mesh, 2)):
+      step, arguments = abstract_sampler(sampler, mesh)
+      assert for_cuda.exported(step, *arguments).platforms == ("cuda",)
 
 
 def test_drawing_from_prompts_to_pixels_is_a_program_for_cuda():

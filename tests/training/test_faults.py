@@ -18,7 +18,9 @@ class Records:
 
 @pytest.fixture
 def log(tmp_path):
-  return FaultLog(tmp_path / "faults.jsonl", FaultSettings(5.0, skip_spikes=False, roll_back_after=3), Records())
+  return FaultLog(
+    tmp_path / "faults.jsonl", FaultSettings(5.0, False, roll_back_after=3, end_hanging_after=0), Records()
+  )
 
 
 def metrics(loss=1.0, score=0.0, skipped=0, empty=0):

@@ -111,7 +111,8 @@ class QualitySuite(Suite):
   def lines(self, figures: Mapping) -> list[str]:
     (name, value), *rest = _named(figures)
     lines = [f"{'quality':<26}{value:>14}   {name}", *(f"{'':<26}{value:>14}   {name}" for name, value in rest)]
-    lacks = [f"  not measured: {figures['lacks']}"] if "lacks" in figures else []
+    why, _, how = figures.get("lacks", "").partition(": ")
+    lacks = [f"  not measured: {why}", f"    {how}"] if why else []
     return [*lines, *lacks, f"  {counted(figures['prompts'], figures)}"]
 
 
