@@ -87,10 +87,6 @@ def test_a_run_whose_input_is_stuck_is_named_ends_as_told_and_goes_on(reference,
   survives(hang_trials.stuck(1, haste=8), reference, tmp_path)
 
 
-def test_a_process_of_two_that_is_stopped_is_named_by_the_other_and_both_go_on(reference, tmp_path):
-  survives(hang_trials.stopped(2, haste=5), reference, tmp_path)
-
-
 def test_gradients_that_are_not_finite_are_stepped_over_or_send_the_run_back(reference, tmp_path):
   assert "back to step 4" in survives(trials.not_finite(3, roll_back_after=3), reference, tmp_path).note
 

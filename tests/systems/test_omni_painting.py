@@ -6,17 +6,14 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from omniimage.errors import SettingsError
-from omniimage.models.flow import flow_error, interpolate
-from omniimage.sampling.diffusion import paint
+from omniimage.models.flow import flow_error, interpolate, velocity
 from omniimage.settings import from_config
 from omniimage.systems.omni_losses import Pass, some_corrupted
 from omniimage.systems.omni_painting import mean_velocity_error
-from omniimage.training.optimizer import make_optimizer
-from omniimage.training.state import enter_stage, fresh_state
-from omniimage.training.step import make_train_step
 from tests import small
 
 F, N, P = 64, 3, 2
@@ -91,49 +88,63 @@ def test_no_gradient_goes_through_the_slope(samples):
   np.testing.assert_allclose(jax.grad(error)(0.7), jax.grad(stopped)(0.7), rtol=1e-4)
 
 
-FEW = {
-  **small.SHALLOW,
-  "data.images_per_row": 1,
-  "data.sequence_length": 40,
-  "decoder.width": 64,
-  "decoder.mlp_width": 128,
-  "decoder.chunk_rows": (0,),
-  "decoder.reads_gap": True,
-  "decoder.drop_tokens": 0.999,  # nothing says which picture it is: it is up to the noise
-  "decoder.drop_text": 0.999,
-}
+def network(params, noisy, t, gap):
+  """x̂ (…, 1) of numbers, by two layers."""
+  times = jnp.stack([t, gap], axis=-1)
+  seen = jnp.concatenate([noisy, times, jnp.sin(3 * noisy), jnp.cos(3 * noisy), noisy * times], axis=-1)
+  for kernel in params[:-1]:
+    seen = jnp.tanh(seen @ kernel)
+  return seen @ params[-1]
 
 
-@functools.cache
-def _from_two_pictures(few_steps: float) -> float:
-  """How far what is painted in one step is from the nearer of the two pictures that a painter knows, by mean square;
-  some of its images may have taught it to go so far."""
-  s = small.settings(**FEW, **{"stages.decoder.few_steps": few_steps})
-  model = small.omni(s)
-  stage = dataclasses.replace(s.stages["decoder"], steps=400, rates={"decoder": 4e-3}, warmup_steps=10)
-  state = fresh_state(jax.jit(model.init)(jax.random.key(0)))
-  step, batch = jax.jit(make_train_step(small.system(s), stage, 0)), small.batch(s)
-  batch = {name: np.concatenate([value[:2]] * 4) for name, value in batch.items()}
-  state = enter_stage(state, stage.moves, make_optimizer(s.optimizer, stage))
-  for _ in range(stage.steps):
-    state, _ = step(state, batch)
-  drawer, images = small.omni(s, scan=False), batch["images"][:, 0].astype(np.float32) / 127.5 - 1
-  sampling = dataclasses.replace(s.sampling, diffusion_steps=1, solver="mean", token_guidance=0.0, text_guidance=0.0)
+def taught(steps: int = 2000, rows: int = 256, few_steps: float = 0.75):
+  """A network that knows two numbers, −1 and 1."""
+  optimizer = optax.adam(optax.cosine_decay_schedule(3e-3, steps))
 
-  @jax.jit
-  def painted(params):
-    params, keys = drawer.view(params), jax.random.split(jax.random.key(3), 8)
-    nothing = jnp.zeros((8, 1, s.prior.width)), jnp.zeros((8, 1), bool)
-    return paint(drawer, params, drawer.encode(params, images).features, *nothing, keys, sampling)
+  def loss(params, key):
+    of_clean, of_noise, of_ends, of_far = jax.random.split(key, 4)
+    clean = jnp.where(jax.random.bernoulli(of_clean, shape=(rows, 1, 1)), 1.0, -1.0)
+    t, to = jnp.sort(jax.random.uniform(of_ends, (2, rows, 1)), axis=0)
+    to = jnp.where(jax.random.uniform(of_far, (rows, 1)) < few_steps, to, t)
+    noise = jax.random.normal(of_noise, (rows, 1, 1))
+    error, _ = mean_velocity_error(functools.partial(network, params), clean, noise, t, to, of_patches)
+    return jnp.mean(error * (1 - of_patches(t)) ** 2)
 
-  found = np.asarray(painted(state.params))[:, None]
-  return float(np.mean(np.min(np.mean(np.square(found - images[:2]), axis=(2, 3, 4)), axis=1)))
+  def step(state, key):
+    params, moments = state
+    updates, moments = optimizer.update(jax.grad(loss)(params, key), moments)
+    return (optax.apply_updates(params, updates), moments), None
+
+  keys = jax.random.split(jax.random.key(0), 3)
+  params = [jax.random.normal(key, shape) / 8 for key, shape in zip(keys, ((7, 64), (64, 64), (64, 1)))]
+  return jax.jit(lambda state, keys: jax.lax.scan(step, state, keys)[0])(
+    (params, optimizer.init(params)), jax.random.split(jax.random.key(1), steps)
+  )[0]
 
 
-def test_a_painter_that_learns_mean_velocities_decides_in_one_step():
-  """One that has not paints the mean of both."""
-  untaught, taught = _from_two_pictures(0.0), _from_two_pictures(0.75)
-  assert taught < 0.75 * untaught
+def test_what_learns_mean_velocities_decides_in_one_step():
+  """All noise points at the middle of the two numbers; its path leads to one of them."""
+  params, noise, zero = taught(), jax.random.normal(jax.random.key(9), (512, 1, 1)), jnp.zeros((512, 1))
+  points, leads = network(params, noise, zero, zero), network(params, noise, zero, zero + 1)
+  half = network(params, noise, zero, zero + 0.5)
+  halfway = noise + 0.5 * velocity(half, noise, of_patches(zero))
+  in_two = network(params, halfway, zero + 0.5, zero + 0.5)
+  far = [float(jnp.mean((jnp.abs(x) - 1) ** 2)) for x in (points, leads, in_two)]
+  assert far[0] > 0.5 and far[1] < 0.2 and far[2] < 0.15, far
+  assert 0.3 < float(jnp.mean(leads > 0)) < 0.7
+
+
+def test_the_painters_gradient_reaches_what_reads_how_far_a_step_goes():
+  s = small.settings(**small.SHALLOW, **{"decoder.reads_gap": True, "stages.decoder.few_steps": 1.0})
+  system, batch = small.system(s), small.batch(s)
+  params, keys = small.params(system), jax.random.split(jax.random.key(0), 8)
+
+  def loss(decoder):
+    whole = {**params, "decoder": decoder}
+    return system.losses(s.stages["decoder"], whole, batch, keys, jnp.int32(0), system.totals(batch))[0]
+
+  reached = jax.jit(jax.grad(loss))(params["decoder"])
+  assert all(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(reached["gap"]))
 
 
 def test_a_share_of_the_codes_that_are_painted_is_any_others():
