@@ -37,13 +37,18 @@ def anywhere(typed: str | os.PathLike) -> "Path | epath.Path":
   return buckets.remote(text) if text.startswith(buckets.SCHEME) else absolute(text)
 
 
+def trouble(error: BaseException) -> str:
+  """What a disk or a bucket had against being read or written, in words; empty if the error is none of theirs."""
+  return buckets.trouble(error) or (str(error.strerror or error) if isinstance(error, OSError) else "")
+
+
 @contextlib.contextmanager
 def writing(path: "Path | epath.Path") -> Iterator[None]:
   """Around what writes there at a command's end: a disk that is full or a folder that has vanished is one line."""
   try:
     yield
   except Exception as error:
-    why = buckets.trouble(error) or (isinstance(error, OSError) and (error.strerror or error))
+    why = trouble(error)
     if not why:
       raise
     raise UserError(f"{path} cannot be written: {why}; mend that, or choose another path") from None

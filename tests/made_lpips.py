@@ -11,16 +11,20 @@ from omniimage.interop.safetensors_files import write_file
 from omniimage.models.lpips import Lpips, PerceptualNetwork
 
 
-def pictures(kind: str, height: int, width: int) -> np.ndarray:
-  """A picture and one like it, (2, H, W, 3) in [-1, 1], that any program can make."""
+def byte_pictures(kind: str, height: int, width: int) -> np.ndarray:
+  """A picture and one like it, (2, H, W, 3) uint8."""
   row, column, color = np.meshgrid(np.arange(height), np.arange(width), np.arange(3), indexing="ij")
   if kind == "smooth":
     picture = np.clip(128 + 100 * np.sin(row / 9 + color) * np.cos(column / 7), 0, 255).astype(np.uint8)
   else:
     picture = ((3 * row**2 + 7 * column + row * column * (color + 1)) % 256).astype(np.uint8)
   noise = (31 * row + 17 * column + 11 * color) % 41 - 20
-  like = np.clip(picture.astype(int) + noise, 0, 255)
-  return (np.stack([picture, like]) / 127.5 - 1).astype(np.float32)
+  return np.stack([picture, np.clip(picture.astype(int) + noise, 0, 255).astype(np.uint8)])
+
+
+def pictures(kind: str, height: int, width: int) -> np.ndarray:
+  """The same in [-1, 1]."""
+  return (byte_pictures(kind, height, width) / 127.5 - 1).astype(np.float32)
 
 
 @functools.cache

@@ -12,7 +12,7 @@ from omniimage.distributed.spread import Spread
 from omniimage.errors import UserError
 from omniimage.evaluation.report import Conditions, Results, read_figures, write_report
 from omniimage.evaluation.suites import SUITES, suites_of
-from omniimage.paths import writing
+from omniimage.paths import trouble, writing
 from omniimage.systems import open_generator, open_system, system_named
 from omniimage.workdir import Run, Workdir
 
@@ -63,7 +63,7 @@ def check_out(out: Path):
     probe.touch()
     probe.unlink()
   except Exception as error:
-    why = buckets.trouble(error) or (isinstance(error, OSError) and (error.strerror or error))
+    why = trouble(error)
     if not why:
       raise
     raise UserError(f"cannot write to {out}: {why}; choose another --out") from None

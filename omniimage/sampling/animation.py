@@ -16,7 +16,7 @@ from omniimage.models.omni import Omni, Params
 from omniimage.sampling.autoregressive import prefill
 from omniimage.sampling.diffusion import begun_chunk, blank, text_conditions
 from omniimage.sampling.drawing import row_keys
-from omniimage.sampling.events import to_uint8
+from omniimage.sampling.events import Chunk, to_uint8
 from omniimage.sampling.generate import Generator
 from omniimage.sampling.kernels import compiled
 from omniimage.sampling.solvers import walk
@@ -47,7 +47,7 @@ def frames(generator: Generator, prompt: str, seed: int = 0, **changes) -> Itera
     for patches in steps:
       pixels = to_uint8(np.asarray(unpatchify(patches[0], side, layout.width)))
       canvas = canvas.copy()
-      canvas[top : top + pixels.shape[0], left : left + pixels.shape[1]] = pixels
+      Chunk(pixels, (top, left), size.pixels).put_on(canvas)
       yield "painting", canvas
 
 

@@ -5,8 +5,10 @@ They come to it as pictures of the data do (`omniimage.data.images`), by the fit
 source; sources whose pictures have one size have neither, and then the middle is cropped.
 """
 
+import contextlib
 import io
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -26,30 +28,22 @@ Picture = bytes | np.ndarray | Image.Image | os.PathLike
 def read_picture(given: Picture, settings: Settings) -> np.ndarray:
   """A picture (H, W, 3) uint8 of the size that is drawn, from a file or its bytes, an image of Pillow or an array
   (…, …, 3) uint8 of any size. UserError where there is none."""
-  size, source = settings.buckets[0], settings.data.source
+  size = settings.buckets[0]
   if isinstance(given, np.ndarray) and given.dtype == np.uint8 and given.shape == (*size.pixels, 3):
     return given
-  background: Color = tuple(getattr(source, "background", BACKGROUND))
-  name = str(given) if isinstance(given, os.PathLike) else "the picture"
-  try:
-    return decode(_encoded(given), size, getattr(source, "fit", FIT), background)
-  except BadImage as error:
-    raise UserError(f"{name} cannot be read: {error}; give another picture") from None
+  with _reading(given):
+    return decode(_encoded(given), size, getattr(settings.data.source, "fit", FIT), _background(settings))
 
 
 def read_whole(given: Picture, settings: Settings, side: int) -> np.ndarray:
   """A picture (H, W, 3) uint8 as large as it is, but for what is over whole multiples of `side` pixels. UserError as of
   `read_picture`, and where that leaves nothing."""
-  background: Color = tuple(getattr(settings.data.source, "background", BACKGROUND))
-  name = str(given) if isinstance(given, os.PathLike) else "the picture"
-  encoded = _encoded(given)
-  try:
+  with _reading(given) as name:
+    encoded = _encoded(given)
     height, width = shown_size(encoded)
     if min(height, width) < side:
       raise UserError(f"{name} is {width}×{height} pixels; the model reads {side}×{side} at least")
-    return decode(encoded, Size(height // side, width // side, side), "crop", background)
-  except BadImage as error:
-    raise UserError(f"{name} cannot be read: {error}; give another picture") from None
+    return decode(encoded, Size(height // side, width // side, side), "crop", _background(settings))
 
 
 def read_part(part: np.ndarray, settings: Settings) -> np.ndarray:
@@ -78,6 +72,20 @@ def read_mask(mask: bytes, picture: bytes, name: str = "mask") -> np.ndarray:
     sizes = " and the picture ".join(f"{width}×{height}" for height, width in (shown.shape, size))
     raise UserError(f"{name} is {sizes}; give one of its size")
   return shown == 0 if has_alpha else shown > GRAY
+
+
+@contextlib.contextmanager
+def _reading(given: Picture) -> Iterator[str]:
+  """What a picture is called; UserError where it cannot be read."""
+  name = str(given) if isinstance(given, os.PathLike) else "the picture"
+  try:
+    yield name
+  except BadImage as error:
+    raise UserError(f"{name} cannot be read: {error}; give another picture") from None
+
+
+def _background(settings: Settings) -> Color:
+  return tuple(getattr(settings.data.source, "background", BACKGROUND))
 
 
 def _encoded(given: Picture) -> bytes:

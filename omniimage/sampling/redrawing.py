@@ -99,10 +99,7 @@ class Redrawer(TokenDrawer):
     picture, side = read_picture(as_picture(image), self.settings), self.settings.decoder.pixels_per_token
     codes = np.asarray(self.encode(picture[None]))[0]
     redraw = around(picture, codes, (top, right, bottom, left), side)
-    height, width = redraw.again.shape
-    same = (height, width) == self.settings.buckets[0].pixels
-    other = self if same else self.sized(f"{width}x{height}")
-    return other._redrawn([redraw] * n, prompt, seed, changes)
+    return self._of_pixels(*redraw.again.shape)._redrawn([redraw] * n, prompt, seed, changes)
 
   def upscale(self, image: Picture | str, prompt: str = "", n: int = 1, seed: int = 0, **changes) -> Drawing:
     """`n` times a picture with more pixels: its visual tokens, painted as finely as the run has learnt; a str is its
@@ -115,12 +112,14 @@ class Redrawer(TokenDrawer):
       )
     picture = read_whole(as_picture(image), self.settings, patch)
     finer = picture.repeat(times, axis=0).repeat(times, axis=1)  # of which the tokenizer reads the picture itself
-    height, width = finer.shape[:2]
-    same = (height, width) == self.settings.buckets[0].pixels
-    other = self if same else self.sized(f"{width}x{height}")
+    other = self._of_pixels(*finer.shape[:2])
     codes = other.encode(np.stack([finer] * n))
     tokens, lengths = other._said(prompt, n)
     return other._repaint(other.params, tokens, lengths, codes, row_keys(seed, n), sampling=other.sampling(changes))
+
+  def _of_pixels(self, height: int, width: int) -> "Redrawer":
+    """What draws so many pixels: itself, if it does."""
+    return self if (height, width) == self.settings.buckets[0].pixels else self.sized(f"{width}x{height}")
 
   def _redrawn(self, redraws: Sequence[Redraw], prompt: str, seed: int, changes: dict) -> Drawing:
     sampling, n = self.sampling(changes), len(redraws)
@@ -133,15 +132,14 @@ class Redrawer(TokenDrawer):
     return pad([[*said, *self._opening]] * n, v)
 
   def _kept(self, redraws: Sequence[Redraw]) -> Kept:
+    if all(redraw.codes is not None for redraw in redraws):
+      return kept(redraws, np.stack([redraw.codes for redraw in redraws]), self.settings)
     codes = self.encode(np.stack([redraw.picture for redraw in redraws]))
     seconds = {i: redraw.second for i, redraw in enumerate(redraws) if redraw.second is not None}
     if seconds:
       pictures, of_second = (np.stack(each) for each in zip(*seconds.values()))
       rows = np.array(list(seconds))
       codes = codes.at[rows].set(jnp.where(of_second, self.encode(pictures), codes[rows]))
-    for row, redraw in enumerate(redraws):
-      if redraw.codes is not None:
-        codes = codes.at[row].set(redraw.codes)
     return kept(redraws, codes, self.settings)
 
 

@@ -6,7 +6,7 @@ from omniimage.models.diffusion_decoder import TIME_FREQUENCIES
 from omniimage.models.unclip import STATES
 from omniimage.settings import DecoderSettings, PriorSettings, Settings, StageSettings
 from omniimage.size import Size
-from omniimage.systems.omni_flops import FORWARD, LEARNS, THROUGH, prior_token_flops, trunk_flops
+from omniimage.systems.omni_flops import FORWARD, LEARNS, THROUGH, kv_width, on_patch, prior_token_flops, trunk_flops
 
 
 def denoising_flops(settings: Settings, stage: StageSettings, size: Size, channels: int, side: int = 1) -> int:
@@ -72,11 +72,10 @@ def text_flops(p: PriorSettings, text: int) -> int:
 
 def denoiser_flops(d: DecoderSettings, patches: int, numbers: int, text: int, p: PriorSettings, more: int = 0) -> int:
   """The denoiser on one canvas of patches of so many numbers, with `more` states in its memory beside text and null."""
-  memory, kv_width = text + 1 + more, d.width // d.heads * d.kv_heads
+  memory = text + 1 + more
   ends = 2 * d.width * numbers * patches
   conditions = d.width * p.width * text
   time = d.width * (2 * TIME_FREQUENCIES + d.width + 6 * d.width + 2 * d.width)
-  on_patches = 4 * d.width**2 + 2 * d.width * kv_width + 3 * d.width * d.mlp_width  # own and cross-attention, MLP
-  layer = on_patches * patches + 2 * d.width * kv_width * memory
+  layer = on_patch(d) * patches + 2 * d.width * kv_width(d) * memory
   pairs = patches**2 + patches * memory
   return 2 * (ends + conditions + time + d.depth * layer) + 4 * d.depth * d.width * pairs

@@ -132,17 +132,18 @@ def decoder_flops(settings: Settings, layout: ChunkLayout, size: Size) -> int:
   ends = d.width * pixels * (patches + canvas)  # the finished copy's x̂ is not asked for
   conditions = d.width * (settings.tokenizer.channels * visual + settings.prior.width * text)
   times = (layout.finished_groups + layout.groups) * d.width * (2 * TIME_FREQUENCIES + 9 * d.width)
-  layer = on_patch(d) * patches + 2 * d.width * _kv_width(d) * memory
+  layer = on_patch(d) * patches + 2 * d.width * kv_width(d) * memory
   pairs = seen_pairs(layout, d) + patches * memory
   return 2 * (ends + conditions + times + d.depth * layer) + 4 * d.depth * d.width * pairs
 
 
 def on_patch(d: DecoderSettings) -> int:
   """Multiplications of a layer on one patch: own and cross-attention, without pairs, and the MLP."""
-  return 4 * d.width**2 + 2 * d.width * _kv_width(d) + 3 * d.width * d.mlp_width
+  return 4 * d.width**2 + 2 * d.width * kv_width(d) + 3 * d.width * d.mlp_width
 
 
-def _kv_width(d: DecoderSettings) -> int:
+def kv_width(d: DecoderSettings) -> int:
+  """Numbers of the keys of a patch, and as many of its values."""
   return d.width // d.heads * d.kv_heads
 
 
